@@ -1,0 +1,95 @@
+# steep: ingest.fcgi and query.fcgi. README.md says what for.
+#
+#   make            the programs, into build/
+#   make run        everything from this checkout, see deploy/run
+#   make test       every suite, see tests/run
+#   make unit       the unit tests alone
+#   make lint       formatting and static analysis
+#
+# WERROR=1 makes warnings errors; SANITIZE=address,undefined (or thread) builds
+# with sanitizers, into a folder of its own.
+
+VERSION = 0.1.0
+SANITIZE ?=
+WERROR ?=
+comma = ,
+BUILD ?= build$(if $(SANITIZE),/$(subst $(comma),-,$(SANITIZE)))
+
+CC ?= cc
+PKG_CONFIG ?= pkg-config
+CFLAGS ?= -O2 -g
+WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wformat=2 -Wstrict-prototypes \
+	-Wmissing-prototypes -Wcast-qual -Wwrite-strings -Wvla $(if $(WERROR),-Werror)
+HARDENING = -fstack-protector-strong -fPIE $(if $(SANITIZE),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
+SANITIZERS = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+
+PACKAGES = libpq libsodium json-c
+ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSTEEP_VERSION='"$(VERSION)"' $(WARNINGS) $(HARDENING) \
+	$(SANITIZERS) -pthread $(shell $(PKG_CONFIG) --cflags $(PACKAGES)) $(CPPFLAGS) $(CFLAGS)
+ALL_LDFLAGS = -pie -Wl,-z,relro -Wl,-z,now -Wl,--as-needed $(SANITIZERS) -pthread $(LDFLAGS)
+LIBRARIES = -lfcgi $(shell $(PKG_CONFIG) --libs $(PACKAGES)) -lm
+
+# What both programs have, and what each has besides.
+PROCESS = service request reply error config log clock
+CREDENTIALS = keyring refresh signature bearer database
+INGEST = ingest batch rfc3339 utf8 $(CREDENTIALS) $(PROCESS)
+QUERY = query window utf8 $(CREDENTIALS) $(PROCESS)
+
+# A unit test needs the file it tests, and what that one needs.
+UNIT_batch = batch rfc3339 utf8 error
+UNIT_bearer = bearer
+UNIT_error = error
+UNIT_keyring = keyring signature
+UNIT_log = log
+UNIT_reply = reply error request clock
+UNIT_rfc3339 = rfc3339
+UNIT_signature = signature
+UNIT_utf8 = utf8
+UNIT_window = window utf8
+UNITS = batch bearer error keyring log reply rfc3339 signature utf8 window
+
+objects = $(patsubst %,$(BUILD)/%.o,$(1))
+
+all: $(BUILD)/ingest.fcgi $(BUILD)/query.fcgi
+
+$(BUILD)/ingest.fcgi: $(call objects,$(INGEST))
+$(BUILD)/query.fcgi: $(call objects,$(QUERY))
+$(BUILD)/%.fcgi:
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBRARIES)
+
+# The flags are a prerequisite, so that other ones build anew.
+$(BUILD)/%.o: fcgi/%.c $(BUILD)/flags
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/unit_%.o: tests/unit/%.c $(BUILD)/flags
+	$(CC) $(ALL_CFLAGS) -Ifcgi -MMD -MP -c -o $@ $<
+
+$(BUILD)/flags: FORCE
+	@mkdir -p $(BUILD)
+	@echo '$(CC) $(ALL_CFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALL_CFLAGS)' >$@
+
+define unit_rule
+$(BUILD)/unit_$(1): $(BUILD)/unit_$(1).o $(call objects,$(UNIT_$(1)))
+	$$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ -lcmocka $$(LIBRARIES)
+endef
+$(foreach unit,$(UNITS),$(eval $(call unit_rule,$(unit))))
+
+unit: $(UNITS:%=$(BUILD)/unit_%)
+	@status=0; for t in $^; do CMOCKA_MESSAGE_OUTPUT=TAP "$$t" || status=1; done; exit $$status
+
+run:
+	deploy/run
+
+test:
+	tests/run
+
+lint:
+	tests/lint
+
+clean:
+	rm -rf build
+
+FORCE:
+.PHONY: all unit run test lint clean FORCE
+.SECONDARY:
+-include $(wildcard $(BUILD)/*.d)

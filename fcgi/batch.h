@@ -1,0 +1,67 @@
+/*
+ * A batch: the bytes of a JSON array of events, checked by the data model's
+ * validation rules without being changed.
+ *
+ * There are two judges. A walk over the bytes finds where each event begins
+ * and ends, so that number, size and depth are known before anything is built;
+ * json-c then reads one event at a time. What json-c lets pass and strict JSON
+ * doesn't (NaN, a lone surrogate), PostgreSQL refuses later.
+ */
+#ifndef STEEP_BATCH_H
+#define STEEP_BATCH_H
+
+#include "error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+enum {
+    BATCH_BODY_BYTES = 5 * 1024 * 1024,
+    BATCH_EVENTS = 1000,
+    BATCH_EVENT_BYTES = 64 * 1024,
+    BATCH_EVENT_DEPTH = 32, /* the event itself is the first level */
+    BATCH_ID_BYTES = 255,
+};
+
+struct batch_event {
+    const char *text; /* into the body, without the white space around it */
+    size_t length;
+    size_t depth;
+    bool has_control; /* a raw control character stands in a string */
+    bool has_range;   /* a number stands in it that a double can't hold */
+};
+
+struct batch_rejection {
+    size_t index; /* position in the batch, from 0 */
+    enum error error;
+};
+
+struct batch {
+    size_t count;
+    struct batch_event events[BATCH_EVENTS];
+    size_t rejected_count; /* in order of index, one an event */
+    struct batch_rejection rejected[BATCH_EVENTS];
+};
+
+/*
+ * Finds the events of a body. body[length] must be a readable NUL; the events
+ * point into the body, which must outlive them.
+ *
+ * ERROR_INVALID_REQUEST: not UTF-8, or not the outline of a JSON array;
+ * ERROR_EMPTY_BATCH, ERROR_BATCH_TOO_LARGE: no event, more than 1000.
+ */
+enum error batch_split(struct batch *batch, const char *body, size_t length);
+
+/*
+ * Checks each event by itself; every bad one is listed in rejected.
+ * source is X-Source-ID, which each event's source must equal.
+ *
+ * ERROR_INVALID_REQUEST: something in the array is not JSON; the error of the
+ * first event rejected; ERROR_INTERNAL when memory is short.
+ */
+enum error batch_check(struct batch *batch, const char *source, size_t source_length);
+
+/* Lists one more event as rejected, behind those with a lower index. */
+void batch_reject(struct batch *batch, size_t index, enum error error);
+
+#endif

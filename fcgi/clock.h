@@ -1,0 +1,15 @@
+/* Time for deadlines: monotonic, in milliseconds. */
+#ifndef STEEP_CLOCK_H
+#define STEEP_CLOCK_H
+
+#include <stdint.h>
+
+int64_t clock_ms(void);
+
+/* Milliseconds from now to a moment of clock_ms, 0 when it has passed; fits poll(2). */
+int clock_left(int64_t until);
+
+/* Sleeps for so many milliseconds, at least half of them at random: callers in step drift apart. */
+void clock_sleep_jitter(int64_t ms);
+
+#endif

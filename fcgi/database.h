@@ -1,0 +1,88 @@
+/*
+ * PostgreSQL: one connection, one statement at a time, each with a deadline.
+ * This is the only file that calls libpq, and PG* in the environment is what
+ * says where to connect.
+ *
+ * A statement is repeated when its connection was lost before an answer, so
+ * only statements that can be repeated harmlessly are sent through here.
+ */
+#ifndef STEEP_DATABASE_H
+#define STEEP_DATABASE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct database;
+
+/* How long callers put up with an absent database; shared by a program's connections. */
+struct database_patience {
+    int wait_ms;      /* for each statement, while there is no connection */
+    int most_waiting; /* so many callers may wait at once; further ones give up immediately */
+    atomic_int waiting;
+};
+
+enum database_verdict {
+    DATABASE_DONE,
+    DATABASE_REFUSED, /* it calls the data bad: SQLSTATE 22xxx, 23502, 23514, 54000, 54001 */
+    DATABASE_AWAY,    /* not reached, did not answer in time, or is short of something */
+    DATABASE_FAILED,  /* anything else: a fault of ours, or of the installation */
+};
+
+/* A parameter, sent in binary format, so that no byte in it ends it early. */
+struct database_parameter {
+    enum database_type { DATABASE_TEXT, DATABASE_TEXT_ARRAY, DATABASE_INT4 } type;
+    const void *value; /* NULL for an SQL NULL; an int4 in network byte order */
+    size_t length;     /* bytes, below 1 GiB */
+};
+
+/*
+ * Makes a connection that is not open yet. name is what pg_stat_activity
+ * shows; it and patience are the caller's and must outlive the connection.
+ * NULL when memory is short; the caller frees with database_free.
+ */
+struct database *database_new(const char *name, struct database_patience *patience);
+void database_free(struct database *db);
+
+/*
+ * Runs one statement, and commits it, before deadline (clock_ms). Connects
+ * first where need be. DATABASE_DONE is said only after the server confirmed
+ * the commit; the rows then stay until the next call.
+ */
+enum database_verdict database_call(struct database *db, const char *sql,
+                                    const struct database_parameter *parameters, int count,
+                                    int64_t deadline) __attribute__((warn_unused_result));
+
+/* The rows of the last statement. Columns are read as the type they have in SQL. */
+int database_rows(const struct database *db);
+bool database_is_null(const struct database *db, int row, int column);
+const char *database_bytes(const struct database *db, int row, int column, size_t *length);
+int64_t database_integer(const struct database *db, int row, int column); /* int4 or int8 */
+
+/*
+ * Asks to be told of a channel's notifications from the next call on, over
+ * every connection to come. A standby and a pooler have none; that is logged,
+ * and the caller has to look by itself. channel must outlive the connection.
+ */
+void database_listen(struct database *db, const char *channel);
+
+/*
+ * Waits for a notification until a moment of clock_ms, or until stop_fd is
+ * readable. Returns true after a notification, and when the connection is
+ * lost: both are reasons to look.
+ */
+bool database_wait(struct database *db, int stop_fd, int64_t until);
+
+/*
+ * Writes texts as the binary form of a text[] for DATABASE_TEXT_ARRAY; NULL
+ * when memory is short. The caller frees it with free.
+ */
+struct database_slice {
+    const char *text;
+    size_t length;
+};
+unsigned char *database_text_array(const struct database_slice *texts, size_t count,
+                                   size_t *length);
+
+#endif

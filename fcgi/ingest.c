@@ -1,0 +1,276 @@
+/*
+ * ingest.fcgi: takes a signed batch of events and stores it with the data
+ * model's bulk_insert_events. See README.md for the HTTP side.
+ */
+#include "batch.h"
+#include "clock.h"
+#include "log.h"
+#include "service.h"
+#include "signature.h"
+
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char PROGRAM[] = "ingest.fcgi";
+static const char ALLOW[] = "POST, OPTIONS";
+static const char USAGE[] = "usage: ingest.fcgi [-t | -V | --check-key KEY]\n"
+                            "It serves FastCGI on a listening socket that it inherits.\n";
+
+enum { DATABASE_WAIT_SECONDS = 8 };
+
+/* What is known of a request, for its reply and for the log. */
+struct ingest {
+    size_t source_length;
+    char source[KEYRING_SOURCE_BYTES];
+    size_t events;
+    int64_t inserted;
+};
+
+/* 401: the headers are there, the source is known, and a key of it signed the body. 503: see
+ * keyring.h. */
+static enum error authenticate(struct worker *worker, struct request *request, size_t body_length,
+                               struct ingest *ingest)
+{
+    const char *source = request_parameter(request, "HTTP_X_SOURCE_ID");
+    const char *text = request_parameter(request, "HTTP_X_SIGNATURE");
+    unsigned char keys[KEYRING_KEYS_FOUND][SIGNATURE_KEY_BYTES];
+    unsigned char signature[SIGNATURE_BYTES];
+    size_t key_count;
+    bool is_complete;
+    enum error error;
+
+    if (source == NULL || *source == '\0' || text == NULL || *text == '\0')
+        return ERROR_MISSING_SIGNATURE;
+    if (strlen(source) > sizeof(ingest->source))
+        return ERROR_UNKNOWN_SOURCE;
+    ingest->source_length = strlen(source);
+    memcpy(ingest->source, source, ingest->source_length);
+
+    key_count =
+        keyring_find_keys(worker->keyring, source, ingest->source_length, keys, &is_complete);
+    if (key_count == 0)
+        return is_complete ? ERROR_UNKNOWN_SOURCE : ERROR_UNAVAILABLE;
+    if (!signature_decode(text, strlen(text), signature))
+        return ERROR_INVALID_SIGNATURE;
+    error = request_read_body(request, body_length);
+    if (error != ERROR_NONE)
+        return error;
+    if (!signature_verify(signature, (const unsigned char *)request->body, request->body_length,
+                          keys, key_count))
+        return is_complete ? ERROR_INVALID_SIGNATURE : ERROR_UNAVAILABLE;
+    return ERROR_NONE;
+}
+
+/*
+ * 422: asks the database which events it refuses, each by itself. Where it
+ * finds none, something about the whole is wrong: 400.
+ */
+static enum error find_invalid(struct worker *worker, const struct request *request)
+{
+    struct batch *batch = worker->scratch;
+    struct database_slice *texts = calloc(batch->count, sizeof(*texts));
+    struct database_parameter parameter = {DATABASE_TEXT_ARRAY, NULL, 0};
+    unsigned char *array = NULL;
+    enum error error = ERROR_INTERNAL;
+    enum database_verdict verdict;
+
+    if (texts == NULL)
+        return ERROR_INTERNAL;
+    for (size_t i = 0; i < batch->count; i++)
+        texts[i] = (struct database_slice){batch->events[i].text, batch->events[i].length};
+    array = database_text_array(texts, batch->count, &parameter.length);
+    free(texts);
+    if (array == NULL)
+        return ERROR_INTERNAL;
+
+    parameter.value = array;
+    verdict = database_call(worker->db,
+                            "SELECT index, error FROM public.find_invalid_events($1)"
+                            " ORDER BY index",
+                            &parameter, 1, service_deadline(worker, request));
+    free(array);
+    error = service_error(verdict);
+    if (verdict == DATABASE_DONE) {
+        for (int row = 0; row < database_rows(worker->db); row++) {
+            size_t length;
+            const char *code = database_bytes(worker->db, row, 1, &length);
+
+            batch_reject(batch, (size_t)database_integer(worker->db, row, 0),
+                         error_of_event(code, length));
+        }
+        error = batch->rejected_count > 0 ? batch->rejected[0].error : ERROR_INVALID_REQUEST;
+    }
+    return error;
+}
+
+/* Stores the batch whole, or not at all. */
+static enum error store(struct worker *worker, const struct request *request, struct ingest *ingest)
+{
+    const struct database_parameter body = {DATABASE_TEXT, request->body, request->body_length};
+    enum database_verdict verdict = database_call(
+        worker->db, "SELECT inserted_count FROM public.bulk_insert_events($1::text::jsonb)", &body,
+        1, service_deadline(worker, request));
+
+    if (verdict == DATABASE_REFUSED)
+        return find_invalid(worker, request);
+    if (verdict == DATABASE_DONE && database_rows(worker->db) != 1)
+        return ERROR_INTERNAL;
+    if (verdict == DATABASE_DONE)
+        ingest->inserted = database_integer(worker->db, 0, 0);
+    return service_error(verdict);
+}
+
+/* The contract's ladder: the first check that fails answers. */
+static enum error take_batch(struct worker *worker, struct request *request, struct ingest *ingest)
+{
+    struct batch *batch = worker->scratch;
+    size_t length;
+    enum error error = request_expect_method(request, "POST", NULL);
+
+    if (error == ERROR_NONE)
+        error = request_body_length(request, BATCH_BODY_BYTES, &length);
+    if (error == ERROR_NONE)
+        error = authenticate(worker, request, length, ingest);
+    if (error == ERROR_NONE)
+        error = batch_split(batch, request->body, request->body_length);
+    if (error == ERROR_NONE) {
+        ingest->events = batch->count;
+        error = batch_check(batch, ingest->source, ingest->source_length);
+    }
+    if (error == ERROR_NONE)
+        error = store(worker, request, ingest);
+    return error;
+}
+
+/* The body of a 422: the first bad event's error and position, and a list of all. */
+static void write_rejected(struct reply_text *out, const struct batch *batch)
+{
+    const struct batch_rejection *first = &batch->rejected[0];
+    const struct error_entry *entry = error_entry(first->error);
+
+    reply_printf(out,
+                 "{\"error\":\"%s\",\"message\":\"Event %zu: %s\",\"index\":%zu,\"rejected\":[",
+                 entry->code, first->index, entry->message, first->index);
+    for (size_t i = 0; i < batch->rejected_count; i++) {
+        const struct batch_rejection *rejected = &batch->rejected[i];
+
+        entry = error_entry(rejected->error);
+        reply_printf(out, "%s{\"index\":%zu,\"error\":\"%s\",\"message\":\"Event %zu: %s\"}",
+                     i > 0 ? "," : "", rejected->index, entry->code, rejected->index,
+                     entry->message);
+    }
+    reply_printf(out, "]}");
+}
+
+static void write_reply(struct reply_text *out, const struct batch *batch,
+                        const struct ingest *ingest, enum error error)
+{
+    long long events = (long long)ingest->events;
+    long long inserted = (long long)ingest->inserted;
+
+    reply_reset(out);
+    if (error == ERROR_NONE)
+        reply_printf(out,
+                     "{\"inserted\":%lld,\"duplicates\":%lld,\"message\":\"Stored %lld of %lld "
+                     "events; %lld were there already.\"}",
+                     inserted, events - inserted, inserted, events, events - inserted);
+    else if (error_entry(error)->status == 422)
+        write_rejected(out, batch);
+    else
+        reply_add_error(out, error);
+}
+
+static void log_request(const struct request *request, const struct ingest *ingest,
+                        enum error error, bool is_heard)
+{
+    struct log_line line;
+
+    log_begin(&line, error == ERROR_INTERNAL ? LOG_ERROR : LOG_INFO, "ingest");
+    log_string(&line, "request_id", request->id);
+    log_number(&line, "status", error_entry(error)->status);
+    if (error != ERROR_NONE)
+        log_string(&line, "error", error_entry(error)->code);
+    if (ingest->source_length > 0)
+        log_bytes(&line, "source", ingest->source, ingest->source_length);
+    if (ingest->events > 0)
+        log_number(&line, "events", (long long)ingest->events);
+    if (error == ERROR_NONE)
+        log_number(&line, "inserted", ingest->inserted);
+    log_number(&line, "bytes", (long long)request->body_length);
+    log_number(&line, "ms", clock_ms() - request->began);
+    if (!is_heard)
+        log_string(&line, "reply", "lost");
+    log_end(&line);
+}
+
+/* Ids are unique across sources: says so when a batch met another source's. */
+static void report_foreign(struct worker *worker, const struct request *request,
+                           const struct ingest *ingest)
+{
+    const struct database_parameter body = {DATABASE_TEXT, request->body, request->body_length};
+    struct log_line line;
+    enum database_verdict verdict =
+        database_call(worker->db, "SELECT public.count_foreign_ids($1::text::jsonb)", &body, 1,
+                      clock_ms() + worker->config->deadline_ms);
+
+    if (verdict != DATABASE_DONE || database_integer(worker->db, 0, 0) == 0)
+        return;
+    log_begin(&line, LOG_WARNING, "foreign_ids");
+    log_string(&line, "request_id", request->id);
+    log_bytes(&line, "source", ingest->source, ingest->source_length);
+    log_number(&line, "count", database_integer(worker->db, 0, 0));
+    log_end(&line);
+}
+
+static void answer(struct worker *worker, struct request *request)
+{
+    struct ingest ingest = {0};
+    enum error error = take_batch(worker, request, &ingest);
+    bool is_heard;
+
+    write_reply(&worker->reply, worker->scratch, &ingest, error);
+    is_heard = reply_send(request, error, ALLOW, &worker->reply);
+    log_request(request, &ingest, error, is_heard);
+    if (error == ERROR_NONE && ingest.inserted < (int64_t)ingest.events) {
+        /* The monitor has its answer; this is between the operator and the database. */
+        request_finish(request);
+        report_foreign(worker, request, &ingest);
+    }
+}
+
+/* For steepctl: whether libsodium takes a public key, and the key in its short form. */
+static int check_key(const char *text)
+{
+    unsigned char key[SIGNATURE_KEY_BYTES];
+    char normal[SIGNATURE_KEY_TEXT_BYTES + 1];
+
+    if (sodium_init() < 0 || !signature_parse_key(text, strlen(text), key)) {
+        fputs("This is not an Ed25519 public key: base64 of 32 bytes, or of the 44 bytes of its "
+              "SubjectPublicKeyInfo, is expected, and a point of the curve's main subgroup.\n",
+              stderr);
+        return EXIT_FAILURE;
+    }
+    signature_format_key(key, normal);
+    puts(normal);
+    return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct service SERVICE = {
+        .name = PROGRAM,
+        .usage = USAGE,
+        .wait_seconds = DATABASE_WAIT_SECONDS,
+        .variable = "VIBETEA_PUBLIC_KEYS",
+        .add_credentials = keyring_add_public_keys,
+        .plan = &REFRESH_KEYS,
+        .scratch_bytes = sizeof(struct batch),
+        .answer = answer,
+    };
+
+    if (argc == 3 && strcmp(argv[1], "--check-key") == 0)
+        return check_key(argv[2]);
+    return service_main(&SERVICE, argc, argv);
+}

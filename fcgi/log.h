@@ -1,0 +1,37 @@
+/*
+ * The log: lines on standard error, one an event, as key=value.
+ *
+ * Bytes that came from outside are escaped, so that nothing a client sends
+ * can forge a line or a field. Keys, tokens, signatures, bodies and payloads
+ * are never given to these functions.
+ */
+#ifndef STEEP_LOG_H
+#define STEEP_LOG_H
+
+#include <stddef.h>
+
+enum { LOG_LINE_BYTES = 2048 };
+
+enum log_level { LOG_INFO, LOG_WARNING, LOG_ERROR };
+
+/* A line that is being put together; it lives on its user's stack. */
+struct log_line {
+    size_t length;
+    char text[LOG_LINE_BYTES];
+};
+
+/* Begins a line with the time (UTC), the level and the event's name. */
+void log_begin(struct log_line *line, enum log_level level, const char *event);
+
+/* Adds key=value. What no longer fits into the line is left out whole. */
+void log_bytes(struct log_line *line, const char *key, const char *value, size_t length);
+void log_string(struct log_line *line, const char *key, const char *value);
+void log_number(struct log_line *line, const char *key, long long value);
+
+/* Writes the line with one write(2). */
+void log_end(struct log_line *line);
+
+/* A whole line with one value, "detail". */
+void log_event(enum log_level level, const char *event, const char *detail);
+
+#endif

@@ -1,0 +1,159 @@
+/*
+ * query.fcgi: answers a dashboard's token with the hourly counts of the data
+ * model's get_hourly_aggregates. See README.md for the HTTP side.
+ */
+#include "bearer.h"
+#include "clock.h"
+#include "log.h"
+#include "service.h"
+#include "window.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+static const char PROGRAM[] = "query.fcgi";
+static const char ALLOW[] = "GET, HEAD, OPTIONS";
+static const char USAGE[] = "usage: query.fcgi [-t | -V]\n"
+                            "It serves FastCGI on a listening socket that it inherits.\n";
+
+/* Dashboards give up after a few seconds: a longer wait would help nobody. */
+enum { DATABASE_WAIT_SECONDS = 2 };
+
+/* What is known of a request, for its reply and for the log. */
+struct query {
+    struct window window;
+    struct timespec fetched_at;
+    char label[KEYRING_LABEL_BYTES + 1];
+};
+
+/* 401: a live token. 503: see keyring.h. */
+static enum error authenticate(const struct worker *worker, const struct request *request,
+                               struct query *query)
+{
+    unsigned char digest[BEARER_DIGEST_BYTES];
+    bool is_complete;
+    enum error error = bearer_digest(request_parameter(request, "HTTP_AUTHORIZATION"), digest);
+
+    if (error != ERROR_NONE)
+        return error;
+    if (keyring_find_token(worker->keyring, digest, (int64_t)time(NULL), query->label,
+                           &is_complete))
+        return ERROR_NONE;
+    return is_complete ? ERROR_INVALID_TOKEN : ERROR_UNAVAILABLE;
+}
+
+/* Runs the one function; the rows stay in the worker's connection. */
+static enum error fetch(struct worker *worker, const struct request *request, struct query *query)
+{
+    const struct window *window = &query->window;
+    uint32_t days = htonl((uint32_t)window->days);
+    const struct database_parameter parameters[] = {
+        {DATABASE_INT4, &days, sizeof(days)},
+        {DATABASE_TEXT, window->source_length > 0 ? window->source : NULL, window->source_length},
+    };
+    enum database_verdict verdict;
+
+    clock_gettime(CLOCK_REALTIME, &query->fetched_at);
+    verdict = database_call(worker->db,
+                            "SELECT source, to_char(date, 'YYYY-MM-DD'), hour, event_count"
+                            " FROM public.get_hourly_aggregates($1, $2)",
+                            parameters, 2, service_deadline(worker, request));
+    return service_error(verdict);
+}
+
+/* The contract's ladder: the first check that fails answers. */
+static enum error take_query(struct worker *worker, struct request *request, struct query *query)
+{
+    const char *text = request_parameter(request, "QUERY_STRING");
+    enum error error = request_expect_method(request, "GET", "HEAD");
+
+    if (error == ERROR_NONE)
+        error = authenticate(worker, request, query);
+    if (error == ERROR_NONE)
+        error = window_parse(text != NULL ? text : "", &query->window);
+    if (error == ERROR_NONE)
+        error = fetch(worker, request, query);
+    return error;
+}
+
+static void write_aggregates(struct reply_text *out, const struct database *db,
+                             const struct query *query)
+{
+    int rows = database_rows(db);
+    struct tm tm;
+    char second[32];
+
+    reply_printf(out, "{\"aggregates\":[");
+    for (int row = 0; row < rows; row++) {
+        size_t source_length, date_length;
+        const char *source = database_bytes(db, row, 0, &source_length);
+        const char *date = database_bytes(db, row, 1, &date_length);
+
+        reply_printf(out, "%s{\"source\":", row > 0 ? "," : "");
+        reply_add_string(out, source, source_length);
+        reply_printf(out, ",\"date\":\"%.*s\",\"hour\":%d,\"eventCount\":%lld}", (int)date_length,
+                     date, (int)database_integer(db, row, 2),
+                     (long long)database_integer(db, row, 3));
+    }
+    gmtime_r(&query->fetched_at.tv_sec, &tm);
+    strftime(second, sizeof(second), "%Y-%m-%dT%H:%M:%S", &tm);
+    reply_printf(out,
+                 "],\"meta\":{\"totalCount\":%d,\"daysRequested\":%d,\"fetchedAt\":\"%s.%03ldZ\"}}",
+                 rows, query->window.days, second, query->fetched_at.tv_nsec / 1000000);
+}
+
+static void log_request(const struct worker *worker, const struct request *request,
+                        const struct query *query, enum error error, bool is_heard)
+{
+    struct log_line line;
+
+    log_begin(&line, error == ERROR_INTERNAL ? LOG_ERROR : LOG_INFO, "query");
+    log_string(&line, "request_id", request->id);
+    log_number(&line, "status", error_entry(error)->status);
+    if (error != ERROR_NONE)
+        log_string(&line, "error", error_entry(error)->code);
+    if (query->label[0] != '\0')
+        log_string(&line, "token", query->label);
+    if (error == ERROR_NONE) {
+        log_number(&line, "days", query->window.days);
+        log_number(&line, "rows", database_rows(worker->db));
+    }
+    if (error == ERROR_NONE && query->window.source_length > 0)
+        log_bytes(&line, "source", query->window.source, query->window.source_length);
+    log_number(&line, "ms", clock_ms() - request->began);
+    if (!is_heard)
+        log_string(&line, "reply", "lost");
+    log_end(&line);
+}
+
+static void answer(struct worker *worker, struct request *request)
+{
+    struct query query = {.label = ""};
+    enum error error = take_query(worker, request, &query);
+    bool is_heard;
+
+    reply_reset(&worker->reply);
+    if (error == ERROR_NONE)
+        write_aggregates(&worker->reply, worker->db, &query);
+    else
+        reply_add_error(&worker->reply, error);
+    is_heard = reply_send(request, error, ALLOW, &worker->reply);
+    log_request(worker, request, &query, error, is_heard);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct service SERVICE = {
+        .name = PROGRAM,
+        .usage = USAGE,
+        .wait_seconds = DATABASE_WAIT_SECONDS,
+        .variable = "VIBETEA_SUBSCRIBER_TOKEN",
+        .add_credentials = keyring_add_token,
+        .plan = &REFRESH_TOKENS,
+        .answer = answer,
+    };
+
+    return service_main(&SERVICE, argc, argv);
+}

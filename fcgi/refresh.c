@@ -1,0 +1,177 @@
+#include "refresh.h"
+
+#include "clock.h"
+#include "log.h"
+
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum {
+    LOOK_EVERY_MS = 5000,
+    RETRY_AFTER_MS = 1000,
+    APART_MS = 500, /* between two reads */
+    READ_DEADLINE_MS = 5000,
+};
+
+struct refresh {
+    const struct refresh_plan *plan;
+    struct keyring *keyring;
+    struct database_patience patience;
+    struct database *db;
+    pthread_t thread;
+    int stop_fd;
+};
+
+static enum database_verdict read_keys(struct database *db, struct keyring *keyring,
+                                       int64_t deadline, size_t *count)
+{
+    struct keyring_key *keys = NULL;
+    enum database_verdict verdict = database_call(
+        db, "SELECT source, public_key FROM public.list_monitor_keys()", NULL, 0, deadline);
+    int rows = verdict == DATABASE_DONE ? database_rows(db) : 0;
+
+    if (verdict != DATABASE_DONE)
+        return verdict;
+    if (rows > 0 && (keys = calloc((size_t)rows, sizeof(*keys))) == NULL)
+        return DATABASE_FAILED;
+    for (int i = 0; i < rows; i++) {
+        size_t source_length, key_length;
+        const char *source = database_bytes(db, i, 0, &source_length);
+        const char *key = database_bytes(db, i, 1, &key_length);
+
+        if (source_length < 1 || source_length > KEYRING_SOURCE_BYTES ||
+            key_length != SIGNATURE_KEY_BYTES) {
+            free(keys);
+            return DATABASE_FAILED;
+        }
+        memcpy(keys[i].source, source, source_length);
+        keys[i].source_length = (unsigned char)source_length;
+        memcpy(keys[i].key, key, key_length);
+    }
+    *count = (size_t)rows;
+    keyring_replace_keys(keyring, keys, (size_t)rows);
+    return DATABASE_DONE;
+}
+
+static enum database_verdict read_tokens(struct database *db, struct keyring *keyring,
+                                         int64_t deadline, size_t *count)
+{
+    struct keyring_token *tokens = NULL;
+    enum database_verdict verdict =
+        database_call(db,
+                      "SELECT label, token_sha256, floor(extract(epoch FROM expires_at))::bigint"
+                      " FROM public.list_access_tokens()",
+                      NULL, 0, deadline);
+    int rows = verdict == DATABASE_DONE ? database_rows(db) : 0;
+
+    if (verdict != DATABASE_DONE)
+        return verdict;
+    if (rows > 0 && (tokens = calloc((size_t)rows, sizeof(*tokens))) == NULL)
+        return DATABASE_FAILED;
+    for (int i = 0; i < rows; i++) {
+        size_t label_length, digest_length;
+        const char *label = database_bytes(db, i, 0, &label_length);
+        const char *digest = database_bytes(db, i, 1, &digest_length);
+
+        if (label_length > KEYRING_LABEL_BYTES || digest_length != BEARER_DIGEST_BYTES) {
+            free(tokens);
+            return DATABASE_FAILED;
+        }
+        memcpy(tokens[i].label, label, label_length);
+        memcpy(tokens[i].digest, digest, digest_length);
+        tokens[i].expires = database_is_null(db, i, 2) ? KEYRING_NEVER : database_integer(db, i, 2);
+    }
+    *count = (size_t)rows;
+    keyring_replace_tokens(keyring, tokens, (size_t)rows);
+    return DATABASE_DONE;
+}
+
+const struct refresh_plan REFRESH_KEYS = {"ingest keyring", "monitor_keys_changed", read_keys};
+const struct refresh_plan REFRESH_TOKENS = {"query keyring", "access_tokens_changed", read_tokens};
+
+static bool must_stop(const struct refresh *refresh)
+{
+    struct pollfd stop = {.fd = refresh->stop_fd, .events = POLLIN};
+
+    return poll(&stop, 1, 0) > 0;
+}
+
+/* Logs a read that differs from the last one: a count, or that reading fails. */
+static void report(enum database_verdict verdict, size_t count, enum database_verdict *last_verdict,
+                   size_t *last_count)
+{
+    struct log_line line;
+
+    if (verdict == *last_verdict && (verdict != DATABASE_DONE || count == *last_count))
+        return;
+    log_begin(&line, verdict == DATABASE_DONE ? LOG_INFO : LOG_WARNING, "keyring");
+    if (verdict == DATABASE_DONE)
+        log_number(&line, "credentials", (long long)count);
+    else
+        log_string(&line, "detail", "the credentials could not be read; the last ones stay");
+    log_end(&line);
+    *last_verdict = verdict;
+    *last_count = count;
+}
+
+static void *run(void *arg)
+{
+    struct refresh *refresh = arg;
+    enum database_verdict last_verdict = DATABASE_REFUSED;
+    size_t last_count = 0;
+
+    database_listen(refresh->db, refresh->plan->channel);
+    for (;;) {
+        size_t count = 0;
+        int64_t began = clock_ms();
+        enum database_verdict verdict =
+            refresh->plan->read(refresh->db, refresh->keyring, began + READ_DEADLINE_MS, &count);
+        int64_t next = began + (verdict == DATABASE_DONE ? LOOK_EVERY_MS : RETRY_AFTER_MS);
+
+        report(verdict, count, &last_verdict, &last_count);
+        while (clock_left(next) > 0 && !must_stop(refresh)) {
+            if (database_wait(refresh->db, refresh->stop_fd, next) && next > began + APART_MS)
+                next = began + APART_MS;
+        }
+        if (must_stop(refresh))
+            return NULL;
+    }
+}
+
+struct refresh *refresh_start(const struct refresh_plan *plan, struct keyring *keyring)
+{
+    struct refresh *refresh = calloc(1, sizeof(*refresh));
+
+    if (refresh == NULL)
+        return NULL;
+    refresh->plan = plan;
+    refresh->keyring = keyring;
+    refresh->patience.wait_ms = READ_DEADLINE_MS;
+    refresh->patience.most_waiting = 1;
+    refresh->stop_fd = eventfd(0, EFD_CLOEXEC);
+    refresh->db = database_new(plan->name, &refresh->patience);
+    if (refresh->stop_fd < 0 || refresh->db == NULL ||
+        pthread_create(&refresh->thread, NULL, run, refresh) != 0) {
+        database_free(refresh->db);
+        if (refresh->stop_fd >= 0)
+            close(refresh->stop_fd);
+        free(refresh);
+        return NULL;
+    }
+    return refresh;
+}
+
+void refresh_stop(struct refresh *refresh)
+{
+    if (refresh == NULL)
+        return;
+    eventfd_write(refresh->stop_fd, 1);
+    pthread_join(refresh->thread, NULL);
+    database_free(refresh->db);
+    close(refresh->stop_fd);
+    free(refresh);
+}

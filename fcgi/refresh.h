@@ -1,0 +1,32 @@
+/*
+ * Keeps a keyring: a thread of its own that listens for the database's
+ * notifications, reads the credentials, and looks every 5 s besides. It reads
+ * at most twice a second. A failed or partial read never replaces what is there.
+ */
+#ifndef STEEP_REFRESH_H
+#define STEEP_REFRESH_H
+
+#include "database.h"
+#include "keyring.h"
+
+struct refresh;
+
+/* What to listen for, and how to read: called on the thread, returns whether it did. */
+struct refresh_plan {
+    const char *name;    /* the connection's, in pg_stat_activity */
+    const char *channel; /* of notifications */
+    enum database_verdict (*read)(struct database *db, struct keyring *keyring, int64_t deadline,
+                                  size_t *count);
+};
+
+/* Reads monitors' public keys, and tokens. */
+extern const struct refresh_plan REFRESH_KEYS;
+extern const struct refresh_plan REFRESH_TOKENS;
+
+/* Starts the thread; NULL when that fails. The keyring must outlive it. */
+struct refresh *refresh_start(const struct refresh_plan *plan, struct keyring *keyring);
+
+/* Ends the thread and frees; takes NULL. */
+void refresh_stop(struct refresh *refresh);
+
+#endif

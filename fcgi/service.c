@@ -1,0 +1,231 @@
+#include "service.h"
+
+#include "log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { FIRST_PASSED_FD = 3, LARGE_BYTES = 256 * 1024 };
+
+/* What a thread needs besides its worker's things. */
+struct thread {
+    const struct service *service;
+    struct worker worker;
+    int listener;
+    int stop_fd;
+    pthread_t thread;
+};
+
+int64_t service_deadline(const struct worker *worker, const struct request *request)
+{
+    return request->began + worker->config->deadline_ms;
+}
+
+enum error service_error(enum database_verdict verdict)
+{
+    return verdict == DATABASE_DONE   ? ERROR_NONE
+           : verdict == DATABASE_AWAY ? ERROR_UNAVAILABLE
+                                      : ERROR_INTERNAL;
+}
+
+static bool is_listener(int fd)
+{
+    int listens = 0;
+    socklen_t size = sizeof(listens);
+
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens;
+}
+
+/*
+ * Finds the listener and sets libfcgi up; blocks signals in the threads that
+ * are started from now on. Returns -1, with a line in the log, where there is none.
+ */
+static int take_listener(void)
+{
+    const char *fds = getenv("LISTEN_FDS");
+    const char *pid = getenv("LISTEN_PID");
+    static const int FAULTS[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP};
+    int listener = STDIN_FILENO;
+    sigset_t all;
+
+    if (fds != NULL && pid != NULL && strtol(pid, NULL, 10) == (long)getpid()) {
+        if (strcmp(fds, "1") != 0) {
+            log_event(LOG_ERROR, "listener", "LISTEN_FDS must hand over one socket");
+            return -1;
+        }
+        listener = FIRST_PASSED_FD;
+    }
+    if (!is_listener(listener)) {
+        log_event(
+            LOG_ERROR, "listener",
+            "no listening socket was handed over, neither by LISTEN_FDS nor as standard input");
+        return -1;
+    }
+    /* Workers race for a connection; those that lose must come back, not wait in accept. */
+    if (fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK) != 0 || FCGX_Init() != 0) {
+        log_event(LOG_ERROR, "listener", "the listening socket can't be set up");
+        return -1;
+    }
+    /* After FCGX_Init, which sets handlers of its own. libfcgi's reads don't survive a signal. */
+    sigfillset(&all);
+    for (size_t i = 0; i < sizeof(FAULTS) / sizeof(FAULTS[0]); i++)
+        sigdelset(&all, FAULTS[i]);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    return listener;
+}
+
+/* Waits for a connection; false when it is time to stop. */
+static bool await_request(const struct thread *thread)
+{
+    struct pollfd fds[2] = {{.fd = thread->listener, .events = POLLIN},
+                            {.fd = thread->stop_fd, .events = POLLIN}};
+
+    while (poll(fds, 2, -1) < 0 && errno == EINTR)
+        continue;
+    return fds[1].revents == 0;
+}
+
+static void *work(void *arg)
+{
+    struct thread *thread = arg;
+    struct request request = {0};
+
+    FCGX_InitRequest(&request.fcgi, thread->listener, FCGI_FAIL_ACCEPT_ON_INTR);
+    while (await_request(thread)) {
+        if (FCGX_Accept_r(&request.fcgi) != 0)
+            continue;
+        request_begin(&request);
+        thread->service->answer(&thread->worker, &request);
+        request_free_body(&request);
+        request_finish(&request);
+    }
+    FCGX_Free(&request.fcgi, 1);
+    return NULL;
+}
+
+static void close_worker(struct worker *worker)
+{
+    database_free(worker->db);
+    reply_free(&worker->reply);
+    free(worker->scratch);
+}
+
+static bool start_thread(struct thread *thread, struct database_patience *patience)
+{
+    struct worker *worker = &thread->worker;
+
+    worker->db = database_new(thread->service->name, patience);
+    worker->scratch = malloc(thread->service->scratch_bytes + 1);
+    if (worker->db != NULL && worker->scratch != NULL &&
+        pthread_create(&thread->thread, NULL, work, thread) == 0)
+        return true;
+    close_worker(worker);
+    return false;
+}
+
+static void await_signal(void)
+{
+    sigset_t stop;
+    int number;
+
+    sigemptyset(&stop);
+    sigaddset(&stop, SIGTERM);
+    sigaddset(&stop, SIGINT);
+    sigwait(&stop, &number);
+}
+
+/* Runs the workers until a signal, then lets them finish. False where they could not be started. */
+static bool run_workers(const struct service *service, const struct config *config,
+                        struct keyring *keyring, int listener, int stop_fd)
+{
+    struct database_patience patience = {.wait_ms = config->wait_ms,
+                                         .most_waiting = (config->workers + 1) / 2};
+    struct thread *threads = calloc((size_t)config->workers, sizeof(*threads));
+    int started = 0;
+
+    for (; threads != NULL && started < config->workers; started++) {
+        struct thread *thread = &threads[started];
+
+        thread->service = service;
+        thread->worker.config = config;
+        thread->worker.keyring = keyring;
+        thread->listener = listener;
+        thread->stop_fd = stop_fd;
+        if (!start_thread(thread, &patience))
+            break;
+    }
+    if (started == config->workers) {
+        log_event(LOG_INFO, "serving", service->name);
+        await_signal();
+        log_event(LOG_INFO, "stopping", service->name);
+    } else {
+        log_event(LOG_ERROR, "start", "the worker threads can't be started");
+    }
+    eventfd_write(stop_fd, 1);
+    for (int i = 0; i < started; i++) {
+        pthread_join(threads[i].thread, NULL);
+        close_worker(&threads[i].worker);
+    }
+    free(threads);
+    return started == config->workers;
+}
+
+static int serve(const struct service *service, const struct config *config,
+                 struct keyring *keyring)
+{
+    int listener = take_listener();
+    int stop_fd = eventfd(0, EFD_CLOEXEC);
+    struct refresh *refresh = NULL;
+    bool is_done = false;
+
+    if (listener >= 0 && stop_fd >= 0)
+        refresh = refresh_start(service->plan, keyring);
+    if (refresh != NULL)
+        is_done = run_workers(service, config, keyring, listener, stop_fd);
+    refresh_stop(refresh);
+    if (stop_fd >= 0)
+        close(stop_fd);
+    return is_done ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* Adds what the environment holds; false, with a line in the log, where it can't be taken. */
+static bool read_credentials(const struct service *service, struct keyring *keyring)
+{
+    const char *value = getenv(service->variable);
+    const char *problem = value != NULL ? service->add_credentials(keyring, value) : NULL;
+
+    if (problem != NULL)
+        config_refuse(service->variable, problem);
+    return problem == NULL;
+}
+
+int service_main(const struct service *service, int argc, char **argv)
+{
+    struct config config;
+    struct keyring *keyring;
+    int status;
+    enum config_action action = config_options(argc, argv, service->name, service->usage, &status);
+
+    if (action == CONFIG_EXIT)
+        return status;
+    /* A body's memory goes back to the system as soon as it is freed, whatever came before it. */
+    mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
+    keyring = keyring_new();
+    status = EXIT_FAILURE;
+    if (sodium_init() >= 0 && keyring != NULL && config_read(&config, service->wait_seconds) &&
+        read_credentials(service, keyring))
+        status = action == CONFIG_TEST ? EXIT_SUCCESS : serve(service, &config, keyring);
+    keyring_free(keyring);
+    return status;
+}

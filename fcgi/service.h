@@ -1,0 +1,55 @@
+/*
+ * The process that both programs are: options and configuration, a keyring, an
+ * inherited listener, worker threads, and a stop that lets what is in flight
+ * finish.
+ */
+#ifndef STEEP_SERVICE_H
+#define STEEP_SERVICE_H
+
+#include "config.h"
+#include "database.h"
+#include "keyring.h"
+#include "refresh.h"
+#include "reply.h"
+#include "request.h"
+
+#include <stddef.h>
+
+/* What one thread has for its requests. config and keyring are all threads'. */
+struct worker {
+    const struct config *config;
+    struct keyring *keyring;
+    struct database *db;
+    struct reply_text reply;
+    void *scratch; /* service->scratch_bytes of it, from one request to the next */
+};
+
+struct service {
+    const char *name;
+    const char *usage;
+    int wait_seconds; /* default of STEEP_DATABASE_WAIT */
+
+    /* The variable that holds credentials, and what takes it: see keyring.h. */
+    const char *variable;
+    const char *(*add_credentials)(struct keyring *keyring, const char *value);
+    const struct refresh_plan *plan;
+
+    size_t scratch_bytes;
+    /* Answers one request: reads it, replies to it, and logs it. */
+    void (*answer)(struct worker *worker, struct request *request);
+};
+
+/*
+ * Reads options and environment, and serves until SIGTERM or SIGINT. The
+ * listener is descriptor 3 where LISTEN_FDS is meant for this process
+ * (sd_listen_fds(3)), else standard input. Returns main's status.
+ */
+int service_main(const struct service *service, int argc, char **argv);
+
+/* When a request that began now must have its answer from the database (clock_ms). */
+int64_t service_deadline(const struct worker *worker, const struct request *request);
+
+/* What a verdict of the database means to a client, other than DATABASE_REFUSED: none, 503, 500. */
+enum error service_error(enum database_verdict verdict);
+
+#endif
