@@ -32,11 +32,11 @@ LIBRARIES = -lfcgi $(shell $(PKG_CONFIG) --libs $(PACKAGES)) -lm
 # What both programs have, and what each has besides.
 PROCESS = service request reply error config log clock
 CREDENTIALS = keyring refresh signature bearer database
-INGEST = ingest batch rfc3339 utf8 $(CREDENTIALS) $(PROCESS)
+INGEST = ingest batch splitter rfc3339 utf8 $(CREDENTIALS) $(PROCESS)
 QUERY = query window utf8 $(CREDENTIALS) $(PROCESS)
 
 # A unit test needs the file it tests, and what that one needs.
-UNIT_batch = batch rfc3339 utf8 error
+UNIT_batch = batch splitter rfc3339 utf8 error
 UNIT_bearer = bearer
 UNIT_error = error
 UNIT_keyring = keyring signature

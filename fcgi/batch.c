@@ -4,147 +4,34 @@
 #include "utf8.h"
 
 #include <json-c/json.h>
-#include <math.h>
-#include <stdlib.h>
+#include <stdbool.h>
 #include <string.h>
-
-/* Without an exponent, only a number of more digits than this can be beyond a double's range. */
-enum { PLAIN_NUMBER_BYTES = 300 };
-
-struct walk {
-    const char *at;
-    const char *end; /* *end is NUL */
-};
-
-static bool is_space(char c)
-{
-    return c == ' ' || c == '\t' || c == '\n' || c == '\r';
-}
-
-static bool is_number_byte(char c)
-{
-    return (c >= '0' && c <= '9') || c == '-' || c == '+' || c == '.' || c == 'e' || c == 'E';
-}
-
-static void skip_space(struct walk *walk)
-{
-    while (walk->at < walk->end && is_space(*walk->at))
-        walk->at++;
-}
-
-/* Passes a string, from its opening quote on; false where it has no end. */
-static bool skip_string(struct walk *walk, bool *has_control)
-{
-    walk->at++;
-    while (walk->at < walk->end) {
-        unsigned char c = (unsigned char)*walk->at++;
-
-        if (c == '"')
-            return true;
-        if (c < 0x20)
-            *has_control = true;
-        if (c == '\\' && walk->at < walk->end && (unsigned char)*walk->at >= 0x20)
-            walk->at++;
-    }
-    return false;
-}
-
-/* Passes a number; false for one that no double holds: too large, or other than 0 and too small. */
-static bool skip_number(struct walk *walk)
-{
-    const char *text = walk->at;
-    bool is_zero = true;
-    bool has_exponent = false;
-    double value;
-
-    for (; walk->at < walk->end && is_number_byte(*walk->at); walk->at++) {
-        if (*walk->at == 'e' || *walk->at == 'E')
-            has_exponent = true;
-        else if (!has_exponent && *walk->at >= '1' && *walk->at <= '9')
-            is_zero = false;
-    }
-    if (!has_exponent && walk->at - text <= PLAIN_NUMBER_BYTES)
-        return true;
-    value = strtod(text, NULL);
-    return isfinite(value) && (is_zero || value != 0.0);
-}
-
-/* Passes one element, up to the comma or bracket behind it; false where there is none. */
-static bool skip_element(struct walk *walk, struct batch_event *event)
-{
-    size_t depth = 0;
-    const char *last;
-
-    *event = (struct batch_event){.text = walk->at};
-    last = walk->at;
-    while (walk->at < walk->end) {
-        char c = *walk->at;
-
-        if (depth == 0 && (c == ',' || c == ']')) {
-            event->length = (size_t)(last - event->text);
-            return event->length > 0;
-        }
-        if (c == '"') {
-            if (!skip_string(walk, &event->has_control))
-                return false;
-        } else if (c == '-' || (c >= '0' && c <= '9')) {
-            if (!skip_number(walk))
-                event->has_range = true;
-        } else {
-            if (c == '{' || c == '[') {
-                if (++depth > event->depth)
-                    event->depth = depth;
-            } else if (c == '}' || c == ']') {
-                if (depth-- == 0)
-                    return false;
-            }
-            walk->at++;
-            if (is_space(c))
-                continue;
-        }
-        last = walk->at;
-    }
-    return false;
-}
 
 enum error batch_split(struct batch *batch, const char *body, size_t length)
 {
-    struct walk walk = {body, body + length};
-    struct batch_event beyond;
+    struct splitter splitter;
+    struct splitter_element beyond;
+    enum splitter_step step;
 
     batch->count = 0;
     batch->rejected_count = 0;
     if (!utf8_valid((const unsigned char *)body, length))
         return ERROR_INVALID_REQUEST;
 
-    skip_space(&walk);
-    if (walk.at == walk.end || *walk.at != '[')
-        return ERROR_INVALID_REQUEST;
-    do {
+    splitter_begin(&splitter, body, length);
+    for (;;) {
         bool fits = batch->count < BATCH_EVENTS;
 
-        walk.at++;
-        skip_space(&walk);
-        if (batch->count == 0 && walk.at < walk.end && *walk.at == ']')
+        step = splitter_next(&splitter, fits ? &batch->events[batch->count] : &beyond);
+        if (step != SPLITTER_ELEMENT)
             break;
-        if (!skip_element(&walk, fits ? &batch->events[batch->count] : &beyond))
-            return ERROR_INVALID_REQUEST;
         batch->count++;
-    } while (*walk.at == ',');
-    if (walk.at == walk.end)
+    }
+    if (step == SPLITTER_BROKEN)
         return ERROR_INVALID_REQUEST;
-    walk.at++;
-    skip_space(&walk);
-    if (walk.at != walk.end)
-        return ERROR_INVALID_REQUEST;
-
     if (batch->count == 0)
         return ERROR_EMPTY_BATCH;
-    if (batch->count > BATCH_EVENTS) {
-        batch->count = 0;
-        return ERROR_BATCH_TOO_LARGE;
-    }
-    return ERROR_NONE;
+    return batch->count <= BATCH_EVENTS ? ERROR_NONE : ERROR_BATCH_TOO_LARGE;
 }
 
 /* A member that is a string, with its length; NULL otherwise. */
@@ -202,15 +89,15 @@ static bool has_valid_type(struct json_object *event)
     return false;
 }
 
-static bool has_valid_payload(struct json_object *event, const struct batch_event *text)
+static bool has_valid_payload(struct json_object *event, const struct splitter_element *text)
 {
     struct json_object *payload;
 
     return json_object_object_get_ex(event, "payload", &payload) &&
-           json_object_is_type(payload, json_type_object) && !text->has_control && !text->has_range;
+           json_object_is_type(payload, json_type_object) && !text->is_lax;
 }
 
-static enum error check_fields(struct json_object *event, const struct batch_event *text,
+static enum error check_fields(struct json_object *event, const struct splitter_element *text,
                                const char *source, size_t source_length)
 {
     if (!json_object_is_type(event, json_type_object))
@@ -229,7 +116,7 @@ static enum error check_fields(struct json_object *event, const struct batch_eve
 }
 
 /* Parses one element whole; false where it is not JSON. null is a NULL event. */
-static bool parse(struct json_tokener *tokener, const struct batch_event *text,
+static bool parse(struct json_tokener *tokener, const struct splitter_element *text,
                   struct json_object **event)
 {
     enum json_tokener_error result;
@@ -256,7 +143,7 @@ enum error batch_check(struct batch *batch, const char *source, size_t source_le
     json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
 
     for (size_t i = 0; i < batch->count; i++) {
-        const struct batch_event *text = &batch->events[i];
+        const struct splitter_element *text = &batch->events[i];
         struct json_object *event = NULL;
         enum error verdict = ERROR_INVALID_EVENT;
 

@@ -2,17 +2,17 @@
  * A batch: the bytes of a JSON array of events, checked by the data model's
  * validation rules without being changed.
  *
- * There are two judges. A walk over the bytes finds where each event begins
- * and ends, so that number, size and depth are known before anything is built;
- * json-c then reads one event at a time. What json-c lets pass and strict JSON
- * doesn't (NaN, a lone surrogate), PostgreSQL refuses later.
+ * There are two judges. The splitter finds where each event begins and ends,
+ * so that number, size and depth are known before anything is built, and
+ * json-c then reads one event at a time. What both let pass and PostgreSQL
+ * doesn't, it refuses later.
  */
 #ifndef STEEP_BATCH_H
 #define STEEP_BATCH_H
 
 #include "error.h"
+#include "splitter.h"
 
-#include <stdbool.h>
 #include <stddef.h>
 
 enum {
@@ -23,14 +23,6 @@ enum {
     BATCH_ID_BYTES = 255,
 };
 
-struct batch_event {
-    const char *text; /* into the body, without the white space around it */
-    size_t length;
-    size_t depth;
-    bool has_control; /* a raw control character stands in a string */
-    bool has_range;   /* a number stands in it that a double can't hold */
-};
-
 struct batch_rejection {
     size_t index; /* position in the batch, from 0 */
     enum error error;
@@ -38,7 +30,7 @@ struct batch_rejection {
 
 struct batch {
     size_t count;
-    struct batch_event events[BATCH_EVENTS];
+    struct splitter_element events[BATCH_EVENTS];
     size_t rejected_count; /* in order of index, one an event */
     struct batch_rejection rejected[BATCH_EVENTS];
 };

@@ -22,7 +22,6 @@ void config_refuse(const char *variable, const char *why)
 static bool read_number(const char *variable, int least, int most, int *value)
 {
     const char *text = getenv(variable);
-    char why[80];
     char *end;
     long number;
 
@@ -32,6 +31,8 @@ static bool read_number(const char *variable, int least, int most, int *value)
     number = strtol(text, &end, 10);
     if (strspn(text, "0123456789") != strlen(text) || errno != 0 || number < least ||
         number > most) {
+        char why[80];
+
         snprintf(why, sizeof(why), "it must be a whole number from %d to %d", least, most);
         config_refuse(variable, why);
         return false;

@@ -1,5 +1,6 @@
 #include "log.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -14,10 +15,10 @@ static const char *const LEVELS[] = {
     [LOG_ERROR] = "error",
 };
 
-static int is_plain(unsigned char c)
+static bool is_plain(char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-           memchr("._:/+-", c, 6) != NULL;
+           (c != '\0' && strchr("._:/+-", c) != NULL);
 }
 
 /* Quotes a value where it needs to be; returns its length, at most 4 bytes for each of value's. */
@@ -26,7 +27,7 @@ static size_t quote(char *out, const char *value, size_t length)
     size_t n = 0;
     size_t plain = 0;
 
-    while (plain < length && is_plain((unsigned char)value[plain]))
+    while (plain < length && is_plain(value[plain]))
         plain++;
     if (plain == length && length > 0) {
         memcpy(out, value, length);
