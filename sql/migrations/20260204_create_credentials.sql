@@ -1,0 +1,134 @@
+-- Who may send and who may read: the monitors' public keys and the readers' tokens.
+
+SET ROLE steep_owner;
+
+-- Says that a table changed, and no more: who listens reads it again.
+CREATE FUNCTION public.notify_changed()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+BEGIN
+  PERFORM pg_notify(TG_TABLE_NAME || '_changed', '');
+  RETURN NULL;
+END
+$$;
+
+COMMENT ON FUNCTION public.notify_changed() IS
+  'Trigger: notifies the channel TABLE_changed, without a payload';
+
+REVOKE ALL ON FUNCTION public.notify_changed() FROM PUBLIC;
+
+-- The slot makes "at most 8 keys" a constraint, which holds at every isolation
+-- level and in a restore; a trigger that counts rows would not.
+CREATE TABLE public.monitor_keys (
+  source text NOT NULL CHECK (source COLLATE "C" ~ '^[!-~]([ -~]{0,253}[!-~])?$'),
+  public_key bytea NOT NULL CHECK (octet_length(public_key) = 32),
+  created_at timestamptz NOT NULL DEFAULT now(),
+  slot smallint NOT NULL CHECK (slot BETWEEN 1 AND 8),
+  PRIMARY KEY (source, public_key),
+  UNIQUE (source, slot)
+);
+
+COMMENT ON TABLE public.monitor_keys IS 'The Ed25519 public keys of the monitors, up to 8 of each';
+COMMENT ON COLUMN public.monitor_keys.source IS 'Name of the monitor: printable ASCII without a space at either end';
+COMMENT ON COLUMN public.monitor_keys.public_key IS 'The 32 raw bytes of the key';
+COMMENT ON COLUMN public.monitor_keys.created_at IS 'When the key was registered';
+COMMENT ON COLUMN public.monitor_keys.slot IS 'Which of the source''s 8 places the key has; filled in by a trigger';
+
+ALTER TABLE public.monitor_keys ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.monitor_keys FORCE ROW LEVEL SECURITY;
+
+-- One lock for all sources, so that adds wait for each other in any order. The
+-- key's own slot, if it is there already, lets the primary key (or ON CONFLICT)
+-- answer for it.
+CREATE FUNCTION public.assign_monitor_key_slot()
+RETURNS trigger
+LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock('public.monitor_keys'::regclass::oid::bigint);
+
+  SELECT candidate INTO NEW.slot
+  FROM generate_series(1, 8) AS candidate
+  LEFT JOIN public.monitor_keys AS taken ON taken.source = NEW.source AND taken.slot = candidate
+  WHERE taken.slot IS NULL OR taken.public_key = NEW.public_key
+  ORDER BY taken.slot, candidate
+  LIMIT 1;
+
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'a source has at most 8 public keys'
+      USING ERRCODE = 'check_violation', HINT = 'Remove one that is no longer used.';
+  END IF;
+  RETURN NEW;
+END
+$$;
+
+COMMENT ON FUNCTION public.assign_monitor_key_slot() IS
+  'Trigger: gives a key the first free place of its source, or refuses it when all 8 are taken';
+
+REVOKE ALL ON FUNCTION public.assign_monitor_key_slot() FROM PUBLIC;
+
+CREATE TRIGGER assign_slot
+  BEFORE INSERT OR UPDATE OF source, slot ON public.monitor_keys
+  FOR EACH ROW EXECUTE FUNCTION public.assign_monitor_key_slot();
+
+CREATE TRIGGER notify_changed
+  AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON public.monitor_keys
+  FOR EACH STATEMENT EXECUTE FUNCTION public.notify_changed();
+
+CREATE FUNCTION public.list_monitor_keys()
+RETURNS TABLE (source text, public_key bytea)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET timezone = 'UTC'
+AS $$
+  SELECT k.source, k.public_key
+  FROM public.monitor_keys AS k
+  ORDER BY k.source COLLATE "C", k.slot;
+$$;
+
+COMMENT ON FUNCTION public.list_monitor_keys() IS 'Every public key that may sign, with the source it speaks for';
+
+REVOKE ALL ON FUNCTION public.list_monitor_keys() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.list_monitor_keys() TO steep_ingest;
+
+CREATE TABLE public.access_tokens (
+  label text PRIMARY KEY CHECK (label COLLATE "C" ~ '^[A-Za-z0-9._-]{1,64}$'),
+  token_sha256 bytea NOT NULL UNIQUE CHECK (octet_length(token_sha256) = 32),
+  created_at timestamptz NOT NULL DEFAULT now(),
+  expires_at timestamptz CHECK (isfinite(expires_at))
+);
+
+COMMENT ON TABLE public.access_tokens IS 'The tokens that may read; a token itself is stored nowhere';
+COMMENT ON COLUMN public.access_tokens.label IS 'What people call the token';
+COMMENT ON COLUMN public.access_tokens.token_sha256 IS 'SHA-256 of the token''s characters';
+COMMENT ON COLUMN public.access_tokens.created_at IS 'When the token was made';
+COMMENT ON COLUMN public.access_tokens.expires_at IS 'From when on it is refused; NULL is never';
+
+ALTER TABLE public.access_tokens ENABLE ROW LEVEL SECURITY;
+ALTER TABLE public.access_tokens FORCE ROW LEVEL SECURITY;
+
+CREATE TRIGGER notify_changed
+  AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON public.access_tokens
+  FOR EACH STATEMENT EXECUTE FUNCTION public.notify_changed();
+
+CREATE FUNCTION public.list_access_tokens()
+RETURNS TABLE (label text, token_sha256 bytea, expires_at timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET timezone = 'UTC'
+AS $$
+  SELECT t.label, t.token_sha256, t.expires_at
+  FROM public.access_tokens AS t
+  ORDER BY t.label COLLATE "C";
+$$;
+
+COMMENT ON FUNCTION public.list_access_tokens() IS
+  'Every token''s digest; the expired ones too, as expiry is checked at each request';
+
+REVOKE ALL ON FUNCTION public.list_access_tokens() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.list_access_tokens() TO steep_query;
+
+RESET ROLE;
