@@ -12,7 +12,6 @@
 #include <string.h>
 
 enum {
-    FIRST_LOOK_MS = 500,   /* one attempt to connect that does not count as waiting */
     BACKOFF_FIRST_MS = 50, /* then doubled */
     BACKOFF_MOST_MS = 1000,
     CONFLICT_RETRIES = 3,
@@ -170,7 +169,7 @@ static bool take_turn(struct database_patience *patience)
  */
 static bool ensure_connected(struct database *db, int64_t patience, int64_t deadline)
 {
-    int64_t first_look = clock_ms() + FIRST_LOOK_MS;
+    int64_t first_look = clock_ms() + db->patience->look_ms;
     int64_t pause = BACKOFF_FIRST_MS;
     bool is_open = false;
 

@@ -18,8 +18,9 @@ struct database;
 
 /* How long callers put up with an absent database; shared by a program's connections. */
 struct database_patience {
-    int wait_ms;      /* for each statement, while there is no connection */
-    int most_waiting; /* so many callers may wait at once; further ones give up immediately */
+    int look_ms;      /* for one attempt to connect, which is every caller's */
+    int wait_ms;      /* for further attempts, counted from the statement's begin */
+    int most_waiting; /* so many callers may wait at once; others give up after the first */
     atomic_int waiting;
 };
 

@@ -150,8 +150,8 @@ struct refresh *refresh_start(const struct refresh_plan *plan, struct keyring *k
         return NULL;
     refresh->plan = plan;
     refresh->keyring = keyring;
-    refresh->patience.wait_ms = READ_DEADLINE_MS;
-    refresh->patience.most_waiting = 1;
+    /* It comes back by itself, and must see meanwhile that it is to stop. */
+    refresh->patience.look_ms = READ_DEADLINE_MS;
     refresh->stop_fd = eventfd(0, EFD_CLOEXEC);
     refresh->db = database_new(plan->name, &refresh->patience);
     if (refresh->stop_fd < 0 || refresh->db == NULL ||

@@ -15,7 +15,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { FIRST_PASSED_FD = 3, LARGE_BYTES = 256 * 1024 };
+enum {
+    FIRST_PASSED_FD = 3,
+    LARGE_BYTES = 256 * 1024,
+    LOOK_MS = 500,
+};
 
 /* What a thread needs besides its worker's things. */
 struct thread {
@@ -149,8 +153,8 @@ static void await_signal(void)
 static bool run_workers(const struct service *service, const struct config *config,
                         struct keyring *keyring, int listener, int stop_fd)
 {
-    struct database_patience patience = {.wait_ms = config->wait_ms,
-                                         .most_waiting = (config->workers + 1) / 2};
+    struct database_patience patience = {
+        .look_ms = LOOK_MS, .wait_ms = config->wait_ms, .most_waiting = (config->workers + 1) / 2};
     struct thread *threads = calloc((size_t)config->workers, sizeof(*threads));
     int started = 0;
 

@@ -1,0 +1,106 @@
+# Starting, watching and ending what deploy/run runs. Sourced by serve.
+#
+# Each service is kept by a `keep` of its own, in a session of its own (Ctrl-C
+# reaches only serve), with the parent-death signal set: should serve be killed,
+# the kernel tells the keeps, and they end what they keep.
+# shellcheck shell=sh disable=SC2154 # what serve sets
+
+log_of() {
+	case $1 in
+	postgres) echo log/postgresql.log ;;
+	nginx) echo log/nginx-error.log ;;
+	*) echo "log/$1.log" ;;
+	esac
+}
+
+# keep_running NAME SIGNAL COMMAND…
+keep_running() {
+	setsid setpriv --pdeathsig TERM "$lib/deploy/lib/keep" "$@" 2>>"$(log_of "$1")" 9<&- &
+	eval "keep_$1=\$!"
+}
+
+# keep_listening NAME SIGNAL COMMAND…: with a listener at run/NAME.sock. The
+# queue is long, since a full one is an immediate 502 from nginx.
+keep_listening() {
+	rm -f "run/$1.sock"
+	setsid setpriv --pdeathsig TERM spawn-fcgi -n -s "run/$1.sock" -M 0660 -b 4096 -- \
+		"$lib/deploy/lib/keep" "$@" 2>>"$(log_of "$1")" 9<&- &
+	eval "keep_$1=\$!"
+}
+
+# Sets $pid to that of the service's keep; true while that one lives.
+is_kept() {
+	eval "pid=\${keep_$1-}"
+	[ -n "$pid" ] && kill -s 0 "$pid" 2>/dev/null
+}
+
+fail_with_log() {
+	printf 'steep: %s %s; the end of %s/%s:\n' "$1" "$2" "$state" "$(log_of "$1")" >&2
+	tail -n 12 "$(log_of "$1")" >&2
+	exit 1
+}
+
+# wait_until NAME SECONDS COMMAND…: until the command succeeds.
+wait_until() {
+	service=$1 tries=$(($2 * 10))
+	shift 2
+	until "$@"; do
+		is_kept "$service" || fail_with_log "$service" 'did not start'
+		tries=$((tries - 1))
+		[ "$tries" -gt 0 ] || fail_with_log "$service" 'did not become ready'
+		sleep 0.1
+	done
+}
+
+# Ends a service: asks its keep for 25 s, which is longer than a request takes,
+# then kills. PostgreSQL gets as long as it needs to write its checkpoint.
+stop() {
+	is_kept "$1" || return 0
+	case $1 in postgres) tries=1200 ;; *) tries=250 ;; esac
+	while kill -s 0 "$pid" 2>/dev/null; do
+		[ $((tries % 10)) -ne 0 ] || kill -s TERM "$pid" 2>/dev/null || :
+		tries=$((tries - 1))
+		[ "$tries" -gt 0 ] || {
+			kill -s KILL "$(cat "run/$1.pid" 2>/dev/null || echo "$pid")" "$pid" 2>/dev/null || :
+			break
+		}
+		sleep 0.1
+	done
+}
+
+# Prints the pids of what an earlier run left behind: processes that work in
+# this folder and are one of ours.
+leftovers() {
+	for process in /proc/[0-9]*; do
+		# -ef compares what the links lead to, and is false where we may not look.
+		# shellcheck disable=SC3013 # dash and bash have it
+		[ "$process/cwd" -ef . ] || [ "$process/cwd" -ef pg ] || continue
+		case $(readlink "$process/exe" 2>/dev/null || :) in
+		*/nginx* | */postgres* | */ingest.fcgi* | */query.fcgi*) echo "${process#/proc/}" ;;
+		*/dash | */bash | */sh)
+			if tr '\0' ' ' 2>/dev/null <"$process/cmdline" | grep -qF "$lib/deploy/lib/keep "; then
+				echo "${process#/proc/}"
+			fi
+			;;
+		esac
+	done
+}
+
+# INT is a fast shutdown for PostgreSQL and an end for the others, QUIT a
+# shutdown without a checkpoint: the next start recovers.
+end_leftovers() {
+	[ -n "$(leftovers)" ] || return 0
+	say 'ending what an earlier run left behind'
+	for signal in TERM INT INT INT QUIT KILL; do
+		for pid in $(leftovers); do
+			kill -s "$signal" "$pid" 2>/dev/null || :
+		done
+		tries=50
+		while [ -n "$(leftovers)" ] && [ "$tries" -gt 0 ]; do
+			tries=$((tries - 1))
+			sleep 0.1
+		done
+		[ -n "$(leftovers)" ] || return 0
+	done
+	fail 'an earlier run left processes behind that do not end'
+}

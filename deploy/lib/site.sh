@@ -1,0 +1,82 @@
+# nginx and the two programs. Sourced by serve.
+# shellcheck shell=sh disable=SC2154 # what serve sets
+
+# Before the database is started: someone else on our port is worth a sentence.
+check_port() {
+	hex=$(printf '%04X' "$port")
+	# Local address and state of each TCP socket; 0A is "listening".
+	if cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+		awk -v hex=":$hex" '$4 == "0A" && $2 ~ hex "$" { found = 1 } END { exit !found }'; then
+		fail "port $port is in use; STEEP_PORT chooses another"
+	fi
+}
+
+# The site as it is, with the four small files that say where things are here.
+configure_nginx() {
+	rm -f nginx/snippets/steep/*
+	cp "$lib/nginx/steep.conf" nginx/steep.conf
+	cp "$lib"/nginx/snippets/*.conf nginx/snippets/steep/
+
+	{
+		echo "listen 127.0.0.1:$port ssl http2 default_server;"
+		# A system without IPv6 has no such address to listen on.
+		if grep -qs '^0\{31\}1 ' /proc/net/if_inet6; then
+			echo "listen [::1]:$port ssl http2 default_server;"
+		fi
+		echo 'server_name _;'
+		# Relative to this folder; the rest is relative to the state folder.
+		echo 'ssl_certificate ../tls/server.crt;'
+		echo 'ssl_certificate_key ../tls/server.key;'
+	} >nginx/snippets/steep/listen.conf
+	cat >nginx/snippets/steep/upstream.conf <<'END'
+upstream steep_ingest { server unix:run/ingest.sock; }
+upstream steep_query { server unix:run/query.sock; }
+END
+	cat >nginx/snippets/steep/log.conf <<'END'
+access_log log/access.log steep;
+error_log log/nginx-error.log crit;
+END
+	echo 'root lib/nginx/html;' >nginx/snippets/steep/page.conf
+
+	cat >nginx/nginx.conf <<'END'
+daemon off;
+worker_processes auto;
+worker_rlimit_nofile 4096;
+worker_shutdown_timeout 3s;
+pid run/nginx.pid;
+error_log log/nginx-error.log warn;
+events {
+    worker_connections 2048;
+}
+http {
+    include /etc/nginx/mime.types;
+    default_type application/octet-stream;
+    sendfile on;
+    client_body_temp_path nginx/tmp/body;
+    fastcgi_temp_path nginx/tmp/fastcgi;
+    proxy_temp_path nginx/tmp/proxy;
+    scgi_temp_path nginx/tmp/scgi;
+    uwsgi_temp_path nginx/tmp/uwsgi;
+    include steep.conf;
+}
+END
+}
+
+# Says what is wrong with a STEEP_* or VIBETEA_* before anything is started.
+check_programs() {
+	for program in ingest query; do
+		PGUSER=steep_$program "$lib/build/$program.fcgi" -t || exit 1
+	done
+}
+
+start_programs() {
+	for program in ingest query; do
+		PGUSER=steep_$program keep_listening "$program" TERM "$lib/build/$program.fcgi"
+	done
+}
+
+# A prefix that is not relative would put the state folder's name into every
+# name, and nginx takes a * or [ in one that it includes for a pattern.
+start_nginx() {
+	keep_running nginx QUIT nginx -p ./ -c nginx/nginx.conf
+}
