@@ -24,15 +24,18 @@ HARDENING = -fstack-protector-strong -fPIE $(if $(SANITIZE),,-U_FORTIFY_SOURCE -
 SANITIZERS = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 
 PACKAGES = libpq libsodium json-c
+PACKAGE_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES))
+PACKAGE_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES))
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSTEEP_VERSION='"$(VERSION)"' $(WARNINGS) $(HARDENING) \
-	$(SANITIZERS) -pthread $(shell $(PKG_CONFIG) --cflags $(PACKAGES)) $(CPPFLAGS) $(CFLAGS)
+	$(SANITIZERS) -pthread $(PACKAGE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS = -pie -Wl,-z,relro -Wl,-z,now -Wl,--as-needed $(SANITIZERS) -pthread $(LDFLAGS)
-LIBRARIES = -lfcgi $(shell $(PKG_CONFIG) --libs $(PACKAGES)) -lm
+FLAGS = $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBRARIES)
+LIBRARIES = -lfcgi $(PACKAGE_LIBS) -lm
 
 # What both programs have, and what each has besides.
 PROCESS = service request reply error config log clock
-CREDENTIALS = keyring refresh signature bearer database
-INGEST = ingest batch splitter rfc3339 utf8 $(CREDENTIALS) $(PROCESS)
+CREDENTIALS = keyring refresh signature bearer database sqlstate
+INGEST = ingest batch splitter textarray rfc3339 utf8 $(CREDENTIALS) $(PROCESS)
 QUERY = query window utf8 $(CREDENTIALS) $(PROCESS)
 
 # A unit test needs the file it tests, and what that one needs.
@@ -44,9 +47,11 @@ UNIT_log = log
 UNIT_reply = reply error request clock
 UNIT_rfc3339 = rfc3339
 UNIT_signature = signature
+UNIT_sqlstate = sqlstate
+UNIT_textarray = textarray
 UNIT_utf8 = utf8
 UNIT_window = window utf8
-UNITS = batch bearer error keyring log reply rfc3339 signature utf8 window
+UNITS = batch bearer error keyring log reply rfc3339 signature sqlstate textarray utf8 window
 
 objects = $(patsubst %,$(BUILD)/%.o,$(1))
 
@@ -54,8 +59,8 @@ all: $(BUILD)/ingest.fcgi $(BUILD)/query.fcgi
 
 $(BUILD)/ingest.fcgi: $(call objects,$(INGEST))
 $(BUILD)/query.fcgi: $(call objects,$(QUERY))
-$(BUILD)/%.fcgi:
-	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBRARIES)
+$(BUILD)/%.fcgi: $(BUILD)/flags
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(LIBRARIES)
 
 # The flags are a prerequisite, so that other ones build anew.
 $(BUILD)/%.o: fcgi/%.c $(BUILD)/flags
@@ -66,16 +71,16 @@ $(BUILD)/unit_%.o: tests/unit/%.c $(BUILD)/flags
 
 $(BUILD)/flags: FORCE
 	@mkdir -p $(BUILD)
-	@echo '$(CC) $(ALL_CFLAGS)' | cmp -s - $@ || echo '$(CC) $(ALL_CFLAGS)' >$@
+	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
 
 define unit_rule
-$(BUILD)/unit_$(1): $(BUILD)/unit_$(1).o $(call objects,$(UNIT_$(1)))
-	$$(CC) $$(ALL_LDFLAGS) -o $$@ $$^ -lcmocka $$(LIBRARIES)
+$(BUILD)/unit_$(1): $(BUILD)/unit_$(1).o $(call objects,$(UNIT_$(1))) $(BUILD)/flags
+	$$(CC) $$(ALL_LDFLAGS) -o $$@ $$(filter %.o,$$^) -lcmocka $$(LIBRARIES)
 endef
 $(foreach unit,$(UNITS),$(eval $(call unit_rule,$(unit))))
 
 unit: $(UNITS:%=$(BUILD)/unit_%)
-	@status=0; for t in $^; do CMOCKA_MESSAGE_OUTPUT=TAP "$$t" || status=1; done; exit $$status
+	@status=0; for t in $(filter-out %/flags,$^); do CMOCKA_MESSAGE_OUTPUT=TAP "$$t" || status=1; done; exit $$status
 
 run:
 	deploy/run
@@ -87,8 +92,9 @@ lint:
 	tests/lint
 
 clean:
-	rm -rf build
+	rm -rf $(BUILD)
 
+.DELETE_ON_ERROR:
 FORCE:
 .PHONY: all unit run test lint clean FORCE
 .SECONDARY:

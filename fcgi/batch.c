@@ -173,5 +173,6 @@ enum error batch_check(struct batch *batch, const char *source, size_t source_le
 
 void batch_reject(struct batch *batch, size_t index, enum error error)
 {
-    batch->rejected[batch->rejected_count++] = (struct batch_rejection){index, error};
+    if (index < batch->count && batch->rejected_count < BATCH_EVENTS)
+        batch->rejected[batch->rejected_count++] = (struct batch_rejection){index, error};
 }

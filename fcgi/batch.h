@@ -42,7 +42,7 @@ struct batch {
  * ERROR_INVALID_REQUEST: not UTF-8, or not the outline of a JSON array;
  * ERROR_EMPTY_BATCH, ERROR_BATCH_TOO_LARGE: no event, more than 1000.
  */
-enum error batch_split(struct batch *batch, const char *body, size_t length);
+enum error batch_split(struct batch *batch, const char *body, size_t length) MUST_CHECK;
 
 /*
  * Checks each event by itself; every bad one is listed in rejected.
@@ -51,9 +51,10 @@ enum error batch_split(struct batch *batch, const char *body, size_t length);
  * ERROR_INVALID_REQUEST: something in the array is not JSON; the error of the
  * first event rejected; ERROR_INTERNAL when memory is short.
  */
-enum error batch_check(struct batch *batch, const char *source, size_t source_length);
+enum error batch_check(struct batch *batch, const char *source, size_t source_length) MUST_CHECK;
 
-/* Lists one more event as rejected, behind those with a lower index. */
+/* Lists one more event as rejected, behind those with a lower index; one that is not there is
+ * passed over. */
 void batch_reject(struct batch *batch, size_t index, enum error error);
 
 #endif

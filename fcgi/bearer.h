@@ -14,6 +14,7 @@ enum { BEARER_DIGEST_BYTES = 32 };
  * ERROR_MISSING_TOKEN, also for an empty one; ERROR_INVALID_TOKEN for another
  * scheme or no token.
  */
-enum error bearer_digest(const char *header, unsigned char digest[static BEARER_DIGEST_BYTES]);
+enum error bearer_digest(const char *header,
+                         unsigned char digest[static BEARER_DIGEST_BYTES]) MUST_CHECK;
 
 #endif

@@ -3,10 +3,10 @@
 #include "log.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 void config_refuse(const char *variable, const char *why)
 {
@@ -41,10 +41,18 @@ static bool read_number(const char *variable, int least, int most, int *value)
     return true;
 }
 
+/* Twice the cores this process may use, from 4 to 256. */
+static int default_workers(void)
+{
+    cpu_set_t set;
+    int cores = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+
+    return cores < 2 ? 4 : cores > 128 ? 256 : cores * 2;
+}
+
 bool config_read(struct config *config, int wait_seconds)
 {
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    int workers = cores < 2 ? 4 : cores > 128 ? 256 : (int)cores * 2;
+    int workers = default_workers();
     int deadline_seconds = 20;
 
     if (!read_number("STEEP_WORKERS", 1, 256, &workers) ||

@@ -2,6 +2,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "sqlstate.h"
 
 #include <arpa/inet.h>
 #include <endian.h>
@@ -17,7 +18,11 @@ enum {
     CONFLICT_RETRIES = 3,
     CONFLICT_PAUSE_MS = 40,
     PARAMETERS_MOST = 4,
+    REPORT_BYTES = 200,
 };
+
+/* For a socket over TCP. Shorter than the shortest default of patience, query's 2 s. */
+static const char TCP_USER_TIMEOUT_MS[] = "1500";
 
 /* Type OIDs never change (src/include/catalog/pg_type.dat). */
 static const Oid TYPE_OIDS[] = {
@@ -31,13 +36,28 @@ struct database {
     struct database_patience *patience;
     PGconn *connection; /* NULL where there is none; otherwise open, as far as we know */
     PGresult *result;
-    const char *channel; /* to LISTEN on, or NULL */
-    bool is_asked;       /* this connection has been told of the channel */
-    bool is_reported;    /* the log has been told that there is no connection */
+    char sqlstate[6];            /* of the last statement; "" when it had none */
+    const char *channel;         /* to LISTEN on, or NULL */
+    bool is_asked;               /* this connection has been told of the channel */
+    bool is_unasked_reported;    /* the log has been told that it can't be */
+    char reported[REPORT_BYTES]; /* what the log was told of an outage; "" when there is none */
 };
 
-/* What became of one try. */
-enum outcome { DONE, REFUSED, CONFLICT, LOST, LATE, SHORT, FAILED };
+/* One call: what it has left of time and tries. */
+struct call {
+    int64_t patience; /* clock_ms up to which it waits for a connection */
+    int64_t deadline; /* clock_ms */
+    bool has_turn;    /* it is one of those that may wait */
+    int losses;
+    int conflicts;
+};
+
+enum outcome {
+    DONE,
+    ERROR, /* the server answered with an error, see sqlstate */
+    LOST,  /* the connection is gone, and what became of the statement unknown */
+    LATE,  /* no answer before the deadline */
+};
 
 static void ignore_notice(void *arg, const char *message)
 {
@@ -57,10 +77,11 @@ struct database *database_new(const char *name, struct database_patience *patien
     return db;
 }
 
-static void clear(struct database *db)
+void database_clear(struct database *db)
 {
     PQclear(db->result);
     db->result = NULL;
+    db->sqlstate[0] = '\0';
 }
 
 static void disconnect(struct database *db)
@@ -74,31 +95,36 @@ void database_free(struct database *db)
 {
     if (db == NULL)
         return;
-    clear(db);
+    database_clear(db);
     disconnect(db);
     free(db);
 }
 
-/* The first line of what libpq says, which quotes no data: only of connections, never of
- * statements. */
-static void report_connection(struct database *db, const char *message)
+/* Logs that the database is away, once for each cause: the first line of what libpq says of it. */
+static void report_away(struct database *db, const char *message)
 {
     struct log_line line;
+    char detail[REPORT_BYTES];
 
-    if (db->is_reported)
+    snprintf(detail, sizeof(detail), "%.*s", (int)strcspn(message, "\n"), message);
+    if (strcmp(detail, db->reported) == 0)
         return;
-    db->is_reported = true;
+    memcpy(db->reported, detail, sizeof(detail));
     log_begin(&line, LOG_ERROR, "database_away");
-    log_bytes(&line, "detail", message, strcspn(message, "\n"));
+    log_string(&line, "connection", db->name);
+    log_string(&line, "detail", detail);
     log_end(&line);
 }
 
-static void report_statement(const char *event, const char *sqlstate)
+static void report_back(struct database *db)
 {
     struct log_line line;
 
-    log_begin(&line, LOG_ERROR, event);
-    log_string(&line, "sqlstate", sqlstate != NULL ? sqlstate : "none");
+    if (db->reported[0] == '\0')
+        return;
+    db->reported[0] = '\0';
+    log_begin(&line, LOG_INFO, "database_back");
+    log_string(&line, "connection", db->name);
     log_end(&line);
 }
 
@@ -110,11 +136,15 @@ static bool await(PGconn *connection, short events, int64_t until)
     return poll(&fd, 1, clock_left(until)) > 0;
 }
 
-/* One attempt to connect. */
+/*
+ * One attempt to connect. libpq ignores connect_timeout in this mode:
+ * tcp_user_timeout is what lets it go on to the next of several hosts.
+ */
 static bool connect_once(struct database *db, int64_t until)
 {
-    const char *const keywords[] = {"fallback_application_name", "client_encoding", NULL};
-    const char *const values[] = {db->name, "UTF8", NULL};
+    const char *const keywords[] = {"fallback_application_name", "client_encoding",
+                                    "tcp_user_timeout", NULL};
+    const char *const values[] = {db->name, "UTF8", TCP_USER_TIMEOUT_MS, NULL};
     PostgresPollingStatusType status = PGRES_POLLING_WRITING;
     PGconn *connection = PQconnectStartParams(keywords, values, 0);
 
@@ -129,15 +159,12 @@ static bool connect_once(struct database *db, int64_t until)
         status = PQconnectPoll(connection);
     }
     if (status != PGRES_POLLING_OK || PQsetnonblocking(connection, 1) != 0) {
-        report_connection(db, status == PGRES_POLLING_FAILED ? PQerrorMessage(connection)
-                                                             : "no answer in time");
+        report_away(db, status == PGRES_POLLING_FAILED ? PQerrorMessage(connection)
+                                                       : "no answer in time");
         PQfinish(connection);
         return false;
     }
     db->connection = connection;
-    if (db->is_reported)
-        log_event(LOG_INFO, "database_back", db->name);
-    db->is_reported = false;
     return true;
 }
 
@@ -146,28 +173,40 @@ static bool is_connected(struct database *db)
 {
     if (db->connection == NULL)
         return false;
-    /* A server that went away while we were idle has left its farewell in the socket. */
-    if (await(db->connection, POLLIN, 0))
-        (void)PQconsumeInput(db->connection);
+    /* A server that went away while we were idle has left its farewell, and the end behind it. */
+    while (await(db->connection, POLLIN, 0)) {
+        if (!PQconsumeInput(db->connection))
+            break;
+    }
     if (PQstatus(db->connection) == CONNECTION_OK)
         return true;
     disconnect(db);
     return false;
 }
 
-static bool take_turn(struct database_patience *patience)
+/* Makes a call one of those that may wait; false when there are enough of them. */
+static bool take_turn(struct database *db, struct call *call)
 {
-    if (atomic_fetch_add(&patience->waiting, 1) < patience->most_waiting)
-        return true;
-    atomic_fetch_sub(&patience->waiting, 1);
-    return false;
+    if (!call->has_turn) {
+        call->has_turn = atomic_fetch_add(&db->patience->waiting, 1) < db->patience->most_waiting;
+        if (!call->has_turn)
+            atomic_fetch_sub(&db->patience->waiting, 1);
+    }
+    return call->has_turn;
+}
+
+static void release_turn(struct database *db, struct call *call)
+{
+    if (call->has_turn)
+        atomic_fetch_sub(&db->patience->waiting, 1);
+    call->has_turn = false;
 }
 
 /*
  * Sees to a connection. A first, short look is every caller's; to go on
  * looking until patience ends takes a turn. False where there is none.
  */
-static bool ensure_connected(struct database *db, int64_t patience, int64_t deadline)
+static bool ensure_connected(struct database *db, struct call *call)
 {
     int64_t first_look = clock_ms() + db->patience->look_ms;
     int64_t pause = BACKOFF_FIRST_MS;
@@ -175,51 +214,16 @@ static bool ensure_connected(struct database *db, int64_t patience, int64_t dead
 
     if (is_connected(db))
         return true;
-    if (connect_once(db, first_look < deadline ? first_look : deadline))
+    if (connect_once(db, first_look < call->deadline ? first_look : call->deadline))
         return true;
-    if (clock_left(patience) == 0 || !take_turn(db->patience))
+    if (clock_left(call->patience) == 0 || !take_turn(db, call))
         return false;
-    while (!is_open && clock_left(patience) > 0) {
-        clock_sleep_jitter(pause < clock_left(patience) ? pause : clock_left(patience));
+    while (!is_open && clock_left(call->patience) > 0) {
+        clock_sleep_jitter(pause < clock_left(call->patience) ? pause : clock_left(call->patience));
         pause = pause * 2 < BACKOFF_MOST_MS ? pause * 2 : BACKOFF_MOST_MS;
-        is_open = connect_once(db, patience);
+        is_open = connect_once(db, call->patience);
     }
-    atomic_fetch_sub(&db->patience->waiting, 1);
     return is_open;
-}
-
-static bool begins_with(const char *sqlstate, const char *class)
-{
-    return strncmp(sqlstate, class, strlen(class)) == 0;
-}
-
-static bool is_one_of(const char *sqlstate, const char *const *list)
-{
-    for (; *list != NULL; list++) {
-        if (begins_with(sqlstate, *list))
-            return true;
-    }
-    return false;
-}
-
-/* See PostgreSQL's appendix A. A pooler's or proxy's trouble comes as 08xxx or XX000. */
-static enum outcome classify(const char *sqlstate)
-{
-    static const char *const BAD_DATA[] = {"22", "23502", "23514", "54000", "54001", NULL};
-    static const char *const CONFLICTS[] = {"40001", "40P01", NULL};
-    static const char *const GONE[] = {"57P01", "57P02", "57P03", "57P05", "08", NULL};
-    static const char *const SHORTAGES[] = {"53",    "55P03", "57014", "25006",
-                                            "25P03", "58030", "XX000", NULL};
-
-    if (sqlstate == NULL || is_one_of(sqlstate, GONE))
-        return LOST;
-    if (is_one_of(sqlstate, BAD_DATA))
-        return REFUSED;
-    if (is_one_of(sqlstate, CONFLICTS))
-        return CONFLICT;
-    if (is_one_of(sqlstate, SHORTAGES))
-        return SHORT;
-    return FAILED;
 }
 
 /* Sends what libpq holds back for this connection, and takes in what came. */
@@ -239,6 +243,17 @@ static enum outcome exchange(PGconn *connection, int64_t deadline)
     }
 }
 
+/* Keeps the error of a result; LOST where it says that the connection is going. */
+static enum outcome note_error(struct database *db, const PGresult *result)
+{
+    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+
+    if (sqlstate_classify(sqlstate) == SQLSTATE_LOST)
+        return LOST;
+    snprintf(db->sqlstate, sizeof(db->sqlstate), "%s", sqlstate);
+    return ERROR;
+}
+
 /*
  * Reads results up to the end of the statement: its commit is confirmed by the
  * last message, not by the first. Keeps the first error, or the last result.
@@ -256,14 +271,11 @@ static enum outcome collect(struct database *db, int64_t deadline)
         result = PQgetResult(db->connection);
         if (result == NULL)
             break;
-        if (outcome != DONE) {
-            PQclear(result);
-            continue;
-        }
-        clear(db);
+        if (outcome == DONE && PQresultStatus(result) != PGRES_TUPLES_OK &&
+            PQresultStatus(result) != PGRES_COMMAND_OK)
+            outcome = note_error(db, result);
+        PQclear(db->result);
         db->result = result;
-        if (PQresultStatus(result) != PGRES_TUPLES_OK && PQresultStatus(result) != PGRES_COMMAND_OK)
-            outcome = classify(PQresultErrorField(result, PG_DIAG_SQLSTATE));
     }
     return PQstatus(db->connection) == CONNECTION_OK ? outcome : LOST;
 }
@@ -304,67 +316,100 @@ static enum outcome ask(struct database *db, int64_t deadline)
     outcome = run_once(db, sql, NULL, 0, deadline);
     if (outcome == LOST || outcome == LATE)
         return outcome;
-    if (outcome != DONE)
+    db->is_asked = outcome == DONE;
+    if (!db->is_asked && !db->is_unasked_reported)
         log_event(LOG_WARNING, "no_notifications", "this database can't notify; looking instead");
-    db->is_asked = true;
+    db->is_unasked_reported = !db->is_asked;
+    database_clear(db);
     return DONE;
+}
+
+/* What follows from a lost connection: whether to try again, after a pause where it is not the
+ * first. */
+static bool retry_loss(struct database *db, struct call *call)
+{
+    int left = clock_left(call->patience);
+
+    report_away(db, "the connection was lost");
+    disconnect(db);
+    if (left == 0)
+        return false;
+    if (call->losses++ > 0) {
+        /* A server that takes connections and drops each at its statement: that is waiting, too. */
+        if (!take_turn(db, call))
+            return false;
+        clock_sleep_jitter(left < BACKOFF_MOST_MS ? left : BACKOFF_MOST_MS);
+    }
+    return true;
+}
+
+/* What follows from an error: a verdict, or another try after a pause. */
+static bool retry_error(struct database *db, struct call *call, enum database_verdict *verdict)
+{
+    switch (sqlstate_classify(db->sqlstate)) {
+    case SQLSTATE_BAD_DATA:
+        *verdict = DATABASE_REFUSED;
+        return false;
+    case SQLSTATE_CONFLICT:
+        *verdict = DATABASE_AWAY;
+        if (call->conflicts++ == CONFLICT_RETRIES || clock_left(call->deadline) == 0)
+            return false;
+        clock_sleep_jitter((int64_t)CONFLICT_PAUSE_MS * call->conflicts);
+        return true;
+    case SQLSTATE_SHORTAGE:
+        *verdict = DATABASE_AWAY;
+        /* A server that has become read-only stays so: another host may have taken over. */
+        if (strcmp(db->sqlstate, "25006") == 0)
+            disconnect(db);
+        return false;
+    default:
+        *verdict = DATABASE_FAILED;
+        return false;
+    }
 }
 
 enum database_verdict database_call(struct database *db, const char *sql,
                                     const struct database_parameter *parameters, int count,
                                     int64_t deadline)
 {
-    int64_t patience = clock_ms() + db->patience->wait_ms;
-    int conflicts = 0;
-    int losses = 0;
+    struct call call = {.patience = clock_ms() + db->patience->wait_ms, .deadline = deadline};
+    enum database_verdict verdict = DATABASE_AWAY;
+    bool is_retried = false;
 
-    if (patience > deadline)
-        patience = deadline;
-    for (;;) {
+    if (call.patience > deadline)
+        call.patience = deadline;
+    do {
         enum outcome outcome;
 
-        clear(db);
-        if (!ensure_connected(db, patience, deadline))
-            return DATABASE_AWAY;
+        database_clear(db);
+        if (!ensure_connected(db, &call))
+            break;
         outcome = ask(db, deadline);
         if (outcome == DONE)
             outcome = run_once(db, sql, parameters, count, deadline);
-        switch (outcome) {
-        case DONE:
-            return DATABASE_DONE;
-        case REFUSED:
-            return DATABASE_REFUSED;
-        case CONFLICT:
-            if (conflicts++ == CONFLICT_RETRIES || clock_left(deadline) == 0)
-                return DATABASE_AWAY;
-            clock_sleep_jitter(CONFLICT_PAUSE_MS * conflicts);
-            break;
-        case LOST:
-            report_connection(db, "the connection was lost");
-            disconnect(db);
-            if (clock_left(patience) == 0)
-                return DATABASE_AWAY;
-            /* A server that takes connections and drops each at its statement is not to be rushed.
-             */
-            if (losses++ > 0)
-                clock_sleep_jitter(BACKOFF_MOST_MS);
-            break;
-        case LATE:
+        if (outcome == DONE || outcome == ERROR)
+            report_back(db);
+
+        is_retried = false;
+        if (outcome == DONE) {
+            verdict = DATABASE_DONE;
+        } else if (outcome == ERROR) {
+            is_retried = retry_error(db, &call, &verdict);
+        } else if (outcome == LOST) {
+            is_retried = retry_loss(db, &call);
+        } else {
             /* The answer may still come, and would be taken for the next statement's. */
-            report_connection(db, "no answer before the deadline");
+            report_away(db, "no answer before the deadline");
             disconnect(db);
-            return DATABASE_AWAY;
-        case SHORT:
-            report_statement("database_short", PQresultErrorField(db->result, PG_DIAG_SQLSTATE));
-            /* A server that has become read-only stays so: another host may have taken over. */
-            if (!strcmp(PQresultErrorField(db->result, PG_DIAG_SQLSTATE), "25006"))
-                disconnect(db);
-            return DATABASE_AWAY;
-        case FAILED:
-            report_statement("database_failed", PQresultErrorField(db->result, PG_DIAG_SQLSTATE));
-            return DATABASE_FAILED;
         }
-    }
+    } while (is_retried);
+    release_turn(db, &call);
+    return verdict;
+}
+
+const char *database_sqlstate(const struct database *db)
+{
+    return db->sqlstate;
 }
 
 int database_rows(const struct database *db)
@@ -404,58 +449,34 @@ void database_listen(struct database *db, const char *channel)
     db->channel = channel;
 }
 
-bool database_wait(struct database *db, int stop_fd, int64_t until)
+/* Whether there were notifications among what has been read. */
+static bool take_notifications(struct database *db)
 {
-    struct pollfd fds[2] = {{.fd = stop_fd, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
     bool is_notified = false;
     PGnotify *notification;
 
-    if (db->connection != NULL)
-        fds[1].fd = PQsocket(db->connection);
-    if (poll(fds, 2, clock_left(until)) <= 0 || fds[1].revents == 0)
-        return false;
-    if (!PQconsumeInput(db->connection) || PQstatus(db->connection) != CONNECTION_OK) {
-        report_connection(db, "the connection was lost");
-        disconnect(db);
-        return true;
-    }
-    while ((notification = PQnotifies(db->connection)) != NULL) {
+    while (db->connection != NULL && (notification = PQnotifies(db->connection)) != NULL) {
         PQfreemem(notification);
         is_notified = true;
     }
     return is_notified;
 }
 
-static unsigned char *put_int4(unsigned char *out, size_t value)
+bool database_wait(struct database *db, int stop_fd, int64_t until)
 {
-    uint32_t number = htonl((uint32_t)value);
+    struct pollfd fds[2] = {{.fd = stop_fd, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
 
-    memcpy(out, &number, sizeof(number));
-    return out + sizeof(number);
-}
-
-unsigned char *database_text_array(const struct database_slice *texts, size_t count, size_t *length)
-{
-    enum { HEADER_INTS = 5, DIMENSIONS = 1, LOWER_BOUND = 1 };
-    unsigned char *array, *out;
-    size_t size = HEADER_INTS * sizeof(uint32_t);
-
-    for (size_t i = 0; i < count; i++)
-        size += sizeof(uint32_t) + texts[i].length;
-    array = malloc(size);
-    if (array == NULL)
-        return NULL;
-    /* See PostgreSQL's array_recv. */
-    out = put_int4(array, DIMENSIONS);
-    out = put_int4(out, 0); /* no NULLs */
-    out = put_int4(out, TYPE_OIDS[DATABASE_TEXT]);
-    out = put_int4(out, count);
-    out = put_int4(out, LOWER_BOUND);
-    for (size_t i = 0; i < count; i++) {
-        out = put_int4(out, texts[i].length);
-        memcpy(out, texts[i].text, texts[i].length);
-        out += texts[i].length;
+    /* One that came together with the last answer is not in the socket any more. */
+    if (take_notifications(db))
+        return true;
+    if (db->connection != NULL)
+        fds[1].fd = PQsocket(db->connection);
+    if (poll(fds, 2, clock_left(until)) <= 0 || fds[1].revents == 0)
+        return false;
+    if (!PQconsumeInput(db->connection) || PQstatus(db->connection) != CONNECTION_OK) {
+        report_away(db, "the connection was lost");
+        disconnect(db);
+        return true;
     }
-    *length = size;
-    return array;
+    return take_notifications(db);
 }

@@ -26,7 +26,7 @@ struct database_patience {
 
 enum database_verdict {
     DATABASE_DONE,
-    DATABASE_REFUSED, /* it calls the data bad: SQLSTATE 22xxx, 23502, 23514, 54000, 54001 */
+    DATABASE_REFUSED, /* it calls the data bad, see sqlstate.h */
     DATABASE_AWAY,    /* not reached, did not answer in time, or is short of something */
     DATABASE_FAILED,  /* anything else: a fault of ours, or of the installation */
 };
@@ -48,12 +48,20 @@ void database_free(struct database *db);
 
 /*
  * Runs one statement, and commits it, before deadline (clock_ms). Connects
- * first where need be. DATABASE_DONE is said only after the server confirmed
- * the commit; the rows then stay until the next call.
+ * first where need be; a host name that has to be resolved may take longer than
+ * the deadline, as libpq's look-up can't be interrupted. DATABASE_DONE is said only after the
+ * server confirmed the commit; the rows then stay until the next call.
  */
 enum database_verdict database_call(struct database *db, const char *sql,
                                     const struct database_parameter *parameters, int count,
                                     int64_t deadline) __attribute__((warn_unused_result));
+
+/* Frees the rows of the last statement, and forgets what it came to. */
+void database_clear(struct database *db);
+
+/* The five characters of the last statement's SQLSTATE, "" for none; they stay until the next call.
+ */
+const char *database_sqlstate(const struct database *db);
 
 /* The rows of the last statement. Columns are read as the type they have in SQL. */
 int database_rows(const struct database *db);
@@ -74,16 +82,5 @@ void database_listen(struct database *db, const char *channel);
  * lost: both are reasons to look.
  */
 bool database_wait(struct database *db, int stop_fd, int64_t until);
-
-/*
- * Writes texts as the binary form of a text[] for DATABASE_TEXT_ARRAY; NULL
- * when memory is short. The caller frees it with free.
- */
-struct database_slice {
-    const char *text;
-    size_t length;
-};
-unsigned char *database_text_array(const struct database_slice *texts, size_t count,
-                                   size_t *length);
 
 #endif

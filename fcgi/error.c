@@ -57,7 +57,7 @@ const struct error_entry *error_entry(enum error error)
     return &ENTRIES[error];
 }
 
-enum error error_of_event(const char *code, unsigned long length)
+enum error error_of_event(const char *code, size_t length)
 {
     for (enum error e = ERROR_INVALID_EVENT; e <= ERROR_INVALID_PAYLOAD; e++) {
         if (strlen(ENTRIES[e].code) == length && memcmp(ENTRIES[e].code, code, length) == 0)

@@ -7,6 +7,11 @@
 #ifndef STEEP_ERROR_H
 #define STEEP_ERROR_H
 
+#include <stddef.h>
+
+/* For functions whose verdict must not be lost. */
+#define MUST_CHECK __attribute__((warn_unused_result))
+
 enum error {
     ERROR_NONE = 0,
 
@@ -54,6 +59,6 @@ const struct error_entry *error_entry(enum error error);
  * The event error with this code, as the database names it;
  * ERROR_INVALID_EVENT for a code that is none.
  */
-enum error error_of_event(const char *code, unsigned long length);
+enum error error_of_event(const char *code, size_t length);
 
 #endif

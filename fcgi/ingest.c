@@ -7,6 +7,7 @@
 #include "log.h"
 #include "service.h"
 #include "signature.h"
+#include "textarray.h"
 
 #include <sodium.h>
 #include <stdio.h>
@@ -18,7 +19,10 @@ static const char ALLOW[] = "POST, OPTIONS";
 static const char USAGE[] = "usage: ingest.fcgi [-t | -V | --check-key KEY]\n"
                             "It serves FastCGI on a listening socket that it inherits.\n";
 
-enum { DATABASE_WAIT_SECONDS = 8 };
+enum {
+    DATABASE_WAIT_SECONDS = 8,
+    REPORT_MS = 2000, /* for what is asked once the reply is sent */
+};
 
 /* What is known of a request, for its reply and for the log. */
 struct ingest {
@@ -28,8 +32,11 @@ struct ingest {
     int64_t inserted;
 };
 
-/* 401: the headers are there, the source is known, and a key of it signed the body. 503: see
- * keyring.h. */
+/*
+ * The headers are there, the source is known, and a key of it signed the body;
+ * or an error of 401, and ERROR_UNAVAILABLE before the first snapshot of the
+ * keys. The body is read on the way, once there is reason to.
+ */
 static enum error authenticate(struct worker *worker, struct request *request, size_t body_length,
                                struct ingest *ingest)
 {
@@ -70,17 +77,17 @@ static enum error authenticate(struct worker *worker, struct request *request, s
 static enum error find_invalid(struct worker *worker, const struct request *request)
 {
     struct batch *batch = worker->scratch;
-    struct database_slice *texts = calloc(batch->count, sizeof(*texts));
+    struct textarray_item *texts = calloc(batch->count, sizeof(*texts));
     struct database_parameter parameter = {DATABASE_TEXT_ARRAY, NULL, 0};
     unsigned char *array = NULL;
-    enum error error = ERROR_INTERNAL;
+    enum error error;
     enum database_verdict verdict;
 
     if (texts == NULL)
         return ERROR_INTERNAL;
     for (size_t i = 0; i < batch->count; i++)
-        texts[i] = (struct database_slice){batch->events[i].text, batch->events[i].length};
-    array = database_text_array(texts, batch->count, &parameter.length);
+        texts[i] = (struct textarray_item){batch->events[i].text, batch->events[i].length};
+    array = textarray_encode(texts, batch->count, &parameter.length);
     free(texts);
     if (array == NULL)
         return ERROR_INTERNAL;
@@ -182,8 +189,8 @@ static void write_reply(struct reply_text *out, const struct batch *batch,
         reply_add_error(out, error);
 }
 
-static void log_request(const struct request *request, const struct ingest *ingest,
-                        enum error error, bool is_heard)
+static void log_request(const struct worker *worker, const struct request *request,
+                        const struct ingest *ingest, enum error error, bool is_heard)
 {
     struct log_line line;
 
@@ -192,6 +199,8 @@ static void log_request(const struct request *request, const struct ingest *inge
     log_number(&line, "status", error_entry(error)->status);
     if (error != ERROR_NONE)
         log_string(&line, "error", error_entry(error)->code);
+    if (*database_sqlstate(worker->db) != '\0')
+        log_string(&line, "sqlstate", database_sqlstate(worker->db));
     if (ingest->source_length > 0)
         log_bytes(&line, "source", ingest->source, ingest->source_length);
     if (ingest->events > 0)
@@ -213,7 +222,7 @@ static void report_foreign(struct worker *worker, const struct request *request,
     struct log_line line;
     enum database_verdict verdict =
         database_call(worker->db, "SELECT public.count_foreign_ids($1::text::jsonb)", &body, 1,
-                      clock_ms() + worker->config->deadline_ms);
+                      clock_ms() + REPORT_MS);
 
     if (verdict != DATABASE_DONE || database_integer(worker->db, 0, 0) == 0)
         return;
@@ -231,8 +240,9 @@ static void answer(struct worker *worker, struct request *request)
     bool is_heard;
 
     write_reply(&worker->reply, worker->scratch, &ingest, error);
+    error = reply_settle(&worker->reply, error);
     is_heard = reply_send(request, error, ALLOW, &worker->reply);
-    log_request(request, &ingest, error, is_heard);
+    log_request(worker, request, &ingest, error, is_heard);
     if (error == ERROR_NONE && ingest.inserted < (int64_t)ingest.events) {
         /* The monitor has its answer; this is between the operator and the database. */
         request_finish(request);

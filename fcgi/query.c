@@ -9,8 +9,6 @@
 #include "window.h"
 
 #include <arpa/inet.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <time.h>
 
 static const char PROGRAM[] = "query.fcgi";
@@ -28,7 +26,7 @@ struct query {
     char label[KEYRING_LABEL_BYTES + 1];
 };
 
-/* 401: a live token. 503: see keyring.h. */
+/* A live token, or an error of 401; ERROR_UNAVAILABLE before the first snapshot of the tokens. */
 static enum error authenticate(const struct worker *worker, const struct request *request,
                                struct query *query)
 {
@@ -114,6 +112,8 @@ static void log_request(const struct worker *worker, const struct request *reque
     log_number(&line, "status", error_entry(error)->status);
     if (error != ERROR_NONE)
         log_string(&line, "error", error_entry(error)->code);
+    if (*database_sqlstate(worker->db) != '\0')
+        log_string(&line, "sqlstate", database_sqlstate(worker->db));
     if (query->label[0] != '\0')
         log_string(&line, "token", query->label);
     if (error == ERROR_NONE) {
@@ -139,6 +139,7 @@ static void answer(struct worker *worker, struct request *request)
         write_aggregates(&worker->reply, worker->db, &query);
     else
         reply_add_error(&worker->reply, error);
+    error = reply_settle(&worker->reply, error);
     is_heard = reply_send(request, error, ALLOW, &worker->reply);
     log_request(worker, request, &query, error, is_heard);
 }

@@ -7,20 +7,19 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
-#include <unistd.h>
 
 enum {
     LOOK_EVERY_MS = 5000,
     RETRY_AFTER_MS = 1000,
     APART_MS = 500, /* between two reads */
     READ_DEADLINE_MS = 5000,
+    LOOK_MS = 2000, /* the longest that it does not see that it is to stop */
 };
 
 struct refresh {
     const struct refresh_plan *plan;
     struct keyring *keyring;
-    struct database_patience patience;
+    struct database_patience patience; /* no waiting: the thread comes back by itself */
     struct database *db;
     pthread_t thread;
     int stop_fd;
@@ -100,29 +99,37 @@ static bool must_stop(const struct refresh *refresh)
     return poll(&stop, 1, 0) > 0;
 }
 
-/* Logs a read that differs from the last one: a count, or that reading fails. */
-static void report(enum database_verdict verdict, size_t count, enum database_verdict *last_verdict,
-                   size_t *last_count)
+/* What the log was told last. */
+struct reported {
+    bool is_any;
+    enum database_verdict verdict;
+    size_t count;
+};
+
+/* Logs a read that differs from the last one: by its count, or in that it fails. */
+static void report(struct reported *last, const struct refresh *refresh,
+                   enum database_verdict verdict, size_t count)
 {
     struct log_line line;
 
-    if (verdict == *last_verdict && (verdict != DATABASE_DONE || count == *last_count))
+    if (last->is_any && verdict == last->verdict &&
+        (verdict != DATABASE_DONE || count == last->count))
         return;
+    *last = (struct reported){true, verdict, count};
     log_begin(&line, verdict == DATABASE_DONE ? LOG_INFO : LOG_WARNING, "keyring");
     if (verdict == DATABASE_DONE)
         log_number(&line, "credentials", (long long)count);
     else
         log_string(&line, "detail", "the credentials could not be read; the last ones stay");
+    if (*database_sqlstate(refresh->db) != '\0')
+        log_string(&line, "sqlstate", database_sqlstate(refresh->db));
     log_end(&line);
-    *last_verdict = verdict;
-    *last_count = count;
 }
 
 static void *run(void *arg)
 {
     struct refresh *refresh = arg;
-    enum database_verdict last_verdict = DATABASE_REFUSED;
-    size_t last_count = 0;
+    struct reported last = {0};
 
     database_listen(refresh->db, refresh->plan->channel);
     for (;;) {
@@ -132,7 +139,7 @@ static void *run(void *arg)
             refresh->plan->read(refresh->db, refresh->keyring, began + READ_DEADLINE_MS, &count);
         int64_t next = began + (verdict == DATABASE_DONE ? LOOK_EVERY_MS : RETRY_AFTER_MS);
 
-        report(verdict, count, &last_verdict, &last_count);
+        report(&last, refresh, verdict, count);
         while (clock_left(next) > 0 && !must_stop(refresh)) {
             if (database_wait(refresh->db, refresh->stop_fd, next) && next > began + APART_MS)
                 next = began + APART_MS;
@@ -142,7 +149,7 @@ static void *run(void *arg)
     }
 }
 
-struct refresh *refresh_start(const struct refresh_plan *plan, struct keyring *keyring)
+struct refresh *refresh_start(const struct refresh_plan *plan, struct keyring *keyring, int stop_fd)
 {
     struct refresh *refresh = calloc(1, sizeof(*refresh));
 
@@ -150,28 +157,22 @@ struct refresh *refresh_start(const struct refresh_plan *plan, struct keyring *k
         return NULL;
     refresh->plan = plan;
     refresh->keyring = keyring;
-    /* It comes back by itself, and must see meanwhile that it is to stop. */
-    refresh->patience.look_ms = READ_DEADLINE_MS;
-    refresh->stop_fd = eventfd(0, EFD_CLOEXEC);
+    refresh->stop_fd = stop_fd;
+    refresh->patience.look_ms = LOOK_MS;
     refresh->db = database_new(plan->name, &refresh->patience);
-    if (refresh->stop_fd < 0 || refresh->db == NULL ||
-        pthread_create(&refresh->thread, NULL, run, refresh) != 0) {
+    if (refresh->db == NULL || pthread_create(&refresh->thread, NULL, run, refresh) != 0) {
         database_free(refresh->db);
-        if (refresh->stop_fd >= 0)
-            close(refresh->stop_fd);
         free(refresh);
         return NULL;
     }
     return refresh;
 }
 
-void refresh_stop(struct refresh *refresh)
+void refresh_join(struct refresh *refresh)
 {
     if (refresh == NULL)
         return;
-    eventfd_write(refresh->stop_fd, 1);
     pthread_join(refresh->thread, NULL);
     database_free(refresh->db);
-    close(refresh->stop_fd);
     free(refresh);
 }

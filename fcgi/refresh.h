@@ -11,10 +11,12 @@
 
 struct refresh;
 
-/* What to listen for, and how to read: called on the thread, returns whether it did. */
+/* What to listen for, and how to read it. */
 struct refresh_plan {
     const char *name;    /* the connection's, in pg_stat_activity */
     const char *channel; /* of notifications */
+    /* Called on the thread. Replaces the snapshot, and writes how many credentials there are, when
+     * done. */
     enum database_verdict (*read)(struct database *db, struct keyring *keyring, int64_t deadline,
                                   size_t *count);
 };
@@ -23,10 +25,14 @@ struct refresh_plan {
 extern const struct refresh_plan REFRESH_KEYS;
 extern const struct refresh_plan REFRESH_TOKENS;
 
-/* Starts the thread; NULL when that fails. The keyring must outlive it. */
-struct refresh *refresh_start(const struct refresh_plan *plan, struct keyring *keyring);
+/*
+ * Starts the thread, which ends once stop_fd is readable; NULL when that fails.
+ * The keyring must outlive it.
+ */
+struct refresh *refresh_start(const struct refresh_plan *plan, struct keyring *keyring,
+                              int stop_fd);
 
-/* Ends the thread and frees; takes NULL. */
-void refresh_stop(struct refresh *refresh);
+/* Waits for the thread's end and frees; takes NULL. */
+void refresh_join(struct refresh *refresh);
 
 #endif

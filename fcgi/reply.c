@@ -97,6 +97,15 @@ void reply_add_error(struct reply_text *out, enum error error)
     reply_printf(out, "{\"error\":\"%s\",\"message\":\"%s\"}", entry->code, entry->message);
 }
 
+enum error reply_settle(struct reply_text *out, enum error error)
+{
+    if (!out->is_short)
+        return error;
+    reply_free(out);
+    reply_add_error(out, ERROR_INTERNAL);
+    return ERROR_INTERNAL;
+}
+
 static void put_headers(FCGX_Stream *out, enum error error, const char *allow, size_t length)
 {
     int status = error_entry(error)->status;
@@ -118,20 +127,11 @@ static void put_headers(FCGX_Stream *out, enum error error, const char *allow, s
 bool reply_send(struct request *request, enum error error, const char *allow,
                 const struct reply_text *body)
 {
-    static const char SHORT[] =
-        "{\"error\":\"internal_error\",\"message\":\"The server is short of memory.\"}";
     FCGX_Stream *out = request->fcgi.out;
     const char *method = request_parameter(request, "REQUEST_METHOD");
-    const char *text = body->text;
-    size_t length = body->length;
 
-    if (body->is_short) {
-        error = ERROR_INTERNAL;
-        text = SHORT;
-        length = strlen(SHORT);
-    }
-    put_headers(out, error, allow, length);
-    if (method == NULL || strcmp(method, "HEAD") != 0)
-        FCGX_PutStr(text, (int)length, out);
+    put_headers(out, error, allow, body->length);
+    if (body->length > 0 && (method == NULL || strcmp(method, "HEAD") != 0))
+        FCGX_PutStr(body->text, (int)body->length, out);
     return FCGX_FFlush(out) == 0 && FCGX_GetError(out) == 0;
 }

@@ -31,6 +31,12 @@ void reply_free(struct reply_text *out);
 void reply_add_error(struct reply_text *out, enum error error);
 
 /*
+ * Looks whether a reply of this status got all its text. Where memory was short
+ * it becomes that of ERROR_INTERNAL. Returns the error that is to be sent.
+ */
+enum error reply_settle(struct reply_text *out, enum error error) MUST_CHECK;
+
+/*
  * Sends a reply with the status of error (200 for ERROR_NONE) and, where the
  * status wants them, Allow, WWW-Authenticate and Retry-After. allow is the
  * list of methods for a 405. A HEAD request gets the headers alone. Returns

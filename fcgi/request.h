@@ -26,17 +26,18 @@ const char *request_parameter(const struct request *request, const char *name);
 
 /* ERROR_METHOD_NOT_ALLOWED unless the method is one of two; the second may be NULL. */
 enum error request_expect_method(const struct request *request, const char *method,
-                                 const char *other);
+                                 const char *other) MUST_CHECK;
 
 /* Reads CONTENT_LENGTH. ERROR_PAYLOAD_TOO_LARGE above most, ERROR_INVALID_REQUEST for no number. */
-enum error request_body_length(const struct request *request, size_t most, size_t *length);
+enum error request_body_length(const struct request *request, size_t most,
+                               size_t *length) MUST_CHECK;
 
 /*
  * Reads the whole body of a length into memory that request_free_body frees.
  * ERROR_INVALID_REQUEST when it arrived incomplete, ERROR_INTERNAL when memory
  * is short.
  */
-enum error request_read_body(struct request *request, size_t length);
+enum error request_read_body(struct request *request, size_t length) MUST_CHECK;
 void request_free_body(struct request *request);
 
 /*

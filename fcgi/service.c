@@ -1,7 +1,9 @@
 #include "service.h"
 
+#include "clock.h"
 #include "log.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
 #include <poll.h>
@@ -13,12 +15,15 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
     FIRST_PASSED_FD = 3,
     LARGE_BYTES = 256 * 1024,
     LOOK_MS = 500,
+    ACCEPT_PAUSE_MS = 100,
+    STOP_GRACE_MS = 5000,
 };
 
 /* What a thread needs besides its worker's things. */
@@ -75,16 +80,16 @@ static int take_listener(void)
             "no listening socket was handed over, neither by LISTEN_FDS nor as standard input");
         return -1;
     }
+    /* libfcgi's reads don't survive a signal. Before FCGX_Init, whose handlers would take one. */
+    sigfillset(&all);
+    for (size_t i = 0; i < sizeof(FAULTS) / sizeof(FAULTS[0]); i++)
+        sigdelset(&all, FAULTS[i]);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
     /* Workers race for a connection; those that lose must come back, not wait in accept. */
     if (fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK) != 0 || FCGX_Init() != 0) {
         log_event(LOG_ERROR, "listener", "the listening socket can't be set up");
         return -1;
     }
-    /* After FCGX_Init, which sets handlers of its own. libfcgi's reads don't survive a signal. */
-    sigfillset(&all);
-    for (size_t i = 0; i < sizeof(FAULTS) / sizeof(FAULTS[0]); i++)
-        sigdelset(&all, FAULTS[i]);
-    pthread_sigmask(SIG_BLOCK, &all, NULL);
     return listener;
 }
 
@@ -94,8 +99,7 @@ static bool await_request(const struct thread *thread)
     struct pollfd fds[2] = {{.fd = thread->listener, .events = POLLIN},
                             {.fd = thread->stop_fd, .events = POLLIN}};
 
-    /* No signal gets here, so poll fails for want of memory alone; accept then waits in its place.
-     */
+    /* Signals are blocked: poll fails for want of memory alone, and the caller comes back. */
     (void)poll(fds, 2, -1);
     return fds[1].revents == 0;
 }
@@ -107,12 +111,22 @@ static void *work(void *arg)
 
     FCGX_InitRequest(&request.fcgi, thread->listener, FCGI_FAIL_ACCEPT_ON_INTR);
     while (await_request(thread)) {
-        if (FCGX_Accept_r(&request.fcgi) != 0)
+        int status = FCGX_Accept_r(&request.fcgi);
+
+        if (status != 0) {
+            /* Another worker was faster; anything else (no descriptors left) takes a while to pass.
+             */
+            if (status != -EAGAIN)
+                clock_sleep_jitter(ACCEPT_PAUSE_MS);
             continue;
+        }
+        /* A connection that nginx kept for its next request would hold this worker. */
+        request.fcgi.keepConnection = 0;
         request_begin(&request);
         thread->service->answer(&thread->worker, &request);
         request_free_body(&request);
         request_finish(&request);
+        database_clear(thread->worker.db);
     }
     FCGX_Free(&request.fcgi, 1);
     return NULL;
@@ -130,7 +144,7 @@ static bool start_thread(struct thread *thread, struct database_patience *patien
     struct worker *worker = &thread->worker;
 
     worker->db = database_new(thread->service->name, patience);
-    worker->scratch = malloc(thread->service->scratch_bytes + 1);
+    worker->scratch = malloc(thread->service->scratch_bytes + 1); /* never 0, which may give NULL */
     if (worker->db != NULL && worker->scratch != NULL &&
         pthread_create(&thread->thread, NULL, work, thread) == 0)
         return true;
@@ -149,13 +163,31 @@ static void await_signal(void)
     sigwait(&stop, &number);
 }
 
+/*
+ * Waits for a worker until a moment of clock_ms. One whose peer fell silent in
+ * mid-request never ends by itself; the process then ends without it.
+ */
+static void join_thread(struct thread *thread, int64_t until)
+{
+    struct timespec limit = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000};
+
+    if (pthread_clockjoin_np(thread->thread, NULL, CLOCK_MONOTONIC, &limit) != 0) {
+        log_event(LOG_ERROR, "stop", "a request did not end");
+        _exit(EXIT_FAILURE);
+    }
+}
+
 /* Runs the workers until a signal, then lets them finish. False where they could not be started. */
 static bool run_workers(const struct service *service, const struct config *config,
                         struct keyring *keyring, int listener, int stop_fd)
 {
     struct database_patience patience = {
-        .look_ms = LOOK_MS, .wait_ms = config->wait_ms, .most_waiting = (config->workers + 1) / 2};
+        .look_ms = LOOK_MS,
+        .wait_ms = config->wait_ms,
+        .most_waiting = config->workers > 1 ? config->workers / 2 : 1,
+    };
     struct thread *threads = calloc((size_t)config->workers, sizeof(*threads));
+    int64_t stop_until;
     int started = 0;
 
     for (; threads != NULL && started < config->workers; started++) {
@@ -177,8 +209,9 @@ static bool run_workers(const struct service *service, const struct config *conf
         log_event(LOG_ERROR, "start", "the worker threads can't be started");
     }
     eventfd_write(stop_fd, 1);
+    stop_until = clock_ms() + config->deadline_ms + STOP_GRACE_MS;
     for (int i = 0; i < started; i++) {
-        pthread_join(threads[i].thread, NULL);
+        join_thread(&threads[i], stop_until);
         close_worker(&threads[i].worker);
     }
     free(threads);
@@ -194,10 +227,12 @@ static int serve(const struct service *service, const struct config *config,
     bool is_done = false;
 
     if (listener >= 0 && stop_fd >= 0)
-        refresh = refresh_start(service->plan, keyring);
+        refresh = refresh_start(service->plan, keyring, stop_fd);
     if (refresh != NULL)
         is_done = run_workers(service, config, keyring, listener, stop_fd);
-    refresh_stop(refresh);
+    else if (listener >= 0)
+        log_event(LOG_ERROR, "start", "the keyring's thread can't be started");
+    refresh_join(refresh);
     if (stop_fd >= 0)
         close(stop_fd);
     return is_done ? EXIT_SUCCESS : EXIT_FAILURE;
@@ -226,9 +261,13 @@ int service_main(const struct service *service, int argc, char **argv)
     /* A body's memory goes back to the system as soon as it is freed, whatever came before it. */
     mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
     keyring = keyring_new();
+    if (sodium_init() < 0 || keyring == NULL) {
+        log_event(LOG_ERROR, "start", "there is no memory or no randomness");
+        keyring_free(keyring);
+        return EXIT_FAILURE;
+    }
     status = EXIT_FAILURE;
-    if (sodium_init() >= 0 && keyring != NULL && config_read(&config, service->wait_seconds) &&
-        read_credentials(service, keyring))
+    if (config_read(&config, service->wait_seconds) && read_credentials(service, keyring))
         status = action == CONFIG_TEST ? EXIT_SUCCESS : serve(service, &config, keyring);
     keyring_free(keyring);
     return status;

@@ -46,7 +46,7 @@ struct service {
  */
 int service_main(const struct service *service, int argc, char **argv);
 
-/* When a request that began now must have its answer from the database (clock_ms). */
+/* When a request must have its answer from the database (clock_ms). */
 int64_t service_deadline(const struct worker *worker, const struct request *request);
 
 /* What a verdict of the database means to a client, other than DATABASE_REFUSED: none, 503, 500. */

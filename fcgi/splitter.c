@@ -1,13 +1,14 @@
 #include "splitter.h"
 
 #include <math.h>
+#include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* Without an exponent, only a number of more digits than this can be beyond a double's range. */
 enum { PLAIN_NUMBER_BYTES = 300 };
 
-enum { NO_CODE_UNIT = -1 };
+enum { NO_CODE_UNIT = -1, HEX_DIGITS = 4 };
 
 static bool is_space(char c)
 {
@@ -31,32 +32,15 @@ static void skip_space(struct splitter *walk)
         walk->at++;
 }
 
-static int hex_digit(char c)
-{
-    if (is_digit(c))
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
-/* The UTF-16 code unit of a \uXXXX at text, of which a NUL stops the reading. */
+/* The UTF-16 code unit of a \uXXXX at text, which must end in a NUL. */
 static int code_unit(const char *text)
 {
-    int unit = 0;
+    unsigned char bytes[2];
 
-    if (text[0] != '\\' || text[1] != 'u')
+    if (text[0] != '\\' || text[1] != 'u' || strnlen(text + 2, HEX_DIGITS) != HEX_DIGITS ||
+        sodium_hex2bin(bytes, sizeof(bytes), text + 2, HEX_DIGITS, NULL, NULL, NULL) != 0)
         return NO_CODE_UNIT;
-    for (int i = 2; i < 6; i++) {
-        int digit = hex_digit(text[i]);
-
-        if (digit < 0)
-            return NO_CODE_UNIT;
-        unit = unit * 16 + digit;
-    }
-    return unit;
+    return bytes[0] * 256 + bytes[1];
 }
 
 /* Passes an escape sequence; false for one that is none or that jsonb can't store. */

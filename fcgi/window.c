@@ -2,6 +2,7 @@
 
 #include "utf8.h"
 
+#include <sodium.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -10,17 +11,6 @@ struct field {
     size_t length;
     unsigned char text[WINDOW_SOURCE_BYTES + 1];
 };
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
 
 /* Decodes from text up to end; false for a broken percent escape. */
 static bool decode(const char *text, const char *end, struct field *field)
@@ -32,12 +22,8 @@ static bool decode(const char *text, const char *end, struct field *field)
         if (c == '+') {
             c = ' ';
         } else if (c == '%') {
-            int high = end - text >= 2 ? hex_digit(text[0]) : -1;
-            int low = high >= 0 ? hex_digit(text[1]) : -1;
-
-            if (low < 0)
+            if (end - text < 2 || sodium_hex2bin(&c, 1, text, 2, NULL, NULL, NULL) != 0)
                 return false;
-            c = (unsigned char)(high * 16 + low);
             text += 2;
         }
         if (field->length < sizeof(field->text))

@@ -23,6 +23,6 @@ struct window {
  * ERROR_INVALID_SOURCE: source is empty, longer than 255 bytes, not UTF-8, or
  * holds a control character.
  */
-enum error window_parse(const char *query, struct window *window);
+enum error window_parse(const char *query, struct window *window) MUST_CHECK;
 
 #endif

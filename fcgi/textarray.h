@@ -1,0 +1,16 @@
+/* Texts as the binary form of PostgreSQL's text[] (its array_recv). */
+#ifndef STEEP_TEXTARRAY_H
+#define STEEP_TEXTARRAY_H
+
+#include <stddef.h>
+
+struct textarray_item {
+    const char *text;
+    size_t length; /* bytes; all together below 1 GiB */
+};
+
+/* Writes the array and its length; NULL when memory is short. The caller frees it with free. */
+unsigned char *textarray_encode(const struct textarray_item *items, size_t count, size_t *length)
+    __attribute__((warn_unused_result));
+
+#endif
