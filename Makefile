@@ -34,7 +34,7 @@ LIBRARIES = -lfcgi $(PACKAGE_LIBS) -lm
 
 # What both programs have, and what each has besides.
 PROCESS = service request reply error config log clock
-CREDENTIALS = keyring refresh signature bearer database sqlstate
+CREDENTIALS = keyring refresh signature bearer database connection sqlstate
 INGEST = ingest batch splitter textarray rfc3339 utf8 $(CREDENTIALS) $(PROCESS)
 QUERY = query window utf8 $(CREDENTIALS) $(PROCESS)
 

@@ -1,7 +1,6 @@
 /*
  * PostgreSQL: one connection, one statement at a time, each with a deadline.
- * This is the only file that calls libpq, and PG* in the environment is what
- * says where to connect.
+ * PG* in the environment is what says where to connect.
  *
  * A statement is repeated when its connection was lost before an answer, so
  * only statements that can be repeated harmlessly are sent through here.
@@ -9,20 +8,13 @@
 #ifndef STEEP_DATABASE_H
 #define STEEP_DATABASE_H
 
-#include <stdatomic.h>
+#include "connection.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct database;
-
-/* How long callers put up with an absent database; shared by a program's connections. */
-struct database_patience {
-    int look_ms;      /* for one attempt to connect, which is every caller's */
-    int wait_ms;      /* for further attempts, counted from the statement's begin */
-    int most_waiting; /* so many callers may wait at once; others give up after the first */
-    atomic_int waiting;
-};
 
 enum database_verdict {
     DATABASE_DONE,
@@ -43,7 +35,7 @@ struct database_parameter {
  * shows; it and patience are the caller's and must outlive the connection.
  * NULL when memory is short; the caller frees with database_free.
  */
-struct database *database_new(const char *name, struct database_patience *patience);
+struct database *database_new(const char *name, struct connection_patience *patience);
 void database_free(struct database *db);
 
 /*

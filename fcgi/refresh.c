@@ -19,7 +19,7 @@ enum {
 struct refresh {
     const struct refresh_plan *plan;
     struct keyring *keyring;
-    struct database_patience patience; /* no waiting: the thread comes back by itself */
+    struct connection_patience patience; /* no waiting: the thread comes back by itself */
     struct database *db;
     pthread_t thread;
     int stop_fd;

@@ -139,7 +139,7 @@ static void close_worker(struct worker *worker)
     free(worker->scratch);
 }
 
-static bool start_thread(struct thread *thread, struct database_patience *patience)
+static bool start_thread(struct thread *thread, struct connection_patience *patience)
 {
     struct worker *worker = &thread->worker;
 
@@ -169,9 +169,11 @@ static void await_signal(void)
  */
 static void join_thread(struct thread *thread, int64_t until)
 {
-    struct timespec limit = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000};
+    struct timespec limit;
 
-    if (pthread_clockjoin_np(thread->thread, NULL, CLOCK_MONOTONIC, &limit) != 0) {
+    clock_gettime(CLOCK_REALTIME, &limit);
+    limit.tv_sec += clock_left(until) / 1000 + 1;
+    if (pthread_timedjoin_np(thread->thread, NULL, &limit) != 0) {
         log_event(LOG_ERROR, "stop", "a request did not end");
         _exit(EXIT_FAILURE);
     }
@@ -181,7 +183,7 @@ static void join_thread(struct thread *thread, int64_t until)
 static bool run_workers(const struct service *service, const struct config *config,
                         struct keyring *keyring, int listener, int stop_fd)
 {
-    struct database_patience patience = {
+    struct connection_patience patience = {
         .look_ms = LOOK_MS,
         .wait_ms = config->wait_ms,
         .most_waiting = config->workers > 1 ? config->workers / 2 : 1,
