@@ -1,0 +1,214 @@
+"""The stack under test, and the people who use it: a monitor, a dashboard with a token, an administrator."""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from urllib.parse import urlencode
+
+import pytest
+from psycopg.rows import namedtuple_row
+
+import wire
+from monitor import Monitor
+from stack import Stack, addresses, running, wait_for
+
+
+def pytest_configure():
+    # tests/run ends a suite with SIGTERM; fixtures must still put away what they started.
+    def leave(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+def pytest_collection_modifyitems(items):
+    def turn(item):
+        last = item.get_closest_marker("last")
+        return (last.args[0] if last else 0, item.get_closest_marker("outage") is not None)
+
+    items.sort(key=turn)
+
+
+@pytest.fixture(scope="session")
+def stack():
+    """The installation that tests/run started, or one of this session's own."""
+    if "STEEP_URL" in os.environ and "STEEP_STATE" in os.environ:
+        names = [n for n in os.environ if n.startswith(("STEEP_", "PG"))]
+        found = Stack(os.environ["STEEP_STATE"], {name: os.environ[name] for name in names})
+        wire.SECRETS.update({found.token, found.seed().hex()})
+        yield found
+        return
+    with running("e2e") as found:
+        wire.SECRETS.update({found.token, found.seed().hex()})
+        yield found
+
+
+@pytest.fixture(scope="session")
+def second_stack():
+    """One more installation beside the first, for what would disturb the others' tests."""
+    with running("second") as found:
+        wire.SECRETS.update({found.token, found.seed().hex()})
+        yield found
+
+
+@pytest.fixture(scope="session")
+def clients(stack):
+    with contextlib.ExitStack() as opened:
+        yield {address: opened.enter_context(stack.client(address))
+               for address in {next(addresses) for _ in range(32)}}
+
+
+@pytest.fixture
+def client(clients):
+    """A client whose address changes from test to test, so that no test is refused for the others' requests."""
+    return clients[next(addresses)]
+
+
+@pytest.fixture(scope="session")
+def db(stack):
+    with stack.connect() as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def monitor(stack):
+    """A registered monitor with a key of its own."""
+    return registered(stack, "e2e-monitor")
+
+
+@pytest.fixture(scope="session")
+def other_monitor(stack):
+    return registered(stack, "e2e-other")
+
+
+def registered(stack, name):
+    made = Monitor(name)
+    # A stack that was tested before knows the name with another key.
+    stack.steepctl("monitor", "remove", name, check=False)
+    stack.steepctl("monitor", "add", name, made.public_base64)
+    with stack.client(next(addresses)) as client:
+        wait_for(lambda: made.post(client, "[]").status_code == 400, f"the key of {name} to be taken up")
+    return made
+
+
+@pytest.fixture
+def new_monitor(stack):
+    """Make and register a monitor with a name no other test uses; the name may be chosen."""
+
+    def make(name=None):
+        return registered(stack, name or f"e2e-{secrets.token_hex(6)}")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def token(stack):
+    """A dashboard's token."""
+    made = stack.steepctl("token", "add", f"e2e-{secrets.token_hex(6)}").stdout.split()[-1]
+    wire.SECRETS.add(made)
+    with stack.client(next(addresses)) as client:
+        wait_for(lambda: query_with(client, made).status_code == 200, "the token to be taken up")
+    return made
+
+
+def query_with(client, token, query="", **more):
+    return client.get(f"/query{query}", headers={"Authorization": f"Bearer {token}"}, **more)
+
+
+@pytest.fixture
+def query(stack, token):
+    """Ask for the aggregates with a good token, by a query string as it is: client libraries tidy it up."""
+
+    def ask(query_string="", **params):
+        if params:
+            query_string = f"?{urlencode(params)}"
+        headers = [("Host", "localhost"), ("Authorization", f"Bearer {token}")]
+        with stack.socket(next(addresses)) as connection:
+            return wire.exchange(connection, wire.request_bytes("GET", f"/query{query_string}", headers), "GET")
+
+    return ask
+
+
+@pytest.fixture
+def fresh_source():
+    return f"src-{secrets.token_hex(6)}"
+
+
+def fingerprint(db):
+    return db.execute("SELECT count(*), max(created_at) FROM public.events").fetchone()
+
+
+@pytest.fixture
+def refused(db, monitor, client):
+    """Post what must not be taken: the answer, when it is a 4xx in the contract's form and nothing changed."""
+
+    def post(events, sender=None, **more):
+        before = fingerprint(db)
+        answer = (sender or monitor).post(client, events, **more)
+        assert 400 <= answer.status_code < 500, f"{answer.status_code}: {answer.text[:400]}"
+        wire.check_json(answer)
+        wire.check_nothing_echoed(answer)
+        assert fingerprint(db) == before
+        return answer
+
+    return post
+
+
+@pytest.fixture
+def accepted(db, monitor, client):
+    """Post what must be taken: its row as PostgreSQL holds it, found by the id."""
+
+    def post(event, sender=None, event_id=None):
+        events = [event] if isinstance(event, dict) else f"[{event}]"
+        answer = (sender or monitor).post(client, events)
+        assert answer.status_code == 200, f"{answer.status_code}: {answer.text[:400]}"
+        assert (answer.json()["inserted"], answer.json()["duplicates"]) == (1, 0)
+        if event_id is None:
+            event_id = (event if isinstance(event, dict) else json.loads(event))["id"]
+        return stored(db, event_id)
+
+    return post
+
+
+def stored(db, event_id):
+    """An event's row with its time as text in UTC and its payload as PostgreSQL prints it; None when it isn't there."""
+    with db.cursor(row_factory=namedtuple_row) as cursor:
+        return cursor.execute(
+            "SELECT source, to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') AS instant, event_type,"
+            " payload::text AS payload FROM public.events WHERE id = %s", (event_id,)).fetchone()
+
+
+class SlowClient(threading.Thread):
+    """Sends a part of a request and then nothing; notes what it gets and when it is cut off."""
+
+    def __init__(self, stack, data, address):
+        super().__init__(daemon=True)
+        self.connection = stack.socket(address, timeout=100)
+        self.connection.sendall(data)
+        self.received = b""
+        self.closed = None
+
+    def run(self):
+        with contextlib.suppress(OSError, socket.timeout):
+            while True:
+                data = self.connection.recv(4096)
+                if not data:
+                    break
+                self.received += data
+        self.closed = time.monotonic()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def slow_clients(stack):
+    """Begun with the session, as nginx takes its time, and looked at by one of the last tests."""
+    head = b"POST /ingest HTTP/1.1\r\nHost: localhost\r\n"
+    slow = {"header": SlowClient(stack, head, "127.0.2.1"),
+            "body": SlowClient(stack, head + b"Content-Length: 1000\r\n\r\n[", "127.0.2.2")}
+    for each in slow.values():
+        each.start()
+    return slow

@@ -1,0 +1,154 @@
+"""What nginx does for one request, without nginx: for program instances of the tests' own."""
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+
+from stack import SLOWNESS, reachable_folder
+from wire import RawAnswer
+
+BEGIN, END, PARAMS, STDIN, STDOUT, STDERR = 1, 3, 4, 5, 6, 7
+RESPONDER = 1
+
+
+def record(kind, content=b""):
+    return struct.pack("!BBHHBB", 1, kind, 1, len(content), 0, 0) + content
+
+
+def stream(kind, data):
+    return b"".join(record(kind, data[at:at + 65000]) for at in range(0, len(data), 65000))
+
+
+def pair(name, value):
+    name, value = name.encode(), value.encode("latin-1")
+
+    def length(data):
+        return bytes([len(data)]) if len(data) < 128 else struct.pack("!I", len(data) | 0x80000000)
+
+    return length(name) + length(value) + name + value
+
+
+class Headers:
+    def __init__(self, lines):
+        self.lines = lines
+
+    def get_list(self, name):
+        return [value for key, value in self.lines if key.lower() == name.lower()]
+
+
+def read_exactly(connection, size):
+    data = b""
+    while len(data) < size:
+        more = connection.recv(size - len(data))
+        if not more:
+            raise ConnectionError("the program closed the connection before its answer was whole")
+        data += more
+    return data
+
+
+def read_answer(connection):
+    output = b""
+    while True:
+        _, kind, _, size, padding, _ = struct.unpack("!BBHHBB", read_exactly(connection, 8))
+        content = read_exactly(connection, size + padding)[:size]
+        if kind == STDOUT:
+            output += content
+        if kind == END:
+            break
+    head, _, body = output.partition(b"\r\n\r\n")
+    lines = [tuple(part.strip() for part in line.split(":", 1)) for line in head.decode("latin-1").split("\r\n")]
+    headers = Headers(lines)
+    status = headers.get_list("Status")
+    return RawAnswer(int(status[0].split()[0]) if status else 200, headers, body)
+
+
+def begin(path, params, body=b"", end_of_body=True, timeout=40):
+    """Send one request over the socket at path; the connection, ready for read_answer."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(timeout * SLOWNESS)
+    connection.connect(str(path))
+    data = record(BEGIN, struct.pack("!HB5x", RESPONDER, 0))
+    data += record(PARAMS, b"".join(pair(*item) for item in params.items())) + record(PARAMS)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(data)
+        connection.sendall(stream(STDIN, body))
+        if end_of_body:
+            connection.sendall(record(STDIN))
+    return connection
+
+
+def ask(path, params, body=b"", **more):
+    with begin(path, params, body, **more) as connection:
+        return read_answer(connection)
+
+
+def ingest_params(body, monitor=None, **changes):
+    params = {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": str(len(body)), "QUERY_STRING": "",
+              "REQUEST_ID": os.urandom(16).hex()}
+    if monitor:
+        params |= {"HTTP_X_SOURCE_ID": monitor.source, "HTTP_X_SIGNATURE": monitor.sign(body)}
+    return params | changes
+
+
+def query_params(token=None, query="", **changes):
+    params = {"REQUEST_METHOD": "GET", "CONTENT_LENGTH": "", "QUERY_STRING": query,
+              "REQUEST_ID": os.urandom(16).hex()}
+    if token is not None:
+        params["HTTP_AUTHORIZATION"] = f"Bearer {token}"
+    return params | changes
+
+
+class Program:
+    """An ingest.fcgi or query.fcgi of the test's own, beside the stack's, on a socket of its own."""
+
+    def __init__(self, stack, name, environment, by_systemd=False):
+        self.folder = reachable_folder(name)
+        self.path = self.folder / "sock"
+        self.errors = self.folder / "stderr"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self.path))
+        self.path.chmod(0o666)
+        listener.listen(64)
+        kept = {k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS") or k in ("PATH", "LANG")}
+        command = [str(stack.program(name))]
+        how = {"stdin": listener}
+        if by_systemd:
+            command = ["/bin/sh", "-c", 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$0"', *command]
+            how = {"stdin": subprocess.DEVNULL, "pass_fds": (3,), "preexec_fn": lambda: os.dup2(listener.fileno(), 3)}
+        with open(self.errors, "wb") as errors:
+            self.process = subprocess.Popen(command, env=kept | environment, stdout=subprocess.DEVNULL, stderr=errors,
+                                            **how, **stack.program_user(name))
+        listener.close()
+
+    def ask(self, params, body=b"", **more):
+        return ask(self.path, params, body, **more)
+
+    def terminate(self):
+        self.process.send_signal(signal.SIGTERM)
+
+    def wait(self):
+        return self.process.wait(40 * SLOWNESS)
+
+
+@contextlib.contextmanager
+def program(stack, name, by_systemd=False, database=True, **environment):
+    """Run a program instance for a block; without database it looks for one where there is none."""
+    given = stack.program_environment(name) if database else {"PGHOST": "/nonexistent", "PGDATABASE": "steep"}
+    given = {k: v for k, v in given.items() if k.startswith(("PG", "STEEP_"))} | environment
+    instance = Program(stack, name, given, by_systemd)
+    try:
+        yield instance
+    finally:
+        if instance.process.poll() is None:
+            instance.process.send_signal(signal.SIGTERM)
+            try:
+                instance.process.wait(30 * SLOWNESS)
+            except subprocess.TimeoutExpired:
+                instance.process.kill()
+                instance.process.wait()
+                raise
+        if not os.environ.get("SANITIZE"):
+            subprocess.run(["rm", "-rf", str(instance.folder)], check=False)

@@ -1,0 +1,220 @@
+"""A running installation: where it listens, how to reach its parts, how to take one of them away."""
+
+import base64
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import httpx
+import psycopg
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# A sanitized build is several times slower; deadlines are there to end a hanging test, not to measure.
+SLOWNESS = 4 if os.environ.get("SANITIZE") else 1
+
+
+def wait_for(condition, what, seconds=20.0, every=0.05):
+    """Call condition until it returns something true, and return that."""
+    deadline = time.monotonic() + seconds * SLOWNESS
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"waited {seconds * SLOWNESS} s for {what}"
+        time.sleep(every)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def reachable_folder(name):
+    """A new folder that the unprivileged user of a stack can pass through, unlike pytest's own."""
+    folder = Path(tempfile.mkdtemp(prefix=f"steep-{name}."))
+    folder.chmod(0o755)
+    return folder
+
+
+def read_run_env(path):
+    pairs = (line.split("=", 1) for line in Path(path).read_text().splitlines() if line)
+    return {name: value for name, value in pairs}
+
+
+def alive(pid):
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def watch_connecting(request):
+    request.extensions["trace"] = send_at_once
+
+
+def send_at_once(event, details):
+    """httpx sends head and body apart; Nagle's algorithm would hold the body back for 40 ms in every test."""
+    if event == "connection.connect_tcp.complete":
+        details["return_value"].get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class Stack:
+    def __init__(self, state, values, process=None):
+        self.state = Path(state)
+        self.values = values
+        self.process = process
+        self.token = values["STEEP_TOKEN"]
+        self.source = values["STEEP_SOURCE"]
+        self.ca = values["STEEP_CA"]
+        self.port = httpx.URL(values["STEEP_URL"]).port
+        self.url = f"https://127.0.0.1:{self.port}"
+        self.pg = {name: value for name, value in values.items() if name.startswith("PG")}
+        self.tls = ssl.create_default_context(cafile=self.ca)
+
+    def seed(self):
+        """The demonstration monitor's 32 bytes."""
+        data = Path(self.values["STEEP_KEY"]).read_bytes()
+        return data if len(data) == 32 else base64.b64decode(data.strip(), validate=True)
+
+    def log(self, name):
+        return self.state / "log" / f"{name}.log"
+
+    def log_text(self, name):
+        return self.log(name).read_text(errors="replace")
+
+    def pid(self, name):
+        try:
+            return int((self.state / "run" / f"{name}.pid").read_text().split()[0])
+        except (FileNotFoundError, IndexError, ValueError):
+            return None
+
+    def environment(self, **more):
+        """This process's environment with the stack's PG* in place of any other."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "VIBETEA_", "STEEP_"))}
+        return kept | self.pg | more
+
+    def connect(self, **changes):
+        """A connection as administrator, or as changes say; every statement commits by itself."""
+        given = {"host": self.pg["PGHOST"], "port": self.pg["PGPORT"], "dbname": self.pg["PGDATABASE"],
+                 "user": self.pg["PGUSER"], "autocommit": True}
+        return psycopg.connect(**(given | changes))
+
+    def steepctl(self, *arguments, check=True, **more):
+        done = subprocess.run([str(ROOT / "deploy" / "steepctl"), *arguments], text=True, capture_output=True,
+                              env=self.environment(STEEP_BUILD=str(self.program("ingest").parent), **more),
+                              stdin=subprocess.DEVNULL, timeout=60 * SLOWNESS)
+        if check:
+            assert done.returncode == 0, f"steepctl {' '.join(arguments)}: {done.stderr}"
+        return done
+
+    def program(self, name):
+        """The file that runs as ingest or query, which a sanitized run has in a folder of its own."""
+        pid = wait_for(lambda: self.pid(name), f"{name}'s pid")
+        return Path(os.readlink(f"/proc/{pid}/exe"))
+
+    def program_environment(self, name):
+        raw = Path(f"/proc/{self.pid(name)}/environ").read_bytes()
+        return dict(entry.decode().split("=", 1) for entry in raw.split(b"\0") if b"=" in entry)
+
+    def program_user(self, name):
+        """What subprocess needs to start a process as the program's own user, which only root must say."""
+        if os.geteuid() != 0:
+            return {}
+        owner = Path(f"/proc/{self.pid(name)}").stat()
+        return {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+
+    def client(self, address="127.0.0.1", **more):
+        """A client with an address of its own: nginx counts requests by address."""
+        transport = httpx.HTTPTransport(verify=self.tls, local_address=address, trust_env=False,
+                                        http2=more.pop("http2", False))
+        return httpx.Client(base_url=self.url, transport=transport, trust_env=False,
+                            event_hooks={"request": [watch_connecting]},
+                            timeout=more.pop("timeout", 40 * SLOWNESS), **more)
+
+    def socket(self, address="127.0.0.1", server_name="localhost", timeout=40, tls=None):
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout * SLOWNESS, (address, 0))
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return (tls or self.tls).wrap_socket(plain, server_hostname=server_name)
+
+    def stop_database(self, how=signal.SIGINT):
+        """End PostgreSQL and keep it ended: whoever would start it again is stopped until start_database."""
+        postmaster = self.pid("postgres")
+        keeper = int(Path(f"/proc/{postmaster}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        os.kill(keeper, signal.SIGSTOP)
+        os.kill(postmaster, how)
+        wait_for(lambda: not alive(postmaster), "PostgreSQL to end")
+        return keeper
+
+    def start_database(self, keeper):
+        os.kill(keeper, signal.SIGCONT)
+        wait_for(self.database_answers, "PostgreSQL to be back", 40)
+
+    def database_answers(self):
+        try:
+            self.connect(connect_timeout=5).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def stop(self, how=signal.SIGTERM):
+        """End a stack that started() began, and return its exit status."""
+        self.process.send_signal(how)
+        return self.process.wait(60 * SLOWNESS)
+
+
+@contextlib.contextmanager
+def started(state, port, **more):
+    """deploy/run on a state folder until the block ends: the process and its Stack, or the process as it ended."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "VIBETEA_"))}
+    environment |= {"STEEP_STATE": str(state), "STEEP_PORT": str(port)} | more
+    output = state.with_suffix(".out")
+    run_env = state / "run.env"
+    with open(output, "ab") as file:
+        # A signal that tests/run's shell ignores would be ignored by whatever it starts.
+        process = subprocess.Popen([str(ROOT / "deploy" / "run")], env=environment, stdin=subprocess.DEVNULL, stdout=file,
+                                   stderr=file, start_new_session=True,
+                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+
+    def ready():
+        assert process.poll() is None, f"deploy/run ended:\n{output.read_text(errors='replace')[-4000:]}"
+        return run_env.exists()
+
+    try:
+        wait_for(ready, "deploy/run to write run.env", 120)
+        yield Stack(state, read_run_env(run_env), process)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(60 * SLOWNESS)
+            except subprocess.TimeoutExpired:
+                # What it keeps running ends with it.
+                process.kill()
+                process.wait()
+                raise
+
+
+@contextlib.contextmanager
+def running(name, **more):
+    """A stack of its own in a new folder, gone with everything it wrote when the block ends."""
+    folder = reachable_folder(name)
+    try:
+        with started(folder / "state", free_port(), **more) as stack:
+            yield stack
+    finally:
+        # tests/run looks for a sanitizer's reports in it, and removes it after that.
+        if not os.environ.get("SANITIZE"):
+            subprocess.run(["rm", "-rf", str(folder)], check=False)
+
+
+addresses = itertools.cycle([f"127.0.1.{n}" for n in range(1, 33)])

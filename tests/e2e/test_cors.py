@@ -1,0 +1,76 @@
+"""A page on another origin may ask, and read the answer."""
+
+import pytest
+
+from wire import ENDPOINTS, check_headers, check_json, header, header_list
+
+ORIGIN = "https://dashboard.example"
+
+
+def names(answer, header_name):
+    return {name.strip().lower() for name in (header(answer, header_name) or "").split(",")}
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_options_is_answered_204_without_credentials(path, client):
+    answer = client.options(path)
+    assert answer.status_code == 204 and answer.content == b""
+    check_headers(answer)
+    assert header(answer, "Access-Control-Allow-Headers") == "Authorization, Content-Type, X-Source-ID, X-Signature"
+    assert header(answer, "Access-Control-Max-Age") == "86400"
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_options_names_the_methods_of_its_endpoint(path, client):
+    methods = names(client.options(path), "Access-Control-Allow-Methods")
+    expected = {"post", "options"} if path.endswith("ingest") else {"get", "head", "options"}
+    assert expected - {"options"} <= methods <= expected
+
+
+@pytest.mark.parametrize("path", ENDPOINTS)
+def test_options_with_a_query_string_is_a_preflight_too(path, client):
+    assert client.options(f"{path}?days=30&source=x").status_code == 204
+
+
+def test_a_browser_asks_first_and_then_reads_the_counts(client, token):
+    preflight = client.options("/functions/v1/query?days=7", headers={
+        "Origin": ORIGIN, "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "authorization,content-type"})
+    assert 200 <= preflight.status_code < 300
+    assert header(preflight, "Access-Control-Allow-Origin") in ("*", ORIGIN)
+    assert "get" in names(preflight, "Access-Control-Allow-Methods")
+    assert {"authorization", "content-type"} <= names(preflight, "Access-Control-Allow-Headers")
+    answer = client.get("/functions/v1/query?days=7", headers={
+        "Origin": ORIGIN, "Authorization": f"Bearer {token}", "Content-Type": "application/json"})
+    assert answer.status_code == 200
+    assert header(answer, "Access-Control-Allow-Origin") in ("*", ORIGIN)
+    assert check_json(answer)["aggregates"] is not None
+
+
+def test_a_browser_may_send_a_batch_too(client):
+    preflight = client.options("/ingest", headers={
+        "Origin": ORIGIN, "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type,x-source-id,x-signature"})
+    assert "post" in names(preflight, "Access-Control-Allow-Methods")
+    assert {"content-type", "x-source-id", "x-signature"} <= names(preflight, "Access-Control-Allow-Headers")
+
+
+@pytest.mark.parametrize("origin", [ORIGIN, "null", "http://localhost:5173", "x"])
+def test_an_error_can_be_read_on_any_origin(origin, client):
+    answer = client.get("/query", headers={"Origin": origin})
+    assert answer.status_code == 401
+    check_json(answer)
+
+
+@pytest.mark.parametrize("path", [*ENDPOINTS, "/", "/nowhere"])
+def test_the_allowed_origin_stands_once(path, client):
+    assert header_list(client.get(path, headers={"Origin": ORIGIN}), "Access-Control-Allow-Origin") == ["*"]
+
+
+def test_a_preflight_does_not_change_with_credentials(client, token):
+    answer = client.options("/query", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 204
+
+
+def test_only_the_endpoints_have_preflights(client):
+    assert client.options("/nowhere").status_code == 404

@@ -1,0 +1,133 @@
+"""Keys and tokens come and go while the programs run."""
+
+import secrets
+import time
+
+import psycopg
+import pytest
+
+from conftest import query_with
+from monitor import Monitor
+from stack import SLOWNESS, wait_for
+from wire import SECRETS, check_error
+
+# The contract says one second; the rest is for a slow machine. Without notifications it would be
+# up to five, and always close to five from the second change on, as each is made right after a look.
+SOON = 2.5 * SLOWNESS
+ROUNDS = 3
+
+
+def seconds_until(condition):
+    started = time.monotonic()
+    wait_for(condition, "a change of keys to be taken up", 15, every=0.02)
+    return time.monotonic() - started
+
+
+@pytest.fixture
+def name():
+    return f"ring-{secrets.token_hex(6)}"
+
+
+def knows(client, sender):
+    """An empty batch tells whether the signature is good and changes nothing."""
+    return sender.post(client, "[]").json()["error"] == "empty_batch"
+
+
+def test_a_key_added_or_removed_counts_within_a_second(stack, client, name):
+    sender = Monitor(name)
+    times = []
+    for _ in range(ROUNDS):
+        stack.steepctl("monitor", "add", name, sender.public_base64)
+        times.append(seconds_until(lambda: knows(client, sender)))
+        stack.steepctl("monitor", "remove", name)
+        times.append(seconds_until(lambda: not knows(client, sender)))
+    assert max(times) < SOON
+    assert min(times) < 1
+    check_error(sender.post(client, "[]"), 401, "unknown_source")
+
+
+def test_a_token_added_or_revoked_counts_within_a_second(stack, client, name):
+    times = []
+    for _ in range(ROUNDS):
+        token = stack.steepctl("token", "add", name).stdout.split()[-1]
+        SECRETS.add(token)
+        times.append(seconds_until(lambda: query_with(client, token).status_code == 200))
+        stack.steepctl("token", "remove", name)
+        times.append(seconds_until(lambda: query_with(client, token).status_code == 401))
+    assert max(times) < SOON
+    assert min(times) < 1
+    check_error(query_with(client, token), 401, "invalid_token")
+
+
+def test_a_change_made_in_sql_counts_as_well(db, client, name):
+    sender = Monitor(name)
+    db.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)", (name, sender.public))
+    assert seconds_until(lambda: knows(client, sender)) < SOON
+    db.execute("DELETE FROM public.monitor_keys WHERE source = %s", (name,))
+    assert seconds_until(lambda: not knows(client, sender)) < SOON
+
+
+def test_many_changes_at_once_all_count(db, client, name):
+    senders = [Monitor(f"{name}-{n}") for n in range(200)]
+    for sender in senders:
+        db.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)",
+                   (sender.source, sender.public))
+    assert seconds_until(lambda: knows(client, senders[-1])) < SOON
+    assert all(knows(client, sender) for sender in senders)
+    db.execute("DELETE FROM public.monitor_keys WHERE source LIKE %s", (f"{name}-%",))
+    assert seconds_until(lambda: not knows(client, senders[0])) < SOON
+
+
+def test_a_key_is_rotated_without_a_refused_batch(stack, client, name):
+    old, new = Monitor(name), Monitor(name)
+    stack.steepctl("monitor", "add", name, old.public_base64)
+    wait_for(lambda: knows(client, old), "the old key")
+    stack.steepctl("monitor", "add", name, new.public_base64)
+    wait_for(lambda: knows(client, new), "the new key")
+    assert old.post(client, [old.event()]).status_code == 200
+    assert new.post(client, [new.event()]).status_code == 200
+    stack.steepctl("monitor", "remove", name, old.public_base64)
+    wait_for(lambda: not knows(client, old), "the old key to go")
+    check_error(old.post(client, [old.event()]), 401, "invalid_signature")
+    assert new.post(client, [new.event()]).status_code == 200
+
+
+def test_a_key_may_be_given_as_spki(stack, client, name):
+    sender = Monitor(name)
+    stack.steepctl("monitor", "add", name, sender.spki_base64)
+    wait_for(lambda: knows(client, sender), "the key")
+    stack.steepctl("monitor", "remove", name, sender.public_base64)
+    wait_for(lambda: not knows(client, sender), "the key to go, named by its other form")
+
+
+def test_eight_keys_of_one_monitor_all_sign_and_a_ninth_is_refused(stack, client, db, name):
+    senders = [Monitor(name) for _ in range(9)]
+    for sender in senders[:8]:
+        stack.steepctl("monitor", "add", name, sender.public_base64)
+    wait_for(lambda: knows(client, senders[7]), "the eighth key")
+    assert all(knows(client, sender) for sender in senders[:8])
+    refusal = stack.steepctl("monitor", "add", name, senders[8].public_base64, check=False)
+    assert refusal.returncode == 1 and refusal.stderr.strip()
+    assert senders[8].public_base64 not in refusal.stderr
+    with pytest.raises(psycopg.Error):
+        db.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)", (name, senders[8].public))
+    check_error(senders[8].post(client, "[]"), 401, "invalid_signature")
+    assert all(knows(client, sender) for sender in senders[:8])
+
+
+def test_one_key_may_belong_to_two_monitors_under_their_own_names(stack, client, name):
+    # Nothing in the contract forbids it; each signs for the name it was registered with.
+    first = Monitor(name)
+    second = Monitor(f"{name}-2", bytes(first.key))
+    for sender in (first, second):
+        stack.steepctl("monitor", "add", sender.source, sender.public_base64)
+    wait_for(lambda: knows(client, first) and knows(client, second), "both names")
+
+
+def test_an_empty_ring_is_a_ring_too(stack, client, name):
+    # The last key of a monitor is taken like any other: the name is unknown then, not its signature wrong.
+    sender = Monitor(name)
+    stack.steepctl("monitor", "add", name, sender.public_base64)
+    wait_for(lambda: knows(client, sender), "the key")
+    stack.steepctl("monitor", "remove", name, sender.public_base64)
+    wait_for(lambda: sender.post(client, "[]").json()["error"] == "unknown_source", "the name to be unknown")

@@ -1,0 +1,67 @@
+"""After everything else: no log has a payload, a token, a signature or a key."""
+
+import json
+import re
+
+import pytest
+
+from wire import MARKER, SECRETS
+
+pytestmark = pytest.mark.last(5)
+
+LOGS = ["postgresql", "nginx-error", "access", "ingest", "query"]
+SANITIZER = re.compile(r"(Address|Leak|Thread|Memory|UndefinedBehavior)Sanitizer|runtime error:")
+
+
+def text(stack, name):
+    assert stack.log(name).exists(), f"there is no log/{name}.log"
+    return stack.log_text(name)
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_no_payload_is_in_the_log(name, stack):
+    lines = [line for line in text(stack, name).splitlines() if MARKER in line]
+    assert lines == []
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_no_token_signature_or_key_is_in_the_log(name, stack):
+    content = text(stack, name)
+    assert len(SECRETS) > 1000, "the search means something after the other tests only"
+    found = [secret for secret in SECRETS if len(secret) > 8 and secret in content]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", ["access", "ingest", "query", "postgresql"])
+def test_the_log_was_written(name, stack):
+    assert text(stack, name).strip()
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_nothing_a_client_sent_makes_a_line_of_its_own(name, stack):
+    # PostgreSQL begins the further lines of an entry with a tab, and an administrator's SQL has some of its own.
+    content = re.sub(r"\n\t+", "\n", text(stack, name))
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", content)
+
+
+@pytest.mark.parametrize("name", ["ingest", "query"])
+def test_a_programs_log_has_no_report_of_a_sanitizer(name, stack):
+    assert not SANITIZER.search(text(stack, name))
+
+
+@pytest.mark.parametrize("name", ["ingest", "query"])
+def test_every_line_of_a_program_is_key_value(name, stack):
+    # But for what the shell that starts a program again says of those that a test killed.
+    odd = [line for line in text(stack, name).splitlines() if not re.match(r"[a-z_]+=", line) and line != "Killed"]
+    assert odd == []
+
+
+def test_every_line_of_the_access_log_is_json(stack):
+    for line in text(stack, "access").splitlines():
+        assert json.loads(line)["request_id"]
+
+
+def test_postgresql_did_not_panic_and_no_program_crashed(stack):
+    assert "PANIC" not in text(stack, "postgresql")
+    for name in ("ingest", "query"):
+        assert "Segmentation" not in text(stack, name) and "Aborted" not in text(stack, name)

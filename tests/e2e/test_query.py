@@ -1,0 +1,396 @@
+"""The hourly counts: who may ask, how the question is read, and that the answer is exact."""
+
+import base64
+import datetime
+import re
+import secrets
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from conftest import query_with
+from monitor import new_id, now, rfc3339
+from stack import addresses, wait_for
+from wire import ALLOW, MARKER, QUERY_PATHS, SECRETS, check_error, check_headers, check_json, check_refused, header
+
+HOUR = datetime.timedelta(hours=1)
+DAY = datetime.timedelta(days=1)
+
+
+def put(db, source, *instants):
+    """Store events past the programs, as any administrator may."""
+    with db.cursor() as cursor:
+        cursor.executemany("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+                           " VALUES (%s, %s, %s, 'tool', '{}')", [(new_id(), source, at) for at in instants])
+
+
+def row(source, instant, count):
+    utc = instant.astimezone(datetime.timezone.utc)
+    return {"source": source, "date": utc.strftime("%Y-%m-%d"), "hour": utc.hour, "eventCount": count}
+
+
+def rows(answer):
+    assert answer.status_code == 200, answer.text
+    return check_json(answer)["aggregates"]
+
+
+@pytest.fixture
+def counts(query):
+    """The rows of one source."""
+    def ask(source, days=7):
+        return rows(query(days=days, source=source))
+    return ask
+
+
+@pytest.mark.parametrize("path", QUERY_PATHS)
+def test_a_token_gets_the_counts_under_both_paths(path, client, token):
+    answer = client.get(path, headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 200
+    body = check_json(answer)
+    assert set(body) == {"aggregates", "meta"}
+    assert set(body["meta"]) == {"totalCount", "daysRequested", "fetchedAt"}
+    assert header(answer, "WWW-Authenticate") is None
+
+
+@pytest.mark.parametrize("path", QUERY_PATHS)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "BREW"])
+def test_another_method_than_get_or_head_is_refused_before_the_token_is_looked_at(path, method, client):
+    answer = client.request(method, path)
+    check_error(answer, 405, "method_not_allowed")
+    assert header(answer, "Allow") == ALLOW["query"]
+
+
+@pytest.mark.parametrize("query_string", ["", "?days=x", "?%zz", "?days=7&days=7"])
+def test_no_authorization_is_missing_auth_before_the_parameters_are_read(query_string, client):
+    answer = client.get(f"/query{query_string}")
+    check_error(answer, 401, "missing_auth")
+    assert header(answer, "WWW-Authenticate") == "Bearer"
+
+
+def wrong_tokens(token):
+    return {
+        "another scheme": f"Basic {base64.b64encode(f'x:{token}'.encode()).decode()}",
+        "no scheme": token, "the scheme alone": "Bearer", "no space": f"Bearer{token}", "a scheme before": f"X Bearer {token}",
+        "another prefix": f"Bearerx {token}", "cut short": f"Bearer {token[:-1]}", "longer": f"Bearer {token}x",
+        "padded": f"Bearer {token}=", "another case": f"Bearer {token.swapcase()}", "twice": f"Bearer {token} {token}",
+        "two by comma": f"Bearer {token}, Bearer {token}", "quoted": f'Bearer "{token}"', "not the prefix": f"Bearer {token[4:]}",
+        "a tab": f"Bearer\t{token}x", "wildcard": "Bearer %", "quote": "Bearer ' OR ''='", "null": "Bearer null",
+        "very long": "Bearer " + "x" * 7000, "its first half": f"Bearer {token[:20]}", "high bytes": "Bearer \xff\xfe",
+    }
+
+
+@pytest.mark.parametrize("kind", wrong_tokens("x" * 50))
+def test_what_is_no_live_token_is_invalid_token(kind, client, token):
+    value = wrong_tokens(token)[kind].encode("latin-1")
+    answer = client.get("/query", headers=[(b"Authorization", value)])
+    check_error(answer, 401, "invalid_token")
+    assert header(answer, "WWW-Authenticate") == 'Bearer error="invalid_token"'
+
+
+def test_invalid_token_comes_before_the_parameters_are_read(client):
+    check_error(query_with(client, "x", "?days=x&%zz&source="), 401, "invalid_token")
+
+
+def test_an_empty_authorization_header_is_refused(client):
+    answer = client.get("/query", headers={"Authorization": ""})
+    check_refused(answer, (401, "missing_auth"), (401, "invalid_token"))
+
+
+@pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEaReR", "Bearer"])
+def test_the_scheme_may_be_in_any_case(scheme, client, token):
+    assert client.get("/query", headers={"Authorization": f"{scheme} {token}"}).status_code == 200
+
+
+def test_a_repeated_authorization_header_is_refused_or_one_of_them_counts(client, token):
+    answer = client.get("/query", headers=[("Authorization", f"Bearer {token}"), ("Authorization", "Bearer x")])
+    assert answer.status_code == 200 or check_refused(answer, (401, "invalid_token"), (400, "invalid_request"))
+    answer = client.get("/query", headers=[("Authorization", "Bearer y"), ("Authorization", "Bearer x")])
+    check_refused(answer, (401, "invalid_token"), (400, "invalid_request"))
+
+
+def test_a_token_in_the_query_string_is_not_looked_at(client):
+    # A made-up one: a query string stands in the access log, which the last tests search for tokens.
+    check_error(client.get("/query?access_token=x&token=x"), 401, "missing_auth")
+
+
+def test_an_expired_token_is_invalid(stack, client, db, fresh_source):
+    made = stack.steepctl("token", "add", fresh_source, "--expires", "1").stdout.split()[-1]
+    SECRETS.add(made)
+    wait_for(lambda: query_with(client, made).status_code == 200, "the token to be taken up")
+    db.execute("UPDATE public.access_tokens SET created_at = now() - interval '2 days', expires_at = now() - interval '1 s'"
+               " WHERE label = %s", (fresh_source,))
+    wait_for(lambda: query_with(client, made).status_code == 401, "the token to expire")
+    check_error(query_with(client, made), 401, "invalid_token")
+
+
+def test_a_token_expires_by_the_clock_and_not_by_a_notification(stack, client, db, fresh_source):
+    made = stack.steepctl("token", "add", fresh_source, "--expires", "1").stdout.split()[-1]
+    SECRETS.add(made)
+    db.execute("UPDATE public.access_tokens SET expires_at = now() + interval '3 s' WHERE label = %s",
+               (fresh_source,))
+    wait_for(lambda: query_with(client, made).status_code == 200, "the token to be taken up", 2.5)
+    wait_for(lambda: query_with(client, made).status_code == 401, "the token to expire")
+
+
+@pytest.mark.parametrize("query_string, days", [
+    ("", 7), ("?", 7), ("?days=7", 7), ("?days=30", 30), ("?days=%37", 7), ("?da%79s=30", 30), ("?%64%61%79%73=%33%30", 30),
+    ("?x=1", 7), ("?x=1&days=30", 30), ("?days=30&x", 30), ("?days=30&", 30), ("?&days=30", 30), ("?&&days=30&&", 30),
+    ("?Days=30", 7), ("?DAYS=x", 7), ("?days[]=30", 7), ("?+days=30", 7), ("?days+=30", 7), ("?=30", 7), ("?day=30", 7),
+    ("?x=%E2%82%AC", 7), ("?x=%2B&y=+", 7), ("?dayss=x&source2=", 7), ("?days=30&x=days%3D7", 30), ("?x==&days=30", 30),
+    ("?" + "x=1&" * 300 + "days=30", 30),
+], ids=lambda value: str(value)[:30])
+def test_days_is_7_or_30_and_other_parameters_are_ignored(query_string, days, query):
+    answer = query(query_string)
+    assert answer.status_code == 200, answer.text
+    assert check_json(answer)["meta"]["daysRequested"] == days
+
+
+@pytest.mark.parametrize("value", ["", "0", "1", "8", "14", "29", "31", "70", "77", "730", "07", "7.0", "7,30", "+7", "%2B7",
+                                   "7+", "+30", "%207", "7%20", "-7", "7%00", "%007", "7days", "7%0A", "0x7", "7e0", "1e1",
+                                   "seven", "NaN", "null", "%D9%A7", "%EF%BC%97", "30%FF", "9" * 400, "7=", "7;30", "%2537",
+                                   MARKER])
+def test_any_other_days_is_invalid_days(value, query):
+    check_error(query(f"?days={value}"), 400, "invalid_days")
+
+
+def test_days_without_a_value_is_invalid_days(query):
+    check_error(query("?days"), 400, "invalid_days")
+
+
+@pytest.mark.parametrize("value", ["", "x" * 256, "%C3%A9" * 128, "%00", "a%00b", "a%0Ab", "%0D", "%09", "%1F", "%7F", "%FF",
+                                   "a%C3", "%C0%80", "%C0%AF", "%ED%A0%80", "%F4%90%80%80", "%80", MARKER + "%01"],
+                         ids=lambda value: value[:30])
+def test_a_source_that_no_event_can_have_is_invalid_source(value, query):
+    check_error(query(f"?source={value}"), 400, "invalid_source")
+
+
+def test_source_without_a_value_is_invalid_source(query):
+    check_error(query("?source"), 400, "invalid_source")
+
+
+@pytest.mark.parametrize("query_string", ["days=7&days=7", "days=7&days=30", "source=a&source=a", "days=7&x=1&days=7",
+                                          "days=7&da%79s=7", "source=a&sourc%65=b", "days&days", "source=a&days=7&source=b"])
+def test_a_repeated_parameter_is_invalid_request(query_string, query):
+    check_error(query(f"?{query_string}"), 400, "invalid_request")
+
+
+def test_an_unknown_parameter_may_stand_twice_or_not(query):
+    # "A repeated parameter is refused; an unknown one is ignored": both sentences fit.
+    answer = query("?x=1&x=2")
+    assert answer.status_code == 200 or check_refused(answer, (400, "invalid_request"))
+
+
+@pytest.mark.parametrize("query_string", ["days=%", "days=7%", "days=%3", "days=%g7", "source=%zz", "source=a%2", "source=100%",
+                                          "%zz=1", "days=7&x=%", "days=7&x=%f", "days=7&%", "source=%u0041", "days=%%37",
+                                          "source=% 41".replace(" ", "+")])
+def test_broken_percent_encoding_is_invalid_request(query_string, query):
+    check_error(query(f"?{query_string}"), 400, "invalid_request")
+
+
+def test_head_has_the_headers_of_get_and_no_body(client, token, db, fresh_source):
+    put(db, fresh_source, now() - DAY)
+    got = client.get("/query", headers={"Authorization": f"Bearer {token}"}, params={"source": fresh_source})
+    head = client.head("/query", headers={"Authorization": f"Bearer {token}"}, params={"source": fresh_source})
+    assert head.status_code == 200 and head.content == b""
+    check_headers(head)
+    assert header(head, "Content-Type") == "application/json"
+    assert header(head, "Content-Length") == header(got, "Content-Length")
+
+
+def test_head_without_a_token_is_401_without_a_body(client):
+    head = client.head("/query")
+    assert head.status_code == 401 and head.content == b""
+    assert header(head, "WWW-Authenticate") == "Bearer"
+
+
+def test_the_meta_says_what_was_asked_and_when(query, db, fresh_source):
+    put(db, fresh_source, now() - DAY, now() - 2 * DAY)
+    before = now() - datetime.timedelta(milliseconds=1)
+    body = query(source=fresh_source, days=30).json()
+    assert body["meta"]["totalCount"] == len(body["aggregates"]) == 2
+    assert body["meta"]["daysRequested"] == 30
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", body["meta"]["fetchedAt"])
+    fetched = datetime.datetime.fromisoformat(body["meta"]["fetchedAt"])
+    assert before <= fetched <= now()
+
+
+def test_no_events_are_no_rows(query, fresh_source):
+    body = query(source=fresh_source).json()
+    assert body["aggregates"] == [] and body["meta"]["totalCount"] == 0
+
+
+def test_the_count_is_exact_right_after_the_batch_was_acknowledged(client, new_monitor, query):
+    sender = new_monitor()
+    at = (now() - DAY).replace(minute=30)
+    for total in range(1, 21):
+        answer = sender.post(client, [sender.event(timestamp=rfc3339(at))])
+        assert answer.json()["inserted"] == 1
+        assert rows(query(source=sender.source)) == [row(sender.source, at, total)]
+
+
+def test_duplicates_are_not_counted(client, new_monitor, counts):
+    sender = new_monitor()
+    at = now() - DAY
+    events = [sender.event(timestamp=rfc3339(at)) for _ in range(3)]
+    for _ in range(2):
+        sender.post(client, [*events, events[0]])
+    assert counts(sender.source) == [row(sender.source, at, 3)]
+
+
+def test_a_refused_batch_is_not_counted(client, new_monitor, counts):
+    sender = new_monitor()
+    assert sender.post(client, [sender.event(), sender.event(id="bad")]).status_code == 422
+    assert counts(sender.source) == []
+
+
+def test_what_an_administrator_deletes_or_moves_is_counted_no_more(db, counts, fresh_source):
+    first, second = (now() - DAY).replace(minute=10), (now() - 3 * DAY).replace(minute=10)
+    put(db, fresh_source, first, first, second)
+    db.execute("DELETE FROM public.events WHERE source = %s AND timestamp = %s", (fresh_source, second))
+    assert counts(fresh_source) == [row(fresh_source, first, 2)]
+    db.execute("UPDATE public.events SET timestamp = %s WHERE source = %s", (second, fresh_source))
+    assert counts(fresh_source) == [row(fresh_source, second, 2)]
+
+
+def test_an_hour_begins_at_its_first_microsecond(db, counts, fresh_source):
+    hour = (now() - 2 * DAY).replace(minute=0, second=0, microsecond=0)
+    tick = datetime.timedelta(microseconds=1)
+    put(db, fresh_source, hour - tick, hour, hour + tick, hour + HOUR - tick, hour + HOUR)
+    assert counts(fresh_source) == [row(fresh_source, hour + HOUR, 1), row(fresh_source, hour, 3),
+                                    row(fresh_source, hour - HOUR, 1)]
+
+
+def test_hours_are_those_of_utc_whatever_the_offset(client, new_monitor, counts):
+    sender = new_monitor()
+    noon = (now() - 3 * DAY).replace(hour=12, minute=15, second=0, microsecond=0)
+    texts = [f"{noon.replace(tzinfo=None) + datetime.timedelta(hours=5, minutes=30):%Y-%m-%dT%H:%M:%S}+05:30",
+             f"{noon.replace(tzinfo=None) - datetime.timedelta(hours=8):%Y-%m-%dT%H:%M:%S}-08:00",
+             f"{noon.replace(tzinfo=None):%Y-%m-%dT%H:%M:%S}Z"]
+    assert sender.post(client, [sender.event(timestamp=text) for text in texts]).json()["inserted"] == 3
+    assert counts(sender.source) == [row(sender.source, noon, 3)]
+
+
+@pytest.mark.parametrize("days", [7, 30])
+def test_the_window_begins_days_ago_to_the_second(days, db, counts, fresh_source):
+    edge = now() - days * DAY
+    just_out, just_in = edge - datetime.timedelta(seconds=2), edge + datetime.timedelta(seconds=90)
+    put(db, fresh_source, edge - HOUR, just_out, just_in)
+    assert counts(fresh_source, days) == [row(fresh_source, just_in, 1)]
+
+
+@pytest.mark.parametrize("days", [7, 30])
+def test_the_oldest_hour_counts_only_its_later_part(days, db, counts, fresh_source):
+    # Whole hours come from the kept counts, this one can't: half of it is out.
+    edge = now() - days * DAY
+    hour = edge.replace(minute=0, second=0, microsecond=0)
+    later = edge + datetime.timedelta(seconds=90)
+    put(db, fresh_source, hour, later, later)
+    assert counts(fresh_source, days) == [row(fresh_source, later, 2)]
+
+
+def test_an_hour_behind_the_oldest_is_counted_whole(db, counts, fresh_source):
+    # Not the very next one: this hour may end between here and the question.
+    following = (now() - 7 * DAY).replace(minute=0, second=0, microsecond=0) + 2 * HOUR
+    put(db, fresh_source, following, following + HOUR - datetime.timedelta(microseconds=1))
+    assert counts(fresh_source) == [row(fresh_source, following, 2)]
+
+
+def test_30_days_hold_what_7_days_leave_out(db, counts, fresh_source):
+    old, young = now() - 20 * DAY, now() - 2 * DAY
+    put(db, fresh_source, old, young)
+    assert counts(fresh_source, 7) == [row(fresh_source, young, 1)]
+    assert counts(fresh_source, 30) == [row(fresh_source, young, 1), row(fresh_source, old, 1)]
+
+
+def test_events_of_the_future_are_counted(db, counts, fresh_source):
+    # The window has no end: the data model's function doesn't ask for one.
+    put(db, fresh_source, now() + 2 * DAY)
+    assert len(counts(fresh_source)) == 1
+
+
+def test_the_newest_hour_comes_first_and_then_the_sources_in_byte_order(db, query):
+    tail = secrets.token_hex(4)
+    names = [f"{head}-{tail}" for head in ["Z", "a", "B", "_", "ä", "z", "é", "日", "0", "~", "\U0001f600", "\uffff"]]
+    hours = [now() - DAY, now() - 2 * DAY]
+    for name in names:
+        put(db, name, *hours)
+    got = [entry for entry in rows(query()) if entry["source"].endswith(tail)]
+    expected = [row(name, hour, 1) for hour in hours for name in sorted(names, key=str.encode)]
+    assert got == expected
+
+
+def test_all_rows_are_in_the_stated_order(query):
+    got = rows(query("?days=30"))
+    keys = [(entry["date"], entry["hour"]) for entry in got]
+    assert keys == sorted(keys, reverse=True)
+    assert len({(*key, entry["source"]) for key, entry in zip(keys, got)}) == len(got)
+
+
+@pytest.mark.parametrize("name", ["with space", "plus+plus", "100%", "a&b=c", "a;b", "quote'\"", "back\\slash", "</script>",
+                                  "ünïcödé", "日本語", "\U0001f600", "%41", "a,b", "#frag", "?", "/", "null", " lead", "trail ",
+                                  "é" * 127, "x" * 255, "\u2028", "\u0080"], ids=ascii)
+def test_a_source_is_found_by_any_name_it_can_have(name, db, query):
+    db.execute("DELETE FROM public.events WHERE source = %s", (name,))
+    at = now() - DAY
+    put(db, name, at)
+    # A control character (U+0080 is one to Unicode) may be refused where C0 alone are meant by the contract's word.
+    answers = [query(f"?source={encoder(name, safe='')}") for encoder in (quote, quote_plus)]
+    for answer in answers:
+        if name == "\u0080" and answer.status_code == 400:
+            check_error(answer, 400, "invalid_source")
+            continue
+        assert rows(answer) == [row(name, at, 1)]
+    db.execute("DELETE FROM public.events WHERE source = %s", (name,))
+
+
+def test_a_plus_is_a_space_and_an_escaped_plus_is_a_plus(db, query):
+    at = now() - DAY
+    tail = secrets.token_hex(4)
+    put(db, f"a b{tail}", at)
+    put(db, f"a+b{tail}", at, at)
+    assert rows(query(f"?source=a+b{tail}")) == [row(f"a b{tail}", at, 1)]
+    assert rows(query(f"?source=a%20b{tail}")) == [row(f"a b{tail}", at, 1)]
+    assert rows(query(f"?source=a%2Bb{tail}")) == [row(f"a+b{tail}", at, 2)]
+    assert rows(query(f"?sour%63e=a%2bb{tail}")) == [row(f"a+b{tail}", at, 2)]
+
+
+def test_a_source_is_matched_whole_and_never_as_a_pattern(db, query, fresh_source):
+    put(db, fresh_source, now() - DAY)
+    for other in [fresh_source[:-1], fresh_source + "x", fresh_source.upper(), "%25", "_" * len(fresh_source), "*"]:
+        assert rows(query(f"?source={other}")) == []
+
+
+def test_an_odd_name_in_the_answer_is_valid_json(db, query):
+    name = "q\"\\/\u2028\x7f</script>" + secrets.token_hex(4)
+    db.execute("DELETE FROM public.events WHERE source = %s", (name,))
+    put(db, name, now() - DAY)
+    assert name in {entry["source"] for entry in rows(query())}
+    db.execute("DELETE FROM public.events WHERE source = %s", (name,))
+
+
+def test_the_answer_is_what_the_data_models_own_statement_counts(db, query):
+    expected = db.execute("""
+        SELECT e.source, DATE(e.timestamp AT TIME ZONE 'UTC')::text AS date,
+               EXTRACT(HOUR FROM e.timestamp AT TIME ZONE 'UTC')::integer AS hour, COUNT(*)
+        FROM public.events e WHERE e.timestamp >= now() - interval '30 days' GROUP BY 1, 2, 3""").fetchall()
+    got = rows(query("?days=30"))
+    oldest = (now() - 30 * DAY).strftime("%Y-%m-%d")
+    as_tuples = [(entry["source"], entry["date"], entry["hour"], entry["eventCount"]) for entry in got]
+    # The oldest day moves on between the two questions.
+    assert sorted(t for t in as_tuples if t[1] != oldest) == sorted(t for t in expected if t[1] != oldest)
+
+
+def test_a_body_on_a_get_does_not_matter(client, token):
+    answer = client.request("GET", "/query", headers={"Authorization": f"Bearer {token}"}, content=b"x" * 1000)
+    assert answer.status_code == 200
+
+
+def test_http2_is_spoken(stack, token):
+    with stack.client(next(addresses), http2=True) as client:
+        answer = query_with(client, token)
+        assert (answer.http_version, answer.status_code) == ("HTTP/2", 200)
+        check_json(answer)
+
+
+def test_ingest_headers_do_not_authenticate_a_query(client, monitor):
+    check_error(client.get("/query", headers=monitor.headers(b"")), 401, "missing_auth")

@@ -1,0 +1,157 @@
+"""What an answer must look like, whoever gives it, and a way to send bytes that no client library would."""
+
+import contextlib
+import http.client
+import io
+import json
+import re
+import select
+import ssl
+from email.message import Message
+
+# Stands in every payload the tests send and in most values they break, so that it can be searched for afterwards.
+MARKER = "qzxMARKERqzx"
+
+# Whatever must not stand in a log: tokens, signatures, keys.
+SECRETS = set()
+
+ENDPOINTS = ["/ingest", "/query", "/functions/v1/ingest", "/functions/v1/query"]
+INGEST_PATHS = ["/ingest", "/functions/v1/ingest"]
+QUERY_PATHS = ["/query", "/functions/v1/query"]
+
+ALLOW = {"ingest": "POST, OPTIONS", "query": "GET, HEAD, OPTIONS"}
+
+
+class RawAnswer:
+    """An answer read off a socket, with the few names of httpx's that the checks use."""
+
+    def __init__(self, status_code, headers, content):
+        self.status_code = status_code
+        self.headers = headers
+        self.content = content
+        self.text = content.decode("utf-8", "replace")
+
+    def json(self):
+        return json.loads(self.content)
+
+
+def header_list(answer, name):
+    """Every value of one header: a header said twice is a mistake too."""
+    if isinstance(answer.headers, Message):
+        return answer.headers.get_all(name, [])
+    return answer.headers.get_list(name)
+
+
+def header(answer, name):
+    values = header_list(answer, name)
+    assert len(values) <= 1, f"{name} stands {len(values)} times"
+    return values[0] if values else None
+
+
+def check_headers(answer, endpoint=True):
+    """The headers that every answer carries."""
+    assert re.fullmatch(r"[0-9a-f]{32}", header(answer, "X-Request-ID") or "")
+    assert header(answer, "Access-Control-Allow-Origin") == "*"
+    assert header(answer, "Access-Control-Expose-Headers") == "Retry-After, X-Request-ID"
+    assert header(answer, "X-Content-Type-Options") == "nosniff"
+    assert header(answer, "Access-Control-Allow-Credentials") is None
+    if endpoint:
+        assert header(answer, "Cache-Control") == "no-store"
+
+
+def check_json(answer, endpoint=True):
+    check_headers(answer, endpoint)
+    assert header(answer, "Content-Type") == "application/json"
+    return answer.json()
+
+
+def check_retry_after(answer):
+    assert re.fullmatch(r"[1-5]", header(answer, "Retry-After") or ""), header(answer, "Retry-After")
+
+
+def check_error(answer, status, code, endpoint=True):
+    """An error in the contract's form; returns its body."""
+    assert answer.status_code == status, f"{answer.status_code}: {answer.text[:400]}"
+    body = check_json(answer, endpoint)
+    assert body["error"] == code, body
+    assert isinstance(body["message"], str) and body["message"].strip()
+    assert set(body) <= {"error", "message", "index", "rejected"}
+    check_nothing_echoed(answer)
+    if status in (429, 503):
+        check_retry_after(answer)
+    return body
+
+
+def check_refused(answer, *allowed):
+    """An error that is one of several (status, code) pairs, where the contract leaves the choice."""
+    pair = (answer.status_code, answer.json().get("error"))
+    assert pair in allowed, f"{pair}: {answer.text[:400]}"
+    return check_error(answer, *pair)
+
+
+def check_nothing_echoed(answer):
+    assert MARKER not in answer.text
+    assert not any(secret in answer.text for secret in SECRETS if len(secret) > 8)
+
+
+def check_rejected(answer, expected):
+    """A 422 that lists exactly these (index, code) pairs, the first of them on top."""
+    body = check_error(answer, 422, expected[0][1])
+    assert body["index"] == expected[0][0]
+    assert [(entry["index"], entry["error"]) for entry in body["rejected"]] == expected
+    assert all(set(entry) == {"index", "error", "message"} and entry["message"] for entry in body["rejected"])
+    assert str(expected[0][0]) in body["message"]
+    return body
+
+
+def read_answer(connection, method="POST"):
+    answer = http.client.HTTPResponse(connection, method=method)
+    answer.begin()
+    return RawAnswer(answer.status, answer.headers, answer.read())
+
+
+class Replay(io.RawIOBase):
+    """What was read of a connection already, and then the rest; as http.client wants it."""
+
+    def __init__(self, begun, connection):
+        self.begun = begun
+        self.connection = connection
+
+    def makefile(self, _mode):
+        return io.BufferedReader(self)
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        data = self.begun or self.connection.recv(len(buffer))
+        self.begun = data[len(buffer):]
+        data = data[:len(buffer)]
+        buffer[:len(data)] = data
+        return len(data)
+
+
+def exchange(connection, data, method="POST"):
+    """Send bytes and read one answer, also when the server answers and reads no further before it has them all."""
+    timeout = connection.gettimeout()
+    connection.setblocking(False)
+    begun, rest = b"", memoryview(data)
+    # Whoever stops reading may have answered all the same.
+    with contextlib.suppress(OSError):
+        while rest and not begun:
+            select.select([connection], [connection], [], timeout)
+            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                rest = rest[connection.send(rest[:65536]):]
+            with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                begun = connection.recv(65536)
+    connection.settimeout(timeout)
+    return read_answer(Replay(begun, connection), method)
+
+
+def request_bytes(method, target, headers, body=b"", version="HTTP/1.1"):
+    out = io.BytesIO()
+    out.write(f"{method} {target} {version}\r\n".encode("latin-1"))
+    for name, value in headers:
+        out.write(f"{name}: {value}\r\n".encode("latin-1"))
+    out.write(b"\r\n" + body)
+    return out.getvalue()
