@@ -12,6 +12,7 @@ enum error batch_split(struct batch *batch, const char *body, size_t length)
     struct splitter splitter;
     struct splitter_element beyond;
     enum splitter_step step;
+    size_t nodes = 0;
 
     batch->count = 0;
     batch->rejected_count = 0;
@@ -21,17 +22,21 @@ enum error batch_split(struct batch *batch, const char *body, size_t length)
     splitter_begin(&splitter, body, length);
     for (;;) {
         bool fits = batch->count < BATCH_EVENTS;
+        struct splitter_element *event = fits ? &batch->events[batch->count] : &beyond;
 
-        step = splitter_next(&splitter, fits ? &batch->events[batch->count] : &beyond);
+        step = splitter_next(&splitter, event);
         if (step != SPLITTER_ELEMENT)
             break;
         batch->count++;
+        nodes += event->nodes;
     }
     if (step == SPLITTER_BROKEN)
         return ERROR_INVALID_REQUEST;
     if (batch->count == 0)
         return ERROR_EMPTY_BATCH;
-    return batch->count <= BATCH_EVENTS ? ERROR_NONE : ERROR_BATCH_TOO_LARGE;
+    if (batch->count > BATCH_EVENTS || nodes > BATCH_NODES)
+        return ERROR_BATCH_TOO_LARGE;
+    return ERROR_NONE;
 }
 
 /* A member that is a string, with its length; NULL otherwise. */

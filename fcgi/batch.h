@@ -18,8 +18,11 @@
 enum {
     BATCH_BODY_BYTES = 5 * 1024 * 1024,
     BATCH_EVENTS = 1000,
+    BATCH_NODES = 200000, /* objects and arrays; each costs PostgreSQL up to 700 bytes of memory */
     BATCH_EVENT_BYTES = 64 * 1024,
     BATCH_EVENT_DEPTH = 32, /* the event itself is the first level */
+    BATCH_EVENT_NODES =
+        4096, /* objects and arrays: what an event costs PostgreSQL is their number */
     BATCH_ID_BYTES = 255,
 };
 
@@ -40,7 +43,9 @@ struct batch {
  * point into the body, which must outlive them.
  *
  * ERROR_INVALID_REQUEST: not UTF-8, or not the outline of a JSON array;
- * ERROR_EMPTY_BATCH, ERROR_BATCH_TOO_LARGE: no event, more than 1000.
+ * ERROR_EMPTY_BATCH: no event;
+ * ERROR_BATCH_TOO_LARGE: more than 1000 of them, or more than 200,000 objects
+ * and arrays in all.
  */
 enum error batch_split(struct batch *batch, const char *body, size_t length) MUST_CHECK;
 

@@ -90,10 +90,8 @@ static enum outcome note_error(struct database *db, const PGresult *result)
 {
     const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
 
-    if (sqlstate_classify(sqlstate) == SQLSTATE_LOST)
-        return LOST;
-    snprintf(db->sqlstate, sizeof(db->sqlstate), "%s", sqlstate);
-    return ERROR;
+    snprintf(db->sqlstate, sizeof(db->sqlstate), "%s", sqlstate != NULL ? sqlstate : "");
+    return sqlstate_classify(sqlstate) == SQLSTATE_LOST ? LOST : ERROR;
 }
 
 /*
@@ -176,6 +174,9 @@ static bool retry_loss(struct database *db, struct connection_wait *wait, int *l
     if (left == 0)
         return false;
     if ((*losses)++ > 0) {
+        /* Twice without a word: the statement itself may be what ends its backend. */
+        if (*db->sqlstate == '\0')
+            return false;
         /* A server that takes connections and drops each at its statement: that is waiting, too. */
         if (!connection_take_turn(&db->connection, wait))
             return false;

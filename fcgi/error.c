@@ -23,7 +23,9 @@ static const struct error_entry ENTRIES[ERROR_COUNT] = {
                                  "X-Signature is not a valid Ed25519 signature of the body by a "
                                  "key of this source."},
     [ERROR_EMPTY_BATCH] = {400, "empty_batch", "The batch holds no event."},
-    [ERROR_BATCH_TOO_LARGE] = {400, "batch_too_large", "The batch holds more than 1000 events."},
+    [ERROR_BATCH_TOO_LARGE] =
+        {400, "batch_too_large",
+         "The batch holds more than 1000 events, or more than 200000 objects and arrays."},
 
     [ERROR_INVALID_EVENT] = {422, "invalid_event",
                              "must be a JSON object of at most 65536 bytes and 32 levels."},

@@ -204,8 +204,19 @@ void keyring_replace_tokens(struct keyring *keyring, struct keyring_token *token
     replace(keyring, (struct ring){.tokens = tokens, .token_count = count});
 }
 
+bool keyring_is_read(struct keyring *keyring)
+{
+    bool is_read;
+
+    pthread_rwlock_rdlock(&keyring->lock);
+    is_read = keyring->is_read;
+    pthread_rwlock_unlock(&keyring->lock);
+    return is_read;
+}
+
 size_t keyring_find_keys(struct keyring *keyring, const char *source, size_t length,
-                         unsigned char (*keys)[SIGNATURE_KEY_BYTES], bool *is_complete)
+                         unsigned char keys[static KEYRING_KEYS_FOUND][SIGNATURE_KEY_BYTES],
+                         bool *is_complete)
 {
     size_t found;
 

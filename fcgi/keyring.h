@@ -61,12 +61,16 @@ const char *keyring_add_token(struct keyring *keyring, const char *token);
 void keyring_replace_keys(struct keyring *keyring, struct keyring_key *keys, size_t count);
 void keyring_replace_tokens(struct keyring *keyring, struct keyring_token *tokens, size_t count);
 
+/* Whether there has been a snapshot. */
+bool keyring_is_read(struct keyring *keyring);
+
 /*
  * Copies a source's keys and returns their number. *is_complete says whether
  * the database's were among those looked at.
  */
 size_t keyring_find_keys(struct keyring *keyring, const char *source, size_t length,
-                         unsigned char (*keys)[SIGNATURE_KEY_BYTES], bool *is_complete);
+                         unsigned char keys[static KEYRING_KEYS_FOUND][SIGNATURE_KEY_BYTES],
+                         bool *is_complete);
 
 /*
  * Whether a digest is that of a token that has not expired at now (Unix time).

@@ -24,6 +24,8 @@ enum {
     LOOK_MS = 500,
     ACCEPT_PAUSE_MS = 100,
     STOP_GRACE_MS = 5000,
+    FIRST_READ_MS = 1000,
+    FIRST_READ_STEP_MS = 10,
 };
 
 /* What a thread needs besides its worker's things. */
@@ -220,6 +222,18 @@ static bool run_workers(const struct service *service, const struct config *conf
     return started == config->workers;
 }
 
+/*
+ * Gives the first read of the keyring a moment: what waits in the listener's
+ * queue since the last process ended would be answered 503 without it.
+ */
+static void await_keyring(struct keyring *keyring)
+{
+    int64_t until = clock_ms() + FIRST_READ_MS;
+
+    while (!keyring_is_read(keyring) && clock_left(until) > 0)
+        clock_sleep_jitter(FIRST_READ_STEP_MS);
+}
+
 static int serve(const struct service *service, const struct config *config,
                  struct keyring *keyring)
 {
@@ -230,10 +244,12 @@ static int serve(const struct service *service, const struct config *config,
 
     if (listener >= 0 && stop_fd >= 0)
         refresh = refresh_start(service->plan, keyring, stop_fd);
-    if (refresh != NULL)
+    if (refresh != NULL) {
+        await_keyring(keyring);
         is_done = run_workers(service, config, keyring, listener, stop_fd);
-    else if (listener >= 0)
+    } else if (listener >= 0) {
         log_event(LOG_ERROR, "start", "the keyring's thread can't be started");
+    }
     refresh_join(refresh);
     if (stop_fd >= 0)
         close(stop_fd);

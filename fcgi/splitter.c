@@ -5,10 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Without an exponent, only a number of more digits than this can be beyond a double's range. */
-enum { PLAIN_NUMBER_BYTES = 300 };
+enum {
+    /* Without an exponent, only a longer number can be beyond a double's range. */
+    PLAIN_NUMBER_BYTES = 300,
 
-enum { NO_CODE_UNIT = -1, HEX_DIGITS = 4 };
+    /* What PostgreSQL's numeric has: NUMERIC_DSCALE_MAX, and an exponent below INT_MAX / 2. */
+    FRACTION_DIGITS = 16383,
+    EXPONENT = 1000000000,
+
+    HEX_DIGITS = 4,
+    NO_CODE_UNIT = -1,
+};
 
 static bool is_space(char c)
 {
@@ -97,47 +104,80 @@ static const char *skip_digits(const char *text)
     return text;
 }
 
-/* Whether a double holds this number: not one too large, nor one other than 0 and too small. */
-static bool is_in_range(const char *text, const char *end)
+/* The parts of a number of RFC 8259, section 6. */
+struct number {
+    const char *fraction; /* its digits */
+    const char *mantissa_end;
+    long exponent; /* cut off at EXPONENT either way */
+};
+
+/* Reads an exponent, from its e on, if there is one; NULL where it has no digits. */
+static const char *read_exponent(const char *at, long *exponent)
 {
-    const char *mantissa_end = text;
+    bool is_negative;
+    const char *digits;
+
+    *exponent = 0;
+    if (*at != 'e' && *at != 'E')
+        return at;
+    at++;
+    is_negative = *at == '-';
+    at += *at == '+' || *at == '-';
+    for (digits = at; is_digit(*at); at++) {
+        if (*exponent < EXPONENT)
+            *exponent = *exponent * 10 + (*at - '0');
+    }
+    if (*exponent > EXPONENT)
+        *exponent = EXPONENT;
+    if (is_negative)
+        *exponent = -*exponent;
+    return at > digits ? at : NULL;
+}
+
+/* Reads a word as a number; false where it is none. */
+static bool read_number(const char *text, const char *end, struct number *number)
+{
+    const char *digits = text + (*text == '-');
+    const char *at = skip_digits(digits);
+
+    if (at == digits || (*digits == '0' && at - digits > 1))
+        return false;
+    number->fraction = at;
+    if (*at == '.') {
+        number->fraction = ++at;
+        at = skip_digits(at);
+        if (at == number->fraction)
+            return false;
+    }
+    number->mantissa_end = at;
+    return read_exponent(at, &number->exponent) == end;
+}
+
+/* Whether a double holds a number: not one too large, nor one other than 0 and too small. */
+static bool is_in_range(const char *text, const char *end, const struct number *number)
+{
     bool is_zero = true;
     double value;
 
-    for (; mantissa_end < end && (*mantissa_end | 0x20) != 'e'; mantissa_end++) {
-        if (*mantissa_end >= '1' && *mantissa_end <= '9')
+    if (number->exponent == 0 && end - text <= PLAIN_NUMBER_BYTES)
+        return true;
+    for (const char *at = text; at < number->mantissa_end; at++) {
+        if (*at >= '1' && *at <= '9')
             is_zero = false;
     }
-    if (mantissa_end == end && end - text <= PLAIN_NUMBER_BYTES)
-        return true;
     value = strtod(text, NULL);
     return isfinite(value) && (is_zero || value != 0.0);
 }
 
-/* Whether a word is a number of RFC 8259, section 6, that a double holds. */
+/* Whether a word is a number that a double holds and PostgreSQL's numeric stores. */
 static bool is_number(const char *text, const char *end)
 {
-    const char *at = text + (*text == '-');
-    const char *digits = at;
+    struct number number;
 
-    at = skip_digits(at);
-    if (at == digits || (*digits == '0' && at - digits > 1))
-        return false;
-    if (*at == '.') {
-        digits = ++at;
-        at = skip_digits(at);
-        if (at == digits)
-            return false;
-    }
-    if (*at == 'e' || *at == 'E') {
-        at++;
-        at += *at == '+' || *at == '-';
-        digits = at;
-        at = skip_digits(at);
-        if (at == digits)
-            return false;
-    }
-    return at == end && is_in_range(text, end);
+    return read_number(text, end, &number) && number.exponent < EXPONENT &&
+           number.exponent > -EXPONENT &&
+           number.mantissa_end - number.fraction - number.exponent <= FRACTION_DIGITS &&
+           is_in_range(text, end, &number);
 }
 
 static bool is_literal(const char *text, const char *end)
@@ -191,6 +231,7 @@ static bool skip_element(struct splitter *walk, struct splitter_element *element
         } else if (c == '{' || c == '[') {
             if (++depth > element->depth)
                 element->depth = depth;
+            element->nodes++;
             walk->at++;
         } else if (c == '}' || c == ']') {
             if (depth-- == 0)

@@ -13,12 +13,14 @@ struct splitter_element {
     const char *text; /* into the body, without the white space around it */
     size_t length;
     size_t depth;     /* levels of objects and arrays; 0 for a scalar */
+    size_t nodes;     /* objects and arrays */
     bool has_control; /* a raw control character stands in a string */
 
     /*
      * Strict JSON doesn't have one of its tokens (a raw control character, NaN,
      * 01, an escape that is none), PostgreSQL's jsonb can't store it (U+0000,
-     * a lone surrogate), or it is a number that no double holds.
+     * a lone surrogate, more than 16383 fraction digits), or it is a number
+     * that no double holds.
      */
     bool is_lax;
 };

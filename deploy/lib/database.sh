@@ -70,7 +70,10 @@ log_timezone = 'UTC'
 log_destination = 'stderr'
 logging_collector = off
 END
-	echo 'local all all peer map=steep' >pg/pg_hba.conf
+	cat >pg/pg_hba.conf <<'END'
+local all   postgres                 peer map=steep
+local steep steep_ingest,steep_query peer map=steep
+END
 	user=$(id -un)
 	for role in postgres steep_ingest steep_query; do
 		printf 'steep "%s" %s\nsteep root %s\n' "$user" "$role" "$role"

@@ -73,6 +73,13 @@ REVOKE ALL ON SCHEMA public FROM PUBLIC;
 GRANT USAGE, CREATE ON SCHEMA public TO steep_owner;
 GRANT USAGE ON SCHEMA public TO service_role, steep_ingest, steep_query;
 
+-- PostgreSQL lets everybody write large objects and into the WAL; who may only
+-- call a function of ours is not to.
+REVOKE EXECUTE ON FUNCTION
+  pg_catalog.lo_creat(integer), pg_catalog.lo_create(oid), pg_catalog.lo_from_bytea(oid, bytea),
+  pg_catalog.pg_logical_emit_message(boolean, text, text), pg_catalog.pg_logical_emit_message(boolean, text, bytea)
+FROM PUBLIC;
+
 ALTER DEFAULT PRIVILEGES FOR ROLE steep_owner REVOKE EXECUTE ON ROUTINES FROM PUBLIC;
 
 SET ROLE steep_owner;

@@ -210,6 +210,46 @@ static void bounds_an_event_at_64_kib(void **state)
     }
 }
 
+static void bounds_a_batch_at_200000_objects_and_arrays(void **state)
+{
+    enum { EVENTS = 100, NODES = BATCH_NODES / EVENTS };
+    char *body = malloc((size_t)EVENTS * NODES * 3 + 8);
+    size_t at = 0;
+    (void)state;
+    /* Each event is an array of empty objects, and a node itself. */
+    for (int event = 0; event < EVENTS; event++) {
+        body[at++] = event == 0 ? '[' : ',';
+        body[at++] = '[';
+        for (int i = 1; i < NODES; i++) {
+            memcpy(body + at, "{},", 3);
+            at += 3;
+        }
+        body[at - 1] = ']';
+    }
+    memcpy(body + at, "]", 2);
+    assert_int_equal(batch_split(&batch, body, at + 1), ERROR_NONE);
+    memcpy(body + at, ",{}]", 5);
+    assert_int_equal(batch_split(&batch, body, at + 4), ERROR_BATCH_TOO_LARGE);
+    free(body);
+}
+
+static void refuses_numbers_beyond_postgresql_s_numeric(void **state)
+{
+    static const char *const BAD[] = {"0e-20000", "0.0e-16383", "0e99999999999", "0e2000000000",
+                                      "0e-99999999999"};
+    static const char *const GOOD[] = {"0e-16383", "0e999999", "0e999999999", "1.5e-300"};
+    char digits[16500] = "0.";
+    (void)state;
+    for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++)
+        assert_value(BAD[i], ERROR_INVALID_PAYLOAD);
+    for (size_t i = 0; i < sizeof(GOOD) / sizeof(GOOD[0]); i++)
+        assert_value(GOOD[i], ERROR_NONE);
+    memset(digits + 2, '1', 16383);
+    assert_value(digits, ERROR_NONE);
+    digits[2 + 16383] = '1';
+    assert_value(digits, ERROR_INVALID_PAYLOAD);
+}
+
 static void checks_the_id(void **state)
 {
     static const char *const BAD[] = {
@@ -440,6 +480,8 @@ int main(void)
         cmocka_unit_test(bounds_the_depth_at_32),
         cmocka_unit_test(survives_nesting_without_end),
         cmocka_unit_test(bounds_an_event_at_64_kib),
+        cmocka_unit_test(bounds_a_batch_at_200000_objects_and_arrays),
+        cmocka_unit_test(refuses_numbers_beyond_postgresql_s_numeric),
         cmocka_unit_test(checks_the_id),
         cmocka_unit_test(checks_the_source_byte_for_byte),
         cmocka_unit_test(checks_the_timestamp),
