@@ -12,11 +12,13 @@ import threading
 import time
 import warnings
 
+import h2.config
+import h2.connection
 import pytest
 
 from monitor import encode
 from stack import SLOWNESS, addresses, wait_for
-from wire import (ENDPOINTS, RawAnswer, check_error, check_headers, check_json, exchange,
+from wire import (ENDPOINTS, RawAnswer, Replay, check_error, check_headers, check_json, exchange,
                   header, read_answer, request_bytes)
 
 MAX_BODY_BYTES = 5 * 1024 * 1024
@@ -258,6 +260,42 @@ def test_too_many_requests_from_one_address_are_429_while_others_are_served(stac
     # A monitor that comes back after an outage sends its backlog in one go: the burst is let through.
     assert let_through >= 500
     assert query().status_code == 200
+
+
+def test_many_bodies_sent_slowly_from_one_address_are_429_while_others_are_served(stack, query):
+    head = request_bytes("POST", "/ingest", [("Host", "localhost"), ("Content-Length", "1000")], b"[")
+
+    def first_answer(connections):
+        for connection in connections:
+            connection.setblocking(False)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                return Replay(connection.recv(65536), connection)
+        return None
+
+    with contextlib.ExitStack() as opened:
+        slow = [opened.enter_context(stack.socket("127.0.0.8")) for _ in range(102)]
+        for connection in slow:
+            connection.sendall(head)
+        # Those above the limit are answered though their bodies are not there.
+        answer = wait_for(lambda: first_answer(slow), "the limit to be met")
+        check_error(read_answer(answer), 429, "rate_limited")
+        assert query().status_code == 200
+
+
+def test_a_request_that_is_cut_off_before_its_answer_is_logged_as_json(stack):
+    # A line break in a header's value is a protocol error of HTTP/2, at which nginx ends the stream.
+    tls = ssl.create_default_context(cafile=stack.ca)
+    tls.set_alpn_protocols(["h2"])
+    before = len(stack.log_text("access").splitlines())
+    with stack.socket(next(addresses), tls=tls) as connection:
+        http2 = h2.connection.H2Connection(h2.config.H2Configuration(validate_outbound_headers=False,
+                                                                     normalize_outbound_headers=False))
+        http2.initiate_connection()
+        http2.send_headers(1, [(":method", "GET"), (":scheme", "https"), (":authority", "localhost"),
+                               (":path", "/query"), ("x-broken", "a\nb")], end_stream=True)
+        connection.sendall(http2.data_to_send())
+        lines = wait_for(lambda: stack.log_text("access").splitlines()[before:], "the request to be logged")
+    assert [json.loads(line)["status"] for line in lines] == [0]
 
 
 def test_a_limited_address_is_served_again_after_a_while(stack):

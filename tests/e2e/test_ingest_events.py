@@ -367,3 +367,29 @@ def test_http2_is_spoken(stack, monitor):
 
 def test_a_compressed_body_is_not_json(refused):
     check_error(refused(gzip.compress(b"[]"), headers={"Content-Encoding": "gzip"}), 400, "invalid_request")
+
+
+@pytest.mark.parametrize("piece", ["{}", "[]", "0", '""', '{"":{}}'])
+def test_an_event_may_hold_as_many_values_as_fit_its_size(piece, accepted, monitor):
+    # An event's bytes and its depth are bounded, and nothing else.
+    room = MAX_EVENT_BYTES - len(monitor.raw_event(payload='{"list":[]}'))
+    values = ",".join([piece] * ((room + 1) // (len(piece) + 1)))
+    assert accepted(monitor.raw_event(payload=f'{{"list":[{values}]}}'))
+
+
+def events_of_nodes(monitor, total):
+    """Events with so many objects and arrays in all: each, its payload and its list are three."""
+    per_event = 20000
+    for begin in range(0, total, per_event):
+        inner = ",".join(["{}"] * (min(per_event, total - begin) - 3))
+        yield monitor.raw_event(payload=f'{{"list":[{inner}]}}')
+
+
+def test_a_batch_may_hold_200000_objects_and_arrays(client, monitor):
+    answer = monitor.post(client, f"[{','.join(events_of_nodes(monitor, 200_000))}]")
+    assert (answer.status_code, answer.json().get("inserted")) == (200, 10), answer.text
+
+
+def test_a_batch_of_more_objects_and_arrays_is_too_large(refused, monitor):
+    # 5 MiB of them cost a backend of the database a gigabyte of memory.
+    check_error(refused(f"[{','.join(events_of_nodes(monitor, 200_003))}]"), 400, "batch_too_large")

@@ -155,15 +155,20 @@ if start_cluster 'max_connections = 30'; then
 
 	# Logins and readers do not wait for a runner.
 	mkdir "$scratch/slow"
-	echo 'SELECT pg_sleep(3);' >"$scratch/slow/1.sql"
+	echo 'SELECT pg_sleep(600);' >"$scratch/slow/1.sql"
 	make_database
 	STEEP_MIGRATIONS="$scratch/slow" race sleeper "$database"
-	sleep 0.5
+	sleeper=$!
+	until [ "$(run_psql -c "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'")" -gt 0 ]; do
+		kill -s 0 "$sleeper" || break
+		sleep 0.1
+	done
 	expect 'one may log in, and read roles, while a runner holds its lock' \
-		"$(PGOPTIONS='-c lock_timeout=500' timeout 2 psql -XAtq -c "
+		"$(PGOPTIONS='-c lock_timeout=10s' psql -XAtq -c "
 			SELECT granted FROM pg_locks WHERE relation = 'pg_authid'::regclass AND mode = 'ShareRowExclusiveLock'" \
 			-c 'SELECT count(*) > 0 FROM pg_roles' 2>&1 | tr '\n' ' ')" 't t '
-	wait "$!"
+	run_psql -c "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'" >"$scratch/out"
+	wait "$sleeper" || :
 	drop_databases
 	drop_roles
 
