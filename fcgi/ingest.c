@@ -194,13 +194,7 @@ static void log_request(const struct worker *worker, const struct request *reque
 {
     struct log_line line;
 
-    log_begin(&line, error == ERROR_INTERNAL ? LOG_ERROR : LOG_INFO, "ingest");
-    log_string(&line, "request_id", request->id);
-    log_number(&line, "status", error_entry(error)->status);
-    if (error != ERROR_NONE)
-        log_string(&line, "error", error_entry(error)->code);
-    if (*database_sqlstate(worker->db) != '\0')
-        log_string(&line, "sqlstate", database_sqlstate(worker->db));
+    service_log_begin(&line, "ingest", worker, request, error);
     if (ingest->source_length > 0)
         log_bytes(&line, "source", ingest->source, ingest->source_length);
     if (ingest->events > 0)
@@ -208,10 +202,7 @@ static void log_request(const struct worker *worker, const struct request *reque
     if (error == ERROR_NONE)
         log_number(&line, "inserted", ingest->inserted);
     log_number(&line, "bytes", (long long)request->body_length);
-    log_number(&line, "ms", clock_ms() - request->began);
-    if (!is_heard)
-        log_string(&line, "reply", "lost");
-    log_end(&line);
+    service_log_end(&line, request, is_heard);
 }
 
 /* Ids are unique across sources: says so when a batch met another source's. */

@@ -3,7 +3,6 @@
  * model's get_hourly_aggregates. See README.md for the HTTP side.
  */
 #include "bearer.h"
-#include "clock.h"
 #include "log.h"
 #include "service.h"
 #include "window.h"
@@ -107,13 +106,7 @@ static void log_request(const struct worker *worker, const struct request *reque
 {
     struct log_line line;
 
-    log_begin(&line, error == ERROR_INTERNAL ? LOG_ERROR : LOG_INFO, "query");
-    log_string(&line, "request_id", request->id);
-    log_number(&line, "status", error_entry(error)->status);
-    if (error != ERROR_NONE)
-        log_string(&line, "error", error_entry(error)->code);
-    if (*database_sqlstate(worker->db) != '\0')
-        log_string(&line, "sqlstate", database_sqlstate(worker->db));
+    service_log_begin(&line, "query", worker, request, error);
     if (query->label[0] != '\0')
         log_string(&line, "token", query->label);
     if (error == ERROR_NONE) {
@@ -122,10 +115,7 @@ static void log_request(const struct worker *worker, const struct request *reque
     }
     if (error == ERROR_NONE && query->window.source_length > 0)
         log_bytes(&line, "source", query->window.source, query->window.source_length);
-    log_number(&line, "ms", clock_ms() - request->began);
-    if (!is_heard)
-        log_string(&line, "reply", "lost");
-    log_end(&line);
+    service_log_end(&line, request, is_heard);
 }
 
 static void answer(struct worker *worker, struct request *request)

@@ -49,6 +49,26 @@ enum error service_error(enum database_verdict verdict)
                                       : ERROR_INTERNAL;
 }
 
+void service_log_begin(struct log_line *line, const char *event, const struct worker *worker,
+                       const struct request *request, enum error error)
+{
+    log_begin(line, error == ERROR_INTERNAL ? LOG_ERROR : LOG_INFO, event);
+    log_string(line, "request_id", request->id);
+    log_number(line, "status", error_entry(error)->status);
+    if (error != ERROR_NONE)
+        log_string(line, "error", error_entry(error)->code);
+    if (*database_sqlstate(worker->db) != '\0')
+        log_string(line, "sqlstate", database_sqlstate(worker->db));
+}
+
+void service_log_end(struct log_line *line, const struct request *request, bool is_heard)
+{
+    log_number(line, "ms", clock_ms() - request->began);
+    if (!is_heard)
+        log_string(line, "reply", "lost");
+    log_end(line);
+}
+
 static bool is_listener(int fd)
 {
     int listens = 0;

@@ -9,10 +9,12 @@
 #include "config.h"
 #include "database.h"
 #include "keyring.h"
+#include "log.h"
 #include "refresh.h"
 #include "reply.h"
 #include "request.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* What one thread has for its requests. config and keyring are all threads'. */
@@ -51,5 +53,10 @@ int64_t service_deadline(const struct worker *worker, const struct request *requ
 
 /* What a verdict of the database means to a client, other than DATABASE_REFUSED: none, 503, 500. */
 enum error service_error(enum database_verdict verdict);
+
+/* The line that each request leaves in the log: what both programs say first, and what last. */
+void service_log_begin(struct log_line *line, const char *event, const struct worker *worker,
+                       const struct request *request, enum error error);
+void service_log_end(struct log_line *line, const struct request *request, bool is_heard);
 
 #endif
