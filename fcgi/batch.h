@@ -58,8 +58,7 @@ enum error batch_split(struct batch *batch, const char *body, size_t length) MUS
  */
 enum error batch_check(struct batch *batch, const char *source, size_t source_length) MUST_CHECK;
 
-/* Lists one more event as rejected, behind those with a lower index; one that is not there is
- * passed over. */
+/* Lists one more event as rejected, behind those with a lower index; passes over one not there. */
 void batch_reject(struct batch *batch, size_t index, enum error error);
 
 #endif

@@ -164,8 +164,7 @@ static enum outcome ask(struct database *db, int64_t deadline)
     return DONE;
 }
 
-/* What follows from a lost connection: whether to try again, after a pause where it is not the
- * first. */
+/* What follows from a lost connection: whether to try again, but at once only the first time. */
 static bool retry_loss(struct database *db, struct connection_wait *wait, int *losses)
 {
     int left = clock_left(wait->patience);

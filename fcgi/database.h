@@ -51,8 +51,7 @@ enum database_verdict database_call(struct database *db, const char *sql,
 /* Frees the rows of the last statement, and forgets what it came to. */
 void database_clear(struct database *db);
 
-/* The five characters of the last statement's SQLSTATE, "" for none; they stay until the next call.
- */
+/* The last statement's SQLSTATE, five characters or "" for none; it stays until the next call. */
 const char *database_sqlstate(const struct database *db);
 
 /* The rows of the last statement. Columns are read as the type they have in SQL. */

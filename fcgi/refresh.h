@@ -15,8 +15,7 @@ struct refresh;
 struct refresh_plan {
     const char *name;    /* the connection's, in pg_stat_activity */
     const char *channel; /* of notifications */
-    /* Called on the thread. Replaces the snapshot, and writes how many credentials there are, when
-     * done. */
+    /* Called on the thread. Replaces the snapshot and writes its size, when it is done. */
     enum database_verdict (*read)(struct database *db, struct keyring *keyring, int64_t deadline,
                                   size_t *count);
 };

@@ -6,8 +6,7 @@
 _Static_assert(SIGNATURE_BYTES == crypto_sign_BYTES, "Ed25519 signatures are 64 bytes");
 _Static_assert(SIGNATURE_KEY_BYTES == crypto_sign_PUBLICKEYBYTES, "Ed25519 keys are 32 bytes");
 
-/* RFC 8410: SEQUENCE { SEQUENCE { OID 1.3.101.112 }, BIT STRING of 32 bytes }, up to those bytes.
- */
+/* RFC 8410: a SubjectPublicKeyInfo of Ed25519 (OID 1.3.101.112), up to the key's 32 bytes. */
 static const unsigned char SPKI_PREFIX[] = {0x30, 0x2a, 0x30, 0x05, 0x06, 0x03,
                                             0x2b, 0x65, 0x70, 0x03, 0x21, 0x00};
 
