@@ -136,7 +136,7 @@ static void *work(void *arg)
         int status = FCGX_Accept_r(&request.fcgi);
 
         if (status != 0) {
-            /* Another worker was faster; or no descriptors are left, which takes a while to pass. */
+            /* Another worker was faster; or no descriptors are left, and that takes a while. */
             if (status != -EAGAIN)
                 clock_sleep_jitter(ACCEPT_PAUSE_MS);
             continue;
