@@ -8,7 +8,8 @@
 
 enum {
     FIRST_BYTES = 1024,
-    KEPT_BYTES = 256 * 1024,
+    KEPT_BYTES = 1024 * 1024,
+    INTEGER_BYTES = sizeof("-9223372036854775808"),
     RETRY_AFTER_MOST = 5, /* seconds; at random, so that a fleet does not come back at once */
 };
 
@@ -41,6 +42,26 @@ void reply_add(struct reply_text *out, const char *text, size_t length)
     memcpy(out->text + out->length, text, length);
     out->length += length;
     out->text[out->length] = '\0';
+}
+
+void reply_add_text(struct reply_text *out, const char *text)
+{
+    reply_add(out, text, strlen(text));
+}
+
+void reply_add_integer(struct reply_text *out, int64_t value)
+{
+    char digits[INTEGER_BYTES];
+    char *at = digits + sizeof(digits);
+    uint64_t rest = value < 0 ? -(uint64_t)value : (uint64_t)value;
+
+    do {
+        *--at = (char)('0' + rest % 10);
+        rest /= 10;
+    } while (rest > 0);
+    if (value < 0)
+        *--at = '-';
+    reply_add(out, at, (size_t)(digits + sizeof(digits) - at));
 }
 
 void reply_printf(struct reply_text *out, const char *format, ...)

@@ -7,6 +7,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /* Text that grows. Once memory was short, is_short stays set and nothing more is added. */
 struct reply_text {
@@ -17,6 +18,8 @@ struct reply_text {
 };
 
 void reply_add(struct reply_text *out, const char *text, size_t length);
+void reply_add_text(struct reply_text *out, const char *text);
+void reply_add_integer(struct reply_text *out, int64_t value);
 void reply_printf(struct reply_text *out, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 

@@ -394,3 +394,18 @@ def test_http2_is_spoken(stack, token):
 
 def test_ingest_headers_do_not_authenticate_a_query(client, monitor):
     check_error(client.get("/query", headers=monitor.headers(b"")), 401, "missing_auth")
+
+
+def test_a_long_answer_is_compressed_for_those_who_accept_that(db, client, token, fresh_source):
+    db.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+               " SELECT 'evt_' || %s || n, %s, now() - n * interval '1 hour', 'tool', '{}' FROM generate_series(0, 99) AS n",
+               (fresh_source, fresh_source))
+    answers = [client.get(f"/query?source={fresh_source}",
+                          headers={"Authorization": f"Bearer {token}", "Accept-Encoding": accepted})
+               for accepted in ("gzip", "identity")]
+    assert [header(answer, "Content-Encoding") for answer in answers] == ["gzip", None]
+    assert header(answers[0], "Vary") == "Accept-Encoding"
+    assert answers[0].json()["aggregates"] == answers[1].json()["aggregates"]
+    assert len(answers[0].json()["aggregates"]) == 100
+    assert answers[0].num_bytes_downloaded * 5 < answers[1].num_bytes_downloaded
+    check_headers(answers[0])

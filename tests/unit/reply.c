@@ -30,6 +30,19 @@ static void keeps_a_nul_within_a_string(void **state)
     assert_string_equal(out.text, "\"\"");
 }
 
+static void writes_integers_of_any_size(void **state)
+{
+    (void)state;
+    reply_add_integer(&out, 0);
+    reply_add_text(&out, " ");
+    reply_add_integer(&out, -7);
+    reply_add_text(&out, " ");
+    reply_add_integer(&out, INT64_MAX);
+    reply_add_text(&out, " ");
+    reply_add_integer(&out, INT64_MIN);
+    assert_string_equal(out.text, "0 -7 9223372036854775807 -9223372036854775808");
+}
+
 static void grows_as_far_as_it_must(void **state)
 {
     (void)state;
@@ -65,6 +78,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(escapes_a_string, tear_down),
         cmocka_unit_test_teardown(keeps_a_nul_within_a_string, tear_down),
+        cmocka_unit_test_teardown(writes_integers_of_any_size, tear_down),
         cmocka_unit_test_teardown(grows_as_far_as_it_must, tear_down),
         cmocka_unit_test_teardown(writes_every_error_as_json, tear_down),
     };
