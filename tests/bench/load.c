@@ -59,6 +59,15 @@ static int64_t now_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* What this process has used of the processors, which it shares with what it measures. */
+static double used_ms(void)
+{
+    struct timespec used;
+
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+    return (double)used.tv_sec * 1e3 + (double)used.tv_nsec / 1e6;
+}
+
 static _Noreturn void fail(const char *sentence)
 {
     fprintf(stderr, "load: %s\n", sentence);
@@ -138,7 +147,8 @@ static double percentile_ms(const int64_t *sorted, size_t count, double part)
     return (double)sorted[position < count ? position : count - 1] / 1e6;
 }
 
-static void print_result(const struct options *options, const struct user *users, int64_t begin)
+static void print_result(const struct options *options, const struct user *users, int64_t begin,
+                         double client_ms)
 {
     size_t count = 0;
     int64_t end = begin;
@@ -161,11 +171,11 @@ static void print_result(const struct options *options, const struct user *users
     seconds = (double)(end - begin) / 1e9;
     printf("{\"requests_per_second\": %.2f, \"events_per_second\": %.0f, \"p50_ms\": %.3f, "
            "\"p99_ms\": %.3f, \"errors\": %d, \"requests\": %zu, \"acknowledged\": %lld, "
-           "\"rows\": %lld, \"bytes\": %zu}\n",
+           "\"rows\": %lld, \"bytes\": %zu, \"client_ms\": %.1f}\n",
            (double)count / seconds, (double)count * options->events / seconds,
            percentile_ms(all, count, 0.5), percentile_ms(all, count, 0.99), errors,
            count + (size_t)options->connections, acknowledged, users[0].last.rows,
-           users[0].last.bytes);
+           users[0].last.bytes, client_ms);
     free(all);
 }
 
@@ -192,6 +202,7 @@ static void run(const struct client *client, const struct options *options, bool
     struct user *users = allocate((size_t)options->connections, sizeof(*users));
     pthread_barrier_t barrier;
     int64_t begin;
+    double used_before;
 
     pthread_barrier_init(&barrier, NULL, (unsigned)options->connections + 1);
     for (int i = 0; i < options->connections; i++) {
@@ -206,9 +217,10 @@ static void run(const struct client *client, const struct options *options, bool
     }
     pthread_barrier_wait(&barrier);
     begin = now_ns();
+    used_before = used_ms();
     for (int i = 0; i < options->connections; i++)
         pthread_join(users[i].thread, NULL);
-    print_result(options, users, begin);
+    print_result(options, users, begin, used_ms() - used_before);
 
     for (int i = 0; i < options->connections; i++)
         free_user(&users[i]);
