@@ -4,6 +4,7 @@
 #   make run        everything from this checkout, see deploy/run
 #   make test       every suite, see tests/run
 #   make unit       the unit tests alone
+#   make bench      the measurements, see tests/bench/run (bench-quick: the short form)
 #   make lint       formatting and static analysis
 #
 # WERROR=1 makes warnings errors; SANITIZE=address,undefined (or thread) builds
@@ -53,6 +54,9 @@ UNIT_utf8 = utf8
 UNIT_window = window utf8
 UNITS = batch bearer error keyring log reply rfc3339 signature sqlstate textarray utf8 window
 
+# The bench's load generator.
+LOAD = load bodies https direct
+
 objects = $(patsubst %,$(BUILD)/%.o,$(1))
 
 all: $(BUILD)/ingest.fcgi $(BUILD)/query.fcgi
@@ -79,6 +83,12 @@ $(BUILD)/unit_$(1): $(BUILD)/unit_$(1).o $(call objects,$(UNIT_$(1))) $(BUILD)/f
 endef
 $(foreach unit,$(UNITS),$(eval $(call unit_rule,$(unit))))
 
+$(BUILD)/load: $(LOAD:%=$(BUILD)/bench_%.o) $(BUILD)/flags
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -lcurl $(PACKAGE_LIBS)
+
+$(BUILD)/bench_%.o: tests/bench/%.c $(BUILD)/flags
+	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
 unit: $(UNITS:%=$(BUILD)/unit_%)
 	@status=0; for t in $(filter-out %/flags,$^); do CMOCKA_MESSAGE_OUTPUT=TAP "$$t" || status=1; done; exit $$status
 
@@ -88,6 +98,12 @@ run:
 test:
 	tests/run
 
+bench:
+	tests/bench/run
+
+bench-quick:
+	tests/bench/run --quick
+
 lint:
 	tests/lint
 
@@ -96,6 +112,6 @@ clean:
 
 .DELETE_ON_ERROR:
 FORCE:
-.PHONY: all unit run test lint clean FORCE
+.PHONY: all unit run test bench bench-quick lint clean FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/*.d)

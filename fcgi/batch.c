@@ -145,7 +145,8 @@ enum error batch_check(struct batch *batch, const char *source, size_t source_le
 
     if (tokener == NULL)
         return ERROR_INTERNAL;
-    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+    /* Without JSON_TOKENER_VALIDATE_UTF8: batch_split has looked at the whole body. */
+    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
 
     for (size_t i = 0; i < batch->count; i++) {
         const struct splitter_element *text = &batch->events[i];
