@@ -16,7 +16,7 @@ CREATE FUNCTION pg_temp.event(id text, changes jsonb DEFAULT '{}') RETURNS jsonb
     'payload', '{}'::jsonb) || changes
 $$;
 PREPARE stored(text) AS
-  SELECT id, source, timestamp, event_type, payload FROM public.events WHERE id = $1;
+  SELECT id COLLATE "default", source COLLATE "default", timestamp, event_type, payload FROM public.events WHERE id = $1;
 GRANT SELECT ON public.events TO steep_ingest;
 
 -- As the program sees it, and as its administrator: RLS hides the table from the first.
@@ -54,7 +54,7 @@ SELECT is((SELECT max((payload->>'n')::int) FROM public.events WHERE id LIKE 'ev
 -- The order in which rows went in: by byte, whatever the database's collation.
 SELECT lives_ok($$SELECT public.bulk_insert_events(jsonb_build_array(pg_temp.event('evt_order_b'),
   pg_temp.event('evt_order_B'), pg_temp.event('evt_order_é'), pg_temp.event('evt_order_a'), pg_temp.event('evt_order__')))$$);
-SELECT results_eq($$SELECT substr(id, 11) FROM public.events WHERE id LIKE 'evt\_order\_%' ORDER BY ctid$$,
+SELECT results_eq($$SELECT substr(id, 11) COLLATE "default" FROM public.events WHERE id LIKE 'evt\_order\_%' ORDER BY ctid$$,
   $$VALUES ('B'), ('_'), ('a'), ('b'), ('é')$$, 'rows go in by id, in byte order');
 
 SELECT is(inserted_count, 3::bigint, 'eventType, type, or both')

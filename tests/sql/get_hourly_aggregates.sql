@@ -102,7 +102,7 @@ SELECT is_empty($$SELECT * FROM public.get_hourly_aggregates(7, 'nobody')$$, 'no
 -- Every event is in one row, and the data model's own query says the same.
 SELECT pg_temp.store('m' || i % 7, now() - i * interval '7 minutes') FROM generate_series(0, 5000) AS i;
 SELECT results_eq($$SELECT * FROM public.get_hourly_aggregates(9)$$, $$
-  SELECT e.source, date(e.timestamp AT TIME ZONE 'UTC') AS date,
+  SELECT e.source COLLATE "default", date(e.timestamp AT TIME ZONE 'UTC') AS date,
     extract(hour FROM e.timestamp AT TIME ZONE 'UTC')::integer AS hour, count(*)::bigint
   FROM public.events AS e
   WHERE e.timestamp >= now() - interval '216 hours'

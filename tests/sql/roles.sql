@@ -87,7 +87,7 @@ RESET SESSION AUTHORIZATION;
 SET SESSION AUTHORIZATION service_role;
 SELECT lives_ok($$INSERT INTO public.events VALUES ('evt_1', 'm', now(), 'tool', '{}')$$, 'service_role inserts');
 SELECT lives_ok($$UPDATE public.events SET payload = '{"a": 1}' WHERE id = 'evt_1'$$, 'service_role updates');
-SELECT results_eq('SELECT id, payload FROM public.events', $$VALUES ('evt_1', '{"a": 1}'::jsonb)$$,
+SELECT results_eq('SELECT id COLLATE "default", payload FROM public.events', $$VALUES ('evt_1', '{"a": 1}'::jsonb)$$,
   'service_role reads, behind RLS, what it wrote');
 SELECT lives_ok('DELETE FROM public.events', 'service_role deletes');
 SELECT is_empty('SELECT * FROM public.events', '... for good');

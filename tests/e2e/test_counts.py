@@ -1,0 +1,393 @@
+"""The hourly counts beside the events: whatever happens to the events, the answer is the data model's own."""
+
+import concurrent.futures
+import contextlib
+import json
+import os
+import random
+import secrets
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from stack import ROOT, SLOWNESS, alive, reachable_folder, wait_for
+
+# The data model's query over the events, in a session whose TimeZone is UTC. It leaves open in which order the
+# sources of an hour come; ours is that of bytes.
+DATA_MODEL = """
+    SELECT e.source, DATE(e.timestamp AT TIME ZONE 'UTC') AS date,
+      EXTRACT(HOUR FROM e.timestamp AT TIME ZONE 'UTC')::INTEGER AS hour, COUNT(*)::BIGINT AS event_count
+    FROM public.events e
+    WHERE e.timestamp >= NOW() - (%(days)s || ' days')::INTERVAL
+      AND (%(source)s::text IS NULL OR e.source = %(source)s)
+    GROUP BY e.source, DATE(e.timestamp AT TIME ZONE 'UTC'), EXTRACT(HOUR FROM e.timestamp AT TIME ZONE 'UTC')
+    ORDER BY date DESC, hour DESC, e.source COLLATE "C"
+"""
+OURS = "SELECT * FROM public.get_hourly_aggregates(%(days)s, %(source)s)"
+# Python has no date for infinity.
+AS_TEXT = "SELECT source, date::text, hour, event_count FROM ({}) AS aggregates"
+
+SOURCES = ["a", "B", "é", "a b", "it's %"]
+TIMEZONES = ["Asia/Kolkata", "Pacific/Kiritimati", "America/St_Johns", "Europe/Berlin", "UTC"]
+DATESTYLES = ["SQL, DMY", "German", "Postgres, MDY", "ISO, YMD"]
+INSERT = ("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+          " VALUES (%s, %s, to_timestamp(%s), 'tool', '{}')")
+
+# Every instant where something begins or ends, as SQL.
+EDGES = [f"{instant} + {offset} * interval '1 second'"
+         for offset in (-1, -0.000001, 0, 0.000001, 1)
+         for instant in ["now()", "date_trunc('hour', now(), 'UTC')", "date_trunc('hour', now(), 'UTC') + interval '1 hour'",
+                         "now() + interval '400 days'"]
+         + [edge for days in (7, 30) for start in [f"(now() - interval '{days * 24} hours')"]
+            for edge in (start, f"date_trunc('hour', {start}, 'UTC')", f"date_trunc('hour', {start}, 'UTC') + interval '1 hour'")]]
+
+
+class Database:
+    """A database of a test's own, migrated, in the cluster that a connection's arguments name."""
+
+    def __init__(self, cluster, name):
+        self.cluster = cluster
+        self.name = name
+
+    def connect(self, settings=(), **more):
+        options = " ".join("-c " + f"{name}={value}".replace("\\", "\\\\").replace(" ", "\\ ")
+                           for name, value in dict(settings).items())
+        return psycopg.connect(**(self.cluster | {"dbname": self.name, "autocommit": True, "options": options} | more))
+
+    def migrate(self, **more):
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "STEEP_"))}
+        environment |= {"PGHOST": str(self.cluster["host"]), "PGPORT": str(self.cluster["port"]),
+                        "PGUSER": self.cluster["user"], "PGDATABASE": self.name}
+        return subprocess.run([str(ROOT / "sql" / "migrate")], env=environment | more, text=True, capture_output=True,
+                              check=True, timeout=60 * SLOWNESS)
+
+
+@contextlib.contextmanager
+def made_database(cluster):
+    database = Database(cluster, f"steep_counts_{secrets.token_hex(6)}")
+    with psycopg.connect(**(cluster | {"dbname": "postgres", "autocommit": True})) as admin:
+        admin.execute(f"CREATE DATABASE {database.name} TEMPLATE template0 ENCODING 'UTF8'")
+        try:
+            yield database
+        finally:
+            admin.execute(f"DROP DATABASE {database.name} WITH (FORCE)")
+
+
+@pytest.fixture
+def cluster(stack):
+    return {"host": stack.pg["PGHOST"], "port": stack.pg["PGPORT"], "user": stack.pg["PGUSER"]}
+
+
+@pytest.fixture
+def database(cluster):
+    with made_database(cluster) as made:
+        made.migrate()
+        yield made
+
+
+def assert_exact(database, note=""):
+    """Our function's rows are the data model's, for each window and filter, also with events at every edge."""
+    with database.connect({"TimeZone": "UTC"}) as connection:
+        assert connection.execute("SELECT * FROM public.check_hourly_counts()").fetchall() == [], note
+        connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        for edges in (False, True):
+            if edges:
+                for number, edge in enumerate(EDGES):
+                    connection.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+                                       f" VALUES (%s, %s, {edge}, 'tool', '{{}}')",
+                                       (f"evt_edge_{number}", SOURCES[number % 2]))
+            for days in (7, 30, 0, 365):
+                for source in [None, *SOURCES, "nobody", ""]:
+                    given = {"days": days, "source": source}
+                    wanted = connection.execute(AS_TEXT.format(DATA_MODEL), given).fetchall()
+                    assert connection.execute(AS_TEXT.format(OURS), given).fetchall() == wanted, f"{given} edges={edges} {note}"
+        connection.execute("ROLLBACK")
+
+
+class Writer:
+    """Changes the events at random, through a connection with settings and a role of its own."""
+
+    def __init__(self, database, seed):
+        self.random = random.Random(seed)
+        # They will deadlock over events now and then, and are not to wait a second each time.
+        self.connection = database.connect({"TimeZone": self.random.choice(TIMEZONES),
+                                            "DateStyle": self.random.choice(DATESTYLES), "deadlock_timeout": "10ms"})
+        self.role = self.random.choice(["service_role", "steep_owner"])
+        self.done = 0
+
+    def id(self):
+        return f"evt_{self.random.randrange(600)}"
+
+    def source(self):
+        return self.random.choice(SOURCES)
+
+    def instant(self):
+        """Seconds of the epoch: mostly in a few hours, where writers meet, or about the windows' edges."""
+        now = time.time()
+        day = 86400
+        return self.random.choice([now - self.random.uniform(0, 3 * 3600), now - 7 * day + self.random.uniform(-3600, 3600),
+                                   now - 30 * day + self.random.uniform(-3600, 3600), now + self.random.uniform(0, 40 * day),
+                                   now - self.random.uniform(0, 35 * day)])
+
+    def batch(self):
+        events = [{"id": self.id(), "source": self.source(), "eventType": "tool", "payload": {},
+                   "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self.instant()))}
+                  for _ in range(self.random.randrange(60))]
+        self.connection.execute("SET SESSION AUTHORIZATION steep_ingest")
+        try:
+            self.connection.execute("SELECT inserted_count FROM public.bulk_insert_events(%s::jsonb)", (json.dumps(events),))
+        finally:
+            if self.connection.info.transaction_status != psycopg.pq.TransactionStatus.INERROR:
+                self.connection.execute(f"RESET SESSION AUTHORIZATION; SET ROLE {self.role}")
+
+    def insert(self):
+        self.connection.execute(INSERT + " ON CONFLICT (id) DO UPDATE SET timestamp = excluded.timestamp",
+                                (self.id(), self.source(), self.instant()))
+
+    def delete(self):
+        self.connection.execute("DELETE FROM public.events WHERE source = %s AND hashtext(id) %% 3 = %s",
+                                (self.source(), self.random.randrange(3)))
+
+    def delete_old(self):
+        self.connection.execute("DELETE FROM public.events WHERE timestamp < to_timestamp(%s)", (self.instant() - 10 * 86400,))
+
+    def move_hour(self):
+        self.connection.execute("UPDATE public.events SET timestamp = timestamp + %s * interval '1 minute' WHERE id > %s"
+                                " AND source = %s", (self.random.choice([-60, -7, 7, 60, 1440]), self.id(), self.source()))
+
+    def move_source(self):
+        self.connection.execute("UPDATE public.events SET source = %s WHERE source = %s AND hashtext(id) %% 2 = 0",
+                                (self.source(), self.source()))
+
+    def touch(self):
+        self.connection.execute("UPDATE public.events SET payload = '{\"a\": 1}' WHERE id < %s", (self.id(),))
+
+    def merge(self):
+        self.connection.execute("MERGE INTO public.events AS e USING (SELECT id FROM public.events WHERE source = %s) AS s"
+                                " ON e.id = s.id WHEN MATCHED AND hashtext(e.id) %% 2 = 0 THEN DELETE"
+                                " WHEN MATCHED THEN UPDATE SET timestamp = e.timestamp - interval '1 hour'", (self.source(),))
+
+    def infinite(self):
+        self.connection.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES"
+                                " (%s, %s, %s, 'tool', '{}') ON CONFLICT DO NOTHING",
+                                (self.id(), self.source(), self.random.choice(["infinity", "-infinity"])))
+
+    def truncate(self):
+        if self.random.random() < 0.2:
+            self.connection.execute("TRUNCATE public.events")
+
+    def several(self):
+        """A transaction, a part of which, or all, may be rolled back."""
+        self.connection.execute("BEGIN")
+        for _ in range(self.random.randrange(4)):
+            self.step()
+            if self.random.random() < 0.3:
+                self.connection.execute("SAVEPOINT part")
+                self.step()
+                self.connection.execute("ROLLBACK TO part")
+                self.connection.execute(f"RESET SESSION AUTHORIZATION; SET ROLE {self.role}")
+        self.connection.execute(self.random.choice(["COMMIT", "ROLLBACK"]))
+
+    def step(self):
+        self.random.choice([self.batch] * 4 + [self.insert, self.delete, self.delete_old, self.move_hour, self.move_source,
+                                               self.touch, self.merge, self.infinite, self.truncate])()
+
+    def work(self, steps):
+        for _ in range(steps):
+            try:
+                self.connection.execute(f"RESET SESSION AUTHORIZATION; SET ROLE {self.role}")
+                self.random.choice([self.step, self.step, self.several])()
+                self.done += 1
+            except (psycopg.errors.DeadlockDetected, psycopg.errors.CardinalityViolation):
+                # Writers who change the same events in another order wait for each other; so they would without counts.
+                self.connection.execute("ROLLBACK")
+
+
+def test_whatever_happens_to_the_events_the_answer_is_the_data_models(database):
+    seed = int(os.environ.get("SEED", secrets.randbelow(10**9)))
+    writers = [Writer(database, seed + n) for n in range(5)]
+    with concurrent.futures.ThreadPoolExecutor(len(writers)) as pool:
+        for turn in range(6):
+            for working in [pool.submit(writer.work, 20) for writer in writers]:
+                working.result()
+            assert_exact(database, f"SEED={seed} turn={turn}")
+    assert sum(writer.done for writer in writers) > 300
+    for writer in writers:
+        writer.connection.close()
+
+
+def batch(source, size, instant=None):
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(instant or time.time()))
+    return json.dumps([{"id": f"evt_{secrets.token_hex(10)}", "source": source, "timestamp": at, "eventType": "tool",
+                        "payload": {}} for _ in range(size)])
+
+
+def test_many_senders_of_one_source_get_no_error(database):
+    def send(_):
+        with database.connect() as connection:
+            connection.execute("SET SESSION AUTHORIZATION steep_ingest")
+            for _ in range(10):
+                connection.execute("SELECT public.bulk_insert_events(%s::jsonb)", (batch("hot", 50),))
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(send, range(8)))
+    assert_exact(database)
+    with database.connect() as connection:
+        counted = connection.execute("SELECT sum(event_count) FROM public.get_hourly_aggregates(7, 'hot')")
+        assert counted.fetchone() == (8 * 10 * 50,)
+
+
+def test_a_reader_sees_counts_and_events_of_one_instant(database):
+    finished = threading.Event()
+
+    def write(n):
+        writer = Writer(database, n)
+        while not finished.is_set():
+            writer.work(1)
+        writer.connection.close()
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        writing = [pool.submit(write, n) for n in range(3)]
+        try:
+            with database.connect() as connection:
+                for _ in range(150):
+                    # One statement, at READ COMMITTED, is one snapshot.
+                    counted, stored = connection.execute(
+                        "SELECT (SELECT sum(event_count) FROM public.get_hourly_aggregates(30)),"
+                        " (SELECT NULLIF(count(*), 0) FROM public.events WHERE timestamp >= now() - interval '720 hours')"
+                    ).fetchone()
+                    assert counted == stored
+        finally:
+            finished.set()
+        for each in writing:
+            each.result()
+
+
+def test_a_reader_and_a_truncate_do_not_deadlock(database):
+    def read(_):
+        with database.connect({"deadlock_timeout": "10ms"}) as connection:
+            for _ in range(200):
+                connection.execute("SELECT count(*) FROM public.get_hourly_aggregates(30)")
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        reading = [pool.submit(read, n) for n in range(3)]
+        with database.connect({"deadlock_timeout": "10ms"}) as connection:
+            for _ in range(40):
+                connection.execute("TRUNCATE public.events")
+        for each in reading:
+            each.result()
+
+
+def test_a_database_from_before_migrates_in_place(cluster, tmp_path):
+    for migration in sorted((ROOT / "sql" / "migrations").glob("*.sql"))[:3]:
+        shutil.copy(migration, tmp_path)
+    with made_database(cluster) as database:
+        database.migrate(STEEP_MIGRATIONS=str(tmp_path))
+        with database.connect() as connection:
+            assert connection.execute("SELECT to_regclass('public.hourly_counts')").fetchone() == (None,)
+            with connection.cursor() as cursor:
+                chooser = random.Random(1)
+                cursor.executemany(INSERT, [(f"evt_old_{n}", SOURCES[n % 5], time.time() - chooser.uniform(-9, 35 * 86400))
+                                            for n in range(3000)])
+        # Others go on storing meanwhile; whoever has to wait is stored and counted after it.
+        finished = threading.Event()
+
+        def send():
+            with database.connect() as connection:
+                while not finished.is_set():
+                    connection.execute("SELECT public.bulk_insert_events(%s::jsonb)", (batch("meanwhile", 20),))
+
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            sending = pool.submit(send)
+            try:
+                done = database.migrate()
+            finally:
+                finished.set()
+            sending.result()
+        assert "applied" in done.stdout
+        assert "events" in done.stderr, "it says how many events there are before it starts"
+        assert_exact(database)
+
+
+def test_counts_check_finds_what_bypassed_the_triggers_and_rebuild_mends_it(stack, database):
+    assert stack.steepctl("counts", "check", PGDATABASE=database.name).returncode == 0
+    with database.connect() as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute(INSERT, ("evt_1", "a b", 1770127200))
+    done = stack.steepctl("counts", "check", PGDATABASE=database.name, check=False)
+    assert (done.returncode, done.stdout) == (1, "a b\t2026-02-03T14:00:00Z\t1\t0\n")
+    assert "steepctl counts rebuild" in done.stderr
+    stack.steepctl("counts", "rebuild", PGDATABASE=database.name)
+    assert stack.steepctl("counts", "check", PGDATABASE=database.name).returncode == 0
+    assert_exact(database)
+
+
+@pytest.fixture
+def private_cluster(stack):
+    """A PostgreSQL that a test may kill: its arguments for connect, its postmaster's pid, and how to start it again."""
+    folder = reachable_folder("counts")
+    user = {}
+    if os.geteuid() == 0:
+        owner = Path(f"/proc/{stack.pid('postgres')}").stat()
+        os.chown(folder, owner.st_uid, owner.st_gid)
+        user = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+    programs = Path(os.readlink(f"/proc/{stack.pid('postgres')}/exe")).parent
+
+    def run(*arguments):
+        subprocess.run([str(part) for part in arguments], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, cwd="/", timeout=60 * SLOWNESS, **user)
+
+    def start():
+        run(programs / "pg_ctl", "-D", folder / "data", "-l", folder / "log", "-w", "start",
+            "-o", f"-c listen_addresses= -c unix_socket_directories={folder} -c unix_socket_permissions=0700")
+        return int((folder / "data" / "postmaster.pid").read_text().split()[0])
+
+    run(programs / "initdb", "-D", folder / "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
+    try:
+        yield {"host": str(folder), "port": 5432, "user": "postgres"}, start
+    finally:
+        with contextlib.suppress(subprocess.CalledProcessError):
+            run(programs / "pg_ctl", "-D", folder / "data", "-m", "immediate", "-w", "stop")
+        shutil.rmtree(folder)
+
+
+def test_counts_equal_events_after_a_crash(private_cluster):
+    cluster, start = private_cluster
+    postmaster = start()
+    with psycopg.connect(**(cluster | {"dbname": "postgres", "autocommit": True})) as admin:
+        admin.execute("CREATE DATABASE crash TEMPLATE template0")
+    database = Database(cluster, "crash")
+    database.migrate()
+    acknowledged = [0] * 4
+
+    def send(n):
+        with contextlib.suppress(psycopg.OperationalError), database.connect() as connection:
+            while True:
+                connection.execute("SELECT public.bulk_insert_events(%s::jsonb)", (batch(SOURCES[n % 2], 30),))
+                acknowledged[n] += 30
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        sending = [pool.submit(send, n) for n in range(4)]
+        wait_for(lambda: min(acknowledged) >= 300, "some batches to be stored")
+        children = [int(pid) for pid in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()]
+        os.kill(postmaster, signal.SIGKILL)
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for each in sending:
+            each.result()
+    wait_for(lambda: not any(map(alive, [postmaster, *children])), "PostgreSQL to be gone")
+    # Where nobody collects what has ended, PostgreSQL would take its predecessor for alive.
+    for lock in ("data/postmaster.pid", ".s.PGSQL.5432.lock"):
+        Path(cluster["host"], lock).unlink()
+    start()
+    with database.connect() as connection:
+        stored = connection.execute("SELECT count(*) FROM public.events").fetchone()[0]
+    assert stored >= sum(acknowledged)
+    assert_exact(database)
