@@ -110,7 +110,11 @@ static void write_rows(struct reply_text *out, const struct database *db, int ro
         reply_add_text(out, ",\"date\":\"");
         reply_add_text(out, date);
         reply_add_text(out, "\",\"hour\":");
-        reply_add_integer(out, database_integer(db, row, 2));
+        /* At infinity, which an administrator can store, there is no hour. */
+        if (database_is_null(db, row, 2))
+            reply_add_text(out, "null");
+        else
+            reply_add_integer(out, database_integer(db, row, 2));
         reply_add_text(out, ",\"eventCount\":");
         reply_add_integer(out, database_integer(db, row, 3));
         reply_add_text(out, "}");

@@ -13,8 +13,8 @@
 --   (timestamp, source)                       19.7 ms, 2.7 MB    29.3 ms, 5.2 MB
 --
 -- A BRIN index of timestamps in random order excludes nothing: retention's DELETE
--- FROM events WHERE timestamp < … would read the whole table (0.6 s for each 2
--- million events, and again for each step of steepctl prune). (timestamp, source)
+-- FROM events WHERE timestamp < … would read the whole table (0.6 s, where 2 million
+-- events were read in sequence) for each step of steepctl prune. (timestamp, source)
 -- answers that, and from the index alone the partial hour at a window's edge,
 -- which is all that is still asked of the events by their time.
 
