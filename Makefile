@@ -48,11 +48,12 @@ UNIT_log = log
 UNIT_reply = reply error request clock
 UNIT_rfc3339 = rfc3339
 UNIT_signature = signature
+UNIT_splitter = splitter
 UNIT_sqlstate = sqlstate
 UNIT_textarray = textarray
 UNIT_utf8 = utf8
 UNIT_window = window utf8
-UNITS = batch bearer error keyring log reply rfc3339 signature sqlstate textarray utf8 window
+UNITS = batch bearer error keyring log reply rfc3339 signature splitter sqlstate textarray utf8 window
 
 # The bench's load generator.
 LOAD = load bodies https direct

@@ -65,20 +65,6 @@ static void takes_what_monitors_in_the_field_send(void **state)
                  ERROR_NONE);
 }
 
-static void finds_the_bytes_of_each_event(void **state)
-{
-    const char *body = " [ {\"a\":\"],[\\\"\"} ,\n[1, 2],3 ]\r\n";
-    (void)state;
-    assert_int_equal(batch_split(&batch, body, strlen(body)), ERROR_NONE);
-    assert_int_equal(batch.count, 3);
-    assert_memory_equal(batch.events[0].text, "{\"a\":\"],[\\\"\"}", 13);
-    assert_int_equal(batch.events[0].length, 13);
-    assert_int_equal(batch.events[1].length, 6);
-    assert_int_equal(batch.events[2].length, 1);
-    assert_int_equal(batch.events[0].depth, 1);
-    assert_int_equal(batch.events[2].depth, 0);
-}
-
 static void refuses_a_body_that_is_no_array(void **state)
 {
     static const char *const BODIES[] = {
@@ -233,23 +219,6 @@ static void bounds_a_batch_at_200000_objects_and_arrays(void **state)
     free(body);
 }
 
-static void refuses_numbers_beyond_postgresql_s_numeric(void **state)
-{
-    static const char *const BAD[] = {"0e-20000", "0.0e-16383", "0e99999999999", "0e2000000000",
-                                      "0e-99999999999"};
-    static const char *const GOOD[] = {"0e-16383", "0e999999", "0e999999999", "1.5e-300"};
-    char digits[16500] = "0.";
-    (void)state;
-    for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++)
-        assert_value(BAD[i], ERROR_INVALID_PAYLOAD);
-    for (size_t i = 0; i < sizeof(GOOD) / sizeof(GOOD[0]); i++)
-        assert_value(GOOD[i], ERROR_NONE);
-    memset(digits + 2, '1', 16383);
-    assert_value(digits, ERROR_NONE);
-    digits[2 + 16383] = '1';
-    assert_value(digits, ERROR_INVALID_PAYLOAD);
-}
-
 static void checks_the_id(void **state)
 {
     static const char *const BAD[] = {
@@ -346,38 +315,14 @@ static void checks_the_payload(void **state)
     assert_event(EVENT("evt_1", "{}"), ERROR_NONE);
 }
 
-static void refuses_what_json_c_lets_pass(void **state)
+static void refuses_a_payload_of_lax_tokens(void **state)
 {
-    static const char *const BAD[] = {
-        "NaN",
-        "Infinity",
-        "-Infinity",
-        "[1,NaN]",
-        "\"\\u0000\"",
-        "\"\\ud800\"",
-        "\"\\udc00\"",
-        "\"\\ud800x\"",
-        "\"\\ud800\\n\"",
-        "\"\\ud800\\ud800\"",
-        "\"\\udc00\\ud800\"",
-        "{\"\\u0000\":1}",
-        "{\"\\udead\":1}",
-    };
-    static const char *const GOOD[] = {
-        "\"\\ud83d\\ude00\"",
-        "\"\\u00e9\\\"\\\\\\/\\b\\f\\n\\r\\t\"",
-        "\"\\\\u0000\"",
-        "\"\\\\ud800\"",
-        "\"\\uD83D\\uDE00\"",
-        "[true,false,null]",
-        "\"NaN\"",
-        "\"\x7f\"",
-    };
     (void)state;
-    for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++)
-        assert_value(BAD[i], ERROR_INVALID_PAYLOAD);
-    for (size_t i = 0; i < sizeof(GOOD) / sizeof(GOOD[0]); i++)
-        assert_value(GOOD[i], ERROR_NONE);
+    assert_value("NaN", ERROR_INVALID_PAYLOAD);
+    assert_value("\"\\ud800\"", ERROR_INVALID_PAYLOAD);
+    assert_value("1e999", ERROR_INVALID_PAYLOAD);
+    assert_value("0e-20000", ERROR_INVALID_PAYLOAD);
+    assert_value("[1.5e300,true,\"\\ud83d\\ude00\"]", ERROR_NONE);
 }
 
 static void refuses_leading_zeros_and_bare_points(void **state)
@@ -400,43 +345,6 @@ static void refuses_a_raw_nul_in_a_payload(void **state)
     static const char BODY[] = "[" EVENT("evt_1", "{\"v\":\"a\0b\"}") "]";
     (void)state;
     assert_int_equal(judge(BODY, sizeof(BODY) - 1), ERROR_INVALID_PAYLOAD);
-}
-
-static void refuses_numbers_beyond_a_double(void **state)
-{
-    static const char *const BAD[] = {
-        "1e999",    "-1e999",   "1e309",       "1e-400",    "-1E-999",
-        "1e999999", "1e-20000", "[1,2,1e400]", "0.1e-1000", "123456789e310",
-    };
-    static const char *const GOOD[] = {
-        "0",
-        "-0",
-        "1e308",
-        "1e-308",
-        "5e-324",
-        "0e999",
-        "-0.0e-999",
-        "0.000e+999999",
-        "1.7976931348623157e308",
-        "12345678901234567890123456789012345678901234567890",
-        "\"1e999\"",
-        "3.14159265358979323846264338327950288",
-    };
-    char digits[402] = "";
-    (void)state;
-    for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++)
-        assert_value(BAD[i], ERROR_INVALID_PAYLOAD);
-    for (size_t i = 0; i < sizeof(GOOD) / sizeof(GOOD[0]); i++)
-        assert_value(GOOD[i], ERROR_NONE);
-    memset(digits, '9', 400);
-    assert_value(digits, ERROR_INVALID_PAYLOAD);
-    digits[308] = '\0';
-    assert_value(digits, ERROR_NONE);
-    memcpy(digits, "0.", 2);
-    memset(digits + 2, '0', 399);
-    assert_value(digits, ERROR_NONE);
-    digits[400] = '1';
-    assert_value(digits, ERROR_INVALID_PAYLOAD);
 }
 
 static void lists_every_bad_event_in_order(void **state)
@@ -471,7 +379,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(takes_what_monitors_in_the_field_send),
-        cmocka_unit_test(finds_the_bytes_of_each_event),
         cmocka_unit_test(refuses_a_body_that_is_no_array),
         cmocka_unit_test(refuses_a_nul_outside_a_string),
         cmocka_unit_test(refuses_an_empty_batch),
@@ -481,16 +388,14 @@ int main(void)
         cmocka_unit_test(survives_nesting_without_end),
         cmocka_unit_test(bounds_an_event_at_64_kib),
         cmocka_unit_test(bounds_a_batch_at_200000_objects_and_arrays),
-        cmocka_unit_test(refuses_numbers_beyond_postgresql_s_numeric),
         cmocka_unit_test(checks_the_id),
         cmocka_unit_test(checks_the_source_byte_for_byte),
         cmocka_unit_test(checks_the_timestamp),
         cmocka_unit_test(checks_the_type),
         cmocka_unit_test(checks_the_payload),
-        cmocka_unit_test(refuses_what_json_c_lets_pass),
+        cmocka_unit_test(refuses_a_payload_of_lax_tokens),
         cmocka_unit_test(refuses_leading_zeros_and_bare_points),
         cmocka_unit_test(refuses_a_raw_nul_in_a_payload),
-        cmocka_unit_test(refuses_numbers_beyond_a_double),
         cmocka_unit_test(lists_every_bad_event_in_order),
         cmocka_unit_test(says_first_that_a_body_is_not_json),
         cmocka_unit_test(lets_the_last_of_equal_names_count),
