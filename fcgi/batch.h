@@ -21,8 +21,6 @@ enum {
     BATCH_NODES = 200000, /* objects and arrays; each costs PostgreSQL up to 700 bytes of memory */
     BATCH_EVENT_BYTES = 64 * 1024,
     BATCH_EVENT_DEPTH = 32, /* the event itself is the first level */
-    BATCH_EVENT_NODES =
-        4096, /* objects and arrays: what an event costs PostgreSQL is their number */
     BATCH_ID_BYTES = 255,
 };
 

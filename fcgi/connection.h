@@ -1,7 +1,7 @@
 /*
  * A connection to PostgreSQL: made when it is needed, dropped when it is in
  * doubt, with callers that wait for it and callers that don't. Together with
- * database.c the only file that calls libpq.
+ * database.c this is all that calls libpq.
  */
 #ifndef STEEP_CONNECTION_H
 #define STEEP_CONNECTION_H
@@ -23,9 +23,8 @@ struct connection_patience {
 struct connection {
     const char *name; /* shown in pg_stat_activity and in the log */
     struct connection_patience *patience;
-    struct pg_conn
-        *pg;       /* libpq's PGconn; NULL where there is none; otherwise open, as far as we know */
-    bool is_asked; /* LISTEN was sent over it */
+    struct pg_conn *pg;                     /* libpq's PGconn: open, as far as we know, or NULL */
+    bool is_asked;                          /* LISTEN was sent over it */
     char reported[CONNECTION_REPORT_BYTES]; /* what the log was told of an outage; "" for none */
 };
 
