@@ -36,24 +36,26 @@ LIBRARIES = -lfcgi $(PACKAGE_LIBS) -lm
 # What both programs have, and what each has besides.
 PROCESS = service request reply error config log clock
 CREDENTIALS = keyring refresh signature bearer database connection sqlstate
-INGEST = ingest batch splitter textarray rfc3339 utf8 $(CREDENTIALS) $(PROCESS)
+INGEST = ingest batch splitter skim event textarray rfc3339 utf8 $(CREDENTIALS) $(PROCESS)
 QUERY = query window utf8 $(CREDENTIALS) $(PROCESS)
 
 # A unit test needs the file it tests, and what that one needs.
-UNIT_batch = batch splitter rfc3339 utf8 error
+UNIT_batch = batch splitter skim event rfc3339 utf8 error
 UNIT_bearer = bearer
 UNIT_error = error
+UNIT_event = $(UNIT_batch)
 UNIT_keyring = keyring signature
 UNIT_log = log
 UNIT_reply = reply error request clock
 UNIT_rfc3339 = rfc3339
 UNIT_signature = signature
+UNIT_skim = skim splitter event rfc3339 utf8
 UNIT_splitter = splitter
 UNIT_sqlstate = sqlstate
 UNIT_textarray = textarray
 UNIT_utf8 = utf8
 UNIT_window = window utf8
-UNITS = batch bearer error keyring log reply rfc3339 signature splitter sqlstate textarray utf8 window
+UNITS = batch bearer error event keyring log reply rfc3339 signature skim splitter sqlstate textarray utf8 window
 
 # The bench's load generator.
 LOAD = load bodies https direct

@@ -1,6 +1,7 @@
 #include "batch.h"
 
-#include "rfc3339.h"
+#include "event.h"
+#include "skim.h"
 #include "utf8.h"
 
 #include <json-c/json.h>
@@ -39,87 +40,6 @@ enum error batch_split(struct batch *batch, const char *body, size_t length)
     return ERROR_NONE;
 }
 
-/* A member that is a string, with its length; NULL otherwise. */
-static const char *string_member(struct json_object *event, const char *name, size_t *length)
-{
-    struct json_object *value;
-
-    if (!json_object_object_get_ex(event, name, &value) ||
-        !json_object_is_type(value, json_type_string))
-        return NULL;
-    *length = (size_t)json_object_get_string_len(value);
-    return json_object_get_string(value);
-}
-
-static bool has_valid_id(struct json_object *event)
-{
-    static const char PREFIX[] = "evt_";
-    size_t length;
-    const char *id = string_member(event, "id", &length);
-
-    return id != NULL && length > strlen(PREFIX) && length <= BATCH_ID_BYTES &&
-           memcmp(id, PREFIX, strlen(PREFIX)) == 0 &&
-           !utf8_has_control((const unsigned char *)id, length);
-}
-
-static bool has_source(struct json_object *event, const char *source, size_t source_length)
-{
-    size_t length;
-    const char *text = string_member(event, "source", &length);
-
-    return text != NULL && length == source_length && memcmp(text, source, length) == 0;
-}
-
-static bool has_valid_timestamp(struct json_object *event)
-{
-    size_t length;
-    int64_t ignored;
-    const char *text = string_member(event, "timestamp", &length);
-
-    return text != NULL && rfc3339_parse(text, length, &ignored);
-}
-
-static bool has_valid_type(struct json_object *event)
-{
-    static const char *const TYPES[] = {"session", "activity", "tool", "agent", "summary", "error"};
-    struct json_object *ignored;
-    bool is_named = json_object_object_get_ex(event, "eventType", &ignored);
-    size_t length;
-    const char *type = string_member(event, is_named ? "eventType" : "type", &length);
-
-    for (size_t i = 0; type != NULL && i < sizeof(TYPES) / sizeof(TYPES[0]); i++) {
-        if (length == strlen(TYPES[i]) && memcmp(type, TYPES[i], length) == 0)
-            return true;
-    }
-    return false;
-}
-
-static bool has_valid_payload(struct json_object *event, const struct splitter_element *text)
-{
-    struct json_object *payload;
-
-    return json_object_object_get_ex(event, "payload", &payload) &&
-           json_object_is_type(payload, json_type_object) && !text->is_lax;
-}
-
-static enum error check_fields(struct json_object *event, const struct splitter_element *text,
-                               const char *source, size_t source_length)
-{
-    if (!json_object_is_type(event, json_type_object))
-        return ERROR_INVALID_EVENT;
-    if (!has_valid_id(event))
-        return ERROR_INVALID_EVENT_ID;
-    if (!has_source(event, source, source_length))
-        return ERROR_SOURCE_MISMATCH;
-    if (!has_valid_timestamp(event))
-        return ERROR_INVALID_TIMESTAMP;
-    if (!has_valid_type(event))
-        return ERROR_INVALID_EVENT_TYPE;
-    if (!has_valid_payload(event, text))
-        return ERROR_INVALID_PAYLOAD;
-    return ERROR_NONE;
-}
-
 /* Parses one element whole; false where it is not JSON. null is a NULL event. */
 static bool parse(struct json_tokener *tokener, const struct splitter_element *text,
                   struct json_object **event)
@@ -138,8 +58,69 @@ static bool parse(struct json_tokener *tokener, const struct splitter_element *t
     return json_tokener_get_error(tokener) == json_tokener_success;
 }
 
+/* A member that is a string; no text otherwise. */
+static struct event_text string_member(struct json_object *object, const char *name)
+{
+    struct json_object *value;
+
+    if (!json_object_object_get_ex(object, name, &value) ||
+        !json_object_is_type(value, json_type_string))
+        return (struct event_text){NULL, 0};
+    return (struct event_text){json_object_get_string(value),
+                               (size_t)json_object_get_string_len(value)};
+}
+
+/* What the rules look at in an event that was parsed; it points into the object. */
+static struct event read_event(struct json_object *object, const struct splitter_element *text)
+{
+    struct json_object *ignored;
+    struct json_object *payload;
+    bool has_event_type = json_object_object_get_ex(object, "eventType", &ignored);
+
+    return (struct event){
+        .id = string_member(object, "id"),
+        .source = string_member(object, "source"),
+        .timestamp = string_member(object, "timestamp"),
+        .type = string_member(object, has_event_type ? "eventType" : "type"),
+        .has_payload = json_object_object_get_ex(object, "payload", &payload) &&
+                       json_object_is_type(payload, json_type_object) && !text->is_lax,
+    };
+}
+
+/* Judges an event by all that json-c makes of it. */
+static enum error check_parsed(struct json_tokener *tokener, const struct splitter_element *text,
+                               const struct event_text *source)
+{
+    struct json_object *object;
+    enum error error = ERROR_INVALID_EVENT;
+
+    if (!parse(tokener, text, &object)) {
+        /* Of raw control characters in strings, json-c minds NUL alone. */
+        error = text->has_control ? ERROR_INVALID_PAYLOAD : ERROR_INVALID_REQUEST;
+    } else if (json_object_is_type(object, json_type_object)) {
+        struct event event = read_event(object, text);
+
+        error = event_check(&event, source);
+    }
+    json_object_put(object);
+    return error;
+}
+
+static enum error check_one(struct json_tokener *tokener, const struct splitter_element *text,
+                            const struct event_text *source)
+{
+    struct event event;
+
+    if (text->length > BATCH_EVENT_BYTES || text->depth > BATCH_EVENT_DEPTH)
+        return ERROR_INVALID_EVENT;
+    if (skim_event(text, &event))
+        return event_check(&event, source);
+    return check_parsed(tokener, text, source);
+}
+
 enum error batch_check(struct batch *batch, const char *source, size_t source_length)
 {
+    const struct event_text wanted = {source, source_length};
     enum error error = ERROR_NONE;
     struct json_tokener *tokener = json_tokener_new_ex(BATCH_EVENT_DEPTH + 1);
 
@@ -149,23 +130,11 @@ enum error batch_check(struct batch *batch, const char *source, size_t source_le
     json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
 
     for (size_t i = 0; i < batch->count; i++) {
-        const struct splitter_element *text = &batch->events[i];
-        struct json_object *event = NULL;
-        enum error verdict = ERROR_INVALID_EVENT;
+        enum error verdict = check_one(tokener, &batch->events[i], &wanted);
 
-        if (text->length <= BATCH_EVENT_BYTES && text->depth <= BATCH_EVENT_DEPTH) {
-            bool is_parsed = parse(tokener, text, &event);
-
-            /* Of raw control characters in strings, json-c minds NUL alone. */
-            if (is_parsed)
-                verdict = check_fields(event, text, source, source_length);
-            else if (text->has_control)
-                verdict = ERROR_INVALID_PAYLOAD;
-            else
-                error = ERROR_INVALID_REQUEST;
-            json_object_put(event);
-            if (error != ERROR_NONE)
-                break;
+        if (verdict == ERROR_INVALID_REQUEST) {
+            error = verdict;
+            break;
         }
         if (verdict != ERROR_NONE)
             batch_reject(batch, i, verdict);

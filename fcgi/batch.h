@@ -3,9 +3,10 @@
  * validation rules without being changed.
  *
  * There are two judges. The splitter finds where each event begins and ends,
- * so that number, size and depth are known before anything is built, and
- * json-c then reads one event at a time. What both let pass and PostgreSQL
- * doesn't, it refuses later.
+ * so that number, size and depth are known before anything is built, and looks
+ * at each token; json-c then reads one event at a time, unless skimming it has
+ * shown the same already. What both let pass and PostgreSQL doesn't, it
+ * refuses later.
  */
 #ifndef STEEP_BATCH_H
 #define STEEP_BATCH_H
@@ -21,7 +22,6 @@ enum {
     BATCH_NODES = 200000, /* objects and arrays; each costs PostgreSQL up to 700 bytes of memory */
     BATCH_EVENT_BYTES = 64 * 1024,
     BATCH_EVENT_DEPTH = 32, /* the event itself is the first level */
-    BATCH_ID_BYTES = 255,
 };
 
 struct batch_rejection {
