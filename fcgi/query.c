@@ -8,6 +8,7 @@
 #include "window.h"
 
 #include <arpa/inet.h>
+#include <stdio.h>
 #include <time.h>
 
 static const char PROGRAM[] = "query.fcgi";
@@ -91,34 +92,55 @@ static void format_date(int64_t days, char text[static DATE_BYTES])
         strftime(text, DATE_BYTES, "%Y-%m-%d", &tm);
 }
 
+/* The members that the rows of one hour have in common. */
+struct hour_text {
+    int64_t days;
+    int64_t hour; /* NO_HOUR at infinity, which an administrator can store */
+    char text[80];
+    int length;
+};
+
+enum { NO_HOUR = -1 };
+
+static void format_hour(struct hour_text *out, int64_t days, int64_t hour)
+{
+    char date[DATE_BYTES];
+    char number[8] = "null";
+
+    format_date(days, date);
+    if (hour != NO_HOUR)
+        snprintf(number, sizeof(number), "%d", (int)hour);
+    out->days = days;
+    out->hour = hour;
+    out->length = snprintf(out->text, sizeof(out->text),
+                           ",\"date\":\"%s\",\"hour\":%s,\"eventCount\":", date, number);
+}
+
 /* A month of ten sources is 7200 rows: nothing is formatted that need not be. */
 static void write_rows(struct reply_text *out, const struct database *db, int rows)
 {
-    char date[DATE_BYTES] = "";
-    int64_t date_days = INT64_MIN;
+    static const char FIRST[] = "{\"source\":";
+    static const char NEXT[] = "},{\"source\":";
+    struct hour_text hour = {.length = 0};
 
     for (int row = 0; row < rows; row++) {
-        size_t source_length;
-        const char *source = database_bytes(db, row, 0, &source_length);
+        size_t length;
+        const char *source = database_bytes(db, row, 0, &length);
         int64_t days = database_integer(db, row, 1);
+        int64_t number = database_is_null(db, row, 2) ? NO_HOUR : database_integer(db, row, 2);
 
-        if (days != date_days)
-            format_date(days, date);
-        date_days = days;
-        reply_add_text(out, row > 0 ? ",{\"source\":" : "{\"source\":");
-        reply_add_string(out, source, source_length);
-        reply_add_text(out, ",\"date\":\"");
-        reply_add_text(out, date);
-        reply_add_text(out, "\",\"hour\":");
-        /* At infinity, which an administrator can store, there is no hour. */
-        if (database_is_null(db, row, 2))
-            reply_add_text(out, "null");
+        if (row == 0 || days != hour.days || number != hour.hour)
+            format_hour(&hour, days, number);
+        if (row == 0)
+            reply_add(out, FIRST, sizeof(FIRST) - 1);
         else
-            reply_add_integer(out, database_integer(db, row, 2));
-        reply_add_text(out, ",\"eventCount\":");
+            reply_add(out, NEXT, sizeof(NEXT) - 1);
+        reply_add_string(out, source, length);
+        reply_add(out, hour.text, (size_t)hour.length);
         reply_add_integer(out, database_integer(db, row, 3));
-        reply_add_text(out, "}");
     }
+    if (rows > 0)
+        reply_add(out, "}", 1);
 }
 
 static void write_aggregates(struct reply_text *out, const struct database *db,

@@ -6,13 +6,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <malloc.h>
-#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -20,7 +20,7 @@
 
 enum {
     FIRST_PASSED_FD = 3,
-    LARGE_BYTES = 256 * 1024,
+    LARGE_BYTES = 1024 * 1024,
     LOOK_MS = 500,
     ACCEPT_PAUSE_MS = 100,
     STOP_GRACE_MS = 5000,
@@ -33,6 +33,7 @@ struct thread {
     const struct service *service;
     struct worker worker;
     int listener;
+    int events; /* an epoll instance: a connection, or the time to stop */
     int stop_fd;
     pthread_t thread;
 };
@@ -107,7 +108,7 @@ static int take_listener(void)
     for (size_t i = 0; i < sizeof(FAULTS) / sizeof(FAULTS[0]); i++)
         sigdelset(&all, FAULTS[i]);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
-    /* Workers race for a connection; those that lose must come back, not wait in accept. */
+    /* Workers may race for a connection; those that lose must come back, not wait in accept. */
     if (fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK) != 0 || FCGX_Init() != 0) {
         log_event(LOG_ERROR, "listener", "the listening socket can't be set up");
         return -1;
@@ -115,15 +116,36 @@ static int take_listener(void)
     return listener;
 }
 
+/*
+ * Makes what a worker waits on; -1 where that can't be had. A connection wakes
+ * one of the idle workers and not all of them, and always the first: where few
+ * are busy, the same few sessions of PostgreSQL keep their caches warm.
+ */
+static int watch(int listener, int stop_fd)
+{
+    struct epoll_event connection = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.fd = listener};
+    struct epoll_event stop = {.events = EPOLLIN, .data.fd = stop_fd};
+    int events = epoll_create1(EPOLL_CLOEXEC);
+
+    if (events >= 0 && epoll_ctl(events, EPOLL_CTL_ADD, listener, &connection) == 0 &&
+        epoll_ctl(events, EPOLL_CTL_ADD, stop_fd, &stop) == 0)
+        return events;
+    if (events >= 0)
+        close(events);
+    return -1;
+}
+
 /* Waits for a connection; false when it is time to stop. */
 static bool await_request(const struct thread *thread)
 {
-    struct pollfd fds[2] = {{.fd = thread->listener, .events = POLLIN},
-                            {.fd = thread->stop_fd, .events = POLLIN}};
+    struct epoll_event events[2];
+    int count = epoll_wait(thread->events, events, 2, -1);
 
-    /* Signals are blocked: poll fails for want of memory alone, and the caller comes back. */
-    (void)poll(fds, 2, -1);
-    return fds[1].revents == 0;
+    for (int i = 0; i < count; i++) {
+        if (events[i].data.fd == thread->stop_fd)
+            return false;
+    }
+    return true;
 }
 
 static void *work(void *arg)
@@ -153,11 +175,13 @@ static void *work(void *arg)
     return NULL;
 }
 
-static void close_worker(struct worker *worker)
+static void close_thread(struct thread *thread)
 {
-    database_free(worker->db);
-    reply_free(&worker->reply);
-    free(worker->scratch);
+    database_free(thread->worker.db);
+    reply_free(&thread->worker.reply);
+    free(thread->worker.scratch);
+    if (thread->events >= 0)
+        close(thread->events);
 }
 
 static bool start_thread(struct thread *thread, struct connection_patience *patience)
@@ -166,10 +190,11 @@ static bool start_thread(struct thread *thread, struct connection_patience *pati
 
     worker->db = database_new(thread->service->name, patience);
     worker->scratch = malloc(thread->service->scratch_bytes + 1); /* never 0, which may give NULL */
-    if (worker->db != NULL && worker->scratch != NULL &&
+    thread->events = watch(thread->listener, thread->stop_fd);
+    if (worker->db != NULL && worker->scratch != NULL && thread->events >= 0 &&
         pthread_create(&thread->thread, NULL, work, thread) == 0)
         return true;
-    close_worker(worker);
+    close_thread(thread);
     return false;
 }
 
@@ -235,7 +260,7 @@ static bool run_workers(const struct service *service, const struct config *conf
     stop_until = clock_ms() + config->deadline_ms + STOP_GRACE_MS;
     for (int i = 0; i < started; i++) {
         join_thread(&threads[i], stop_until);
-        close_worker(&threads[i].worker);
+        close_thread(&threads[i]);
     }
     free(threads);
     return started == config->workers;
@@ -295,8 +320,13 @@ int service_main(const struct service *service, int argc, char **argv)
 
     if (action == CONFIG_EXIT)
         return status;
-    /* A body's memory goes back to the system as soon as it is freed, whatever came before it. */
+    /*
+     * What is larger goes back to the system as soon as it is freed, whatever
+     * came before it; that much a worker keeps, so that the usual batch or month
+     * of counts doesn't ask for its pages anew each time.
+     */
     mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
+    mallopt(M_TRIM_THRESHOLD, LARGE_BYTES);
     keyring = keyring_new();
     if (sodium_init() < 0 || keyring == NULL) {
         log_event(LOG_ERROR, "start", "there is no memory or no randomness");

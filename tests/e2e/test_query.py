@@ -308,6 +308,13 @@ def test_events_of_the_future_are_counted(db, counts, fresh_source):
     assert len(counts(fresh_source)) == 1
 
 
+def test_an_event_at_infinity_has_neither_date_nor_hour(db, counts, fresh_source):
+    put(db, fresh_source, "infinity", now())
+    assert counts(fresh_source)[0] == {"source": fresh_source, "date": "", "hour": None, "eventCount": 1}
+    db.execute("DELETE FROM public.events WHERE source = %s AND timestamp = 'infinity'", (fresh_source,))
+    assert len(counts(fresh_source)) == 1
+
+
 def test_the_newest_hour_comes_first_and_then_the_sources_in_byte_order(db, query):
     tail = secrets.token_hex(4)
     names = [f"{head}-{tail}" for head in ["Z", "a", "B", "_", "ä", "z", "é", "日", "0", "~", "\U0001f600", "\uffff"]]
