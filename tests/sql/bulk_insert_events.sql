@@ -56,6 +56,11 @@ SELECT lives_ok($$SELECT public.bulk_insert_events(jsonb_build_array(pg_temp.eve
   pg_temp.event('evt_order_B'), pg_temp.event('evt_order_é'), pg_temp.event('evt_order_a'), pg_temp.event('evt_order__')))$$);
 SELECT results_eq($$SELECT substr(id, 11) COLLATE "default" FROM public.events WHERE id LIKE 'evt\_order\_%' ORDER BY ctid$$,
   $$VALUES ('B'), ('_'), ('a'), ('b'), ('é')$$, 'rows go in by id, in byte order');
+SELECT is(inserted_count, 3::bigint, 'new ids about a duplicate')
+FROM public.bulk_insert_events(jsonb_build_array(pg_temp.event('evt_order_c'), pg_temp.event('evt_order_B'),
+  pg_temp.event('evt_order_C'), pg_temp.event('evt_order_a'), pg_temp.event('evt_order_A')));
+SELECT results_eq($$SELECT substr(id, 11) COLLATE "default" FROM public.events WHERE id LIKE 'evt\_order\_%' ORDER BY ctid DESC LIMIT 3$$,
+  $$VALUES ('c'), ('C'), ('A')$$, '... go in by id as well');
 
 SELECT is(inserted_count, 3::bigint, 'eventType, type, or both')
 FROM public.bulk_insert_events(jsonb_build_array(
@@ -87,6 +92,8 @@ FROM (VALUES
   ('null', 'null', '23502'),
   ('an array', '[]', '23502')
 ) AS broken (what, broken, state);
+SELECT throws_ok($$SELECT public.bulk_insert_events(jsonb_build_array(pg_temp.event('evt_a'), pg_temp.event('evt_whole'),
+  pg_temp.event('evt_x', '{"type": "other"}')))$$, '23514', NULL, 'refused: what is behind a duplicate');
 SELECT throws_ok($$SELECT public.bulk_insert_events('{"id": "evt_x"}')$$, '22023', NULL, 'refused: an object for a batch');
 SELECT throws_ok($$SELECT public.bulk_insert_events('"evt_x"')$$, '22023', NULL, 'refused: a string for a batch');
 SELECT throws_ok($$SELECT public.bulk_insert_events('null')$$, '22023', NULL, 'refused: null for a batch');
