@@ -12,11 +12,16 @@
 --   BRIN (timestamp), (source, timestamp)     17.3 ms, 2.8 MB    31.7 ms, 4.9 MB
 --   (timestamp, source)                       19.7 ms, 2.7 MB    29.3 ms, 5.2 MB
 --
+-- Comparing names byte by byte saved 5 % with the seed's own indexes (19.6 ms a batch
+-- for 20.7, medians of eight rounds of 60 batches in turn).
+--
 -- A BRIN index of timestamps in random order excludes nothing: retention's DELETE
 -- FROM events WHERE timestamp < … would read the whole table (0.6 s, where 2 million
 -- events were read in sequence) for each step of steepctl prune. (timestamp, source)
--- answers that, and from the index alone the partial hour at a window's edge,
--- which is all that is still asked of the events by their time.
+-- answers that: a step of 10,000 events takes 0.07 s where they were stored in order,
+-- 0.2 s where each lies in a page of its own. It answers from the index alone, too,
+-- for the partial hour at a window's edge, which is all that is still asked of the
+-- events by their time.
 
 SET ROLE steep_owner;
 
@@ -27,8 +32,8 @@ DECLARE
   stored bigint := (SELECT count(*) FROM public.events);
 BEGIN
   IF stored > 0 THEN
-    RAISE INFO 'indexing % events: for about % s nothing can be stored or asked, and clients are told to come back (estimated: 3 s for each million)',
-      stored, ceil(stored * 3.0 / 1000000);
+    RAISE INFO 'indexing % events: for about % s nothing can be stored or asked, and clients are told to come back (measured: 2 s for each million)',
+      stored, ceil(stored * 2.0 / 1000000);
   END IF;
 END
 $$;
