@@ -9,9 +9,10 @@ find='SELECT * FROM public.find_invalid_events(ARRAY[:batch]::text[]);'
 count='SELECT public.count_foreign_ids(:batch::text::jsonb);'
 event='{"id": "evt_1", "source": "MARK", "timestamp": "2026-02-03T14:35:00Z", "type": "tool", "payload": {"x": "MARK"}}'
 
-# leaks: how many lines hold the mark; a printed plan has it as numbers
+# leaks: how many lines hold the mark; a printed plan has it as numbers, and calls
+# the rows that it locks PLANROWMARK
 leaks() {
-	grep -c 'MARK\|77 65 82 75' "$cluster/log" || :
+	sed 's/ROWMARK//' "$cluster/log" | grep -c 'MARK\|77 65 82 75' || :
 }
 
 # send USER SQL BATCH: as a parameter of the extended protocol, like the programs
