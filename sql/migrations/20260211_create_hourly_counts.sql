@@ -11,8 +11,8 @@ DECLARE
   stored bigint := (SELECT count(*) FROM public.events);
 BEGIN
   IF stored > 0 THEN
-    RAISE INFO 'counting % events: for about % s nothing can be stored, and senders are told to come back (measured: 0.4 s for each million)',
-      stored, ceil(stored * 0.4 / 1000000);
+    RAISE INFO 'counting % events: for about % s nothing can be stored, and senders are told to come back (measured: 1 s for each million)',
+      stored, ceil(stored * 1.0 / 1000000);
   END IF;
 END
 $$;
