@@ -426,18 +426,28 @@ BEGIN
     ORDER BY counts.hour DESC;
   END IF;
 
-  RETURN QUERY
-  SELECT
-    e.source,
-    (first_hour AT TIME ZONE 'UTC')::date,
-    extract(hour FROM first_hour AT TIME ZONE 'UTC')::integer,
-    count(*)
-  FROM public.events AS e
-  WHERE e.timestamp >= window_start
-    AND e.timestamp < second_hour
-    AND (source_filter IS NULL OR e.source = source_filter)
-  GROUP BY e.source
-  ORDER BY e.source;
+  IF source_filter IS NULL THEN
+    RETURN QUERY
+    SELECT
+      e.source,
+      (first_hour AT TIME ZONE 'UTC')::date,
+      extract(hour FROM first_hour AT TIME ZONE 'UTC')::integer,
+      count(*)
+    FROM public.events AS e
+    WHERE e.timestamp >= window_start AND e.timestamp < second_hour
+    GROUP BY e.source
+    ORDER BY e.source;
+  ELSE
+    RETURN QUERY
+    SELECT
+      source_filter,
+      (first_hour AT TIME ZONE 'UTC')::date,
+      extract(hour FROM first_hour AT TIME ZONE 'UTC')::integer,
+      count(*)
+    FROM public.events AS e
+    WHERE e.timestamp >= window_start AND e.timestamp < second_hour AND e.source = source_filter
+    HAVING count(*) > 0;
+  END IF;
 END
 $$;
 
