@@ -139,6 +139,8 @@ static enum error take_batch(struct worker *worker, struct request *request, str
     if (error == ERROR_NONE)
         error = request_body_length(request, BATCH_BODY_BYTES, &length);
     if (error == ERROR_NONE)
+        error = service_expect_timely(worker, request);
+    if (error == ERROR_NONE)
         error = authenticate(worker, request, length, ingest);
     if (error == ERROR_NONE)
         error = batch_split(batch, request->body, request->body_length);

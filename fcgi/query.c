@@ -68,6 +68,8 @@ static enum error take_query(struct worker *worker, struct request *request, str
     enum error error = request_expect_method(request, "GET", "HEAD");
 
     if (error == ERROR_NONE)
+        error = service_expect_timely(worker, request);
+    if (error == ERROR_NONE)
         error = authenticate(worker, request, query);
     if (error == ERROR_NONE)
         error = window_parse(text != NULL ? text : "", &query->window);

@@ -6,12 +6,34 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+enum { MOST_WAITED_SECONDS = 3600 };
+
+/* Milliseconds since nginx handed the request over; 0 where there is no telling. */
+static int64_t waited_ms(const struct request *request)
+{
+    const char *text = request_parameter(request, "REQUEST_MSEC");
+    struct timespec now;
+    char *point;
+    long long seconds;
+    int64_t waited;
+
+    if (text == NULL)
+        return 0;
+    clock_gettime(CLOCK_REALTIME, &now);
+    seconds = strtoll(text, &point, 10);
+    if (*point != '.' || seconds > now.tv_sec || seconds < now.tv_sec - MOST_WAITED_SECONDS)
+        return 0;
+    waited = (now.tv_sec - seconds) * 1000 + now.tv_nsec / 1000000 - strtol(point + 1, NULL, 10);
+    return waited > 0 ? waited : 0;
+}
 
 void request_begin(struct request *request)
 {
     const char *id = request_parameter(request, "REQUEST_ID");
 
-    request->began = clock_ms();
+    request->arrived = clock_ms() - waited_ms(request);
     snprintf(request->id, sizeof(request->id), "%s", id != NULL && *id != '\0' ? id : "-");
 }
 

@@ -13,12 +13,16 @@ enum { REQUEST_ID_BYTES = 64 };
 struct request {
     FCGX_Request fcgi;
     char id[REQUEST_ID_BYTES + 1]; /* nginx's $request_id, or "-" */
-    int64_t began;                 /* clock_ms */
+    int64_t arrived;               /* clock_ms; the wait for a worker counts */
     char *body;                    /* NUL behind it; NULL until request_read_body */
     size_t body_length;
 };
 
-/* Notes what every request has, once it was accepted. */
+/*
+ * Notes what every request has, once it was accepted: its id, and when nginx
+ * had it whole (REQUEST_MSEC, its $msec). Where that can't be read or is no
+ * time of the last hour, the request arrives now.
+ */
 void request_begin(struct request *request);
 
 /* A parameter; NULL where nginx sent none. It dies with the request. */

@@ -40,7 +40,12 @@ struct thread {
 
 int64_t service_deadline(const struct worker *worker, const struct request *request)
 {
-    return request->began + worker->config->deadline_ms;
+    return request->arrived + worker->config->deadline_ms;
+}
+
+enum error service_expect_timely(const struct worker *worker, const struct request *request)
+{
+    return clock_left(service_deadline(worker, request)) > 0 ? ERROR_NONE : ERROR_UNAVAILABLE;
 }
 
 enum error service_error(enum database_verdict verdict)
@@ -64,7 +69,7 @@ void service_log_begin(struct log_line *line, const char *event, const struct wo
 
 void service_log_end(struct log_line *line, const struct request *request, bool is_heard)
 {
-    log_number(line, "ms", clock_ms() - request->began);
+    log_number(line, "ms", clock_ms() - request->arrived);
     if (!is_heard)
         log_string(line, "reply", "lost");
     log_end(line);

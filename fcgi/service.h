@@ -51,6 +51,10 @@ int service_main(const struct service *service, int argc, char **argv);
 /* When a request must have its answer from the database (clock_ms). */
 int64_t service_deadline(const struct worker *worker, const struct request *request);
 
+/* ERROR_UNAVAILABLE when that has passed in waiting for a worker: the sender has given up. */
+enum error service_expect_timely(const struct worker *worker,
+                                 const struct request *request) MUST_CHECK;
+
 /* What a verdict of the database means to a client, other than DATABASE_REFUSED: none, 503, 500. */
 enum error service_error(enum database_verdict verdict);
 

@@ -1,0 +1,187 @@
+"""More than can be served: what is answered, what is not begun, and how soon all is as before."""
+
+import concurrent.futures
+import contextlib
+import itertools
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from conftest import registered, stored
+from fastcgi import begin, ingest_params, program, query_params, read_answer
+from stack import SLOWNESS, addresses, alive, running, wait_for
+from wire import check_error, check_retry_after, request_bytes
+
+WORKERS = 4
+DEADLINE = 4
+MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def busy():
+    """An installation without limits for one client, with few workers and little patience."""
+    with running("overload", STEEP_WORKERS=str(WORKERS), STEEP_DEADLINE=str(DEADLINE)) as stack:
+        (stack.state / "nginx" / "snippets" / "steep" / "limits.conf").write_text("")
+        os.kill(stack.pid("nginx"), signal.SIGHUP)
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def sender(busy):
+    return registered(busy, "busy-monitor")
+
+
+def at(seconds):
+    """A time from now in the form of nginx's $msec."""
+    return f"{time.time() + seconds:.3f}"
+
+
+@pytest.fixture
+def impatient(stack, monitor):
+    with program(stack, "ingest", STEEP_DEADLINE="2", VIBETEA_PUBLIC_KEYS=f"{monitor.source}:{monitor.public_base64}") as instance:
+        yield instance
+
+
+def test_a_batch_that_waited_past_the_deadline_is_503_before_its_body_is_read(impatient, monitor):
+    params = ingest_params(b"[]", monitor, CONTENT_LENGTH="1000", REQUEST_MSEC=at(-3))
+    with begin(impatient.path, params, end_of_body=False) as connection:
+        answer = read_answer(connection)
+    assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
+    assert answer.headers.get_list("Retry-After")
+
+
+def test_a_question_that_waited_past_the_deadline_is_503(stack):
+    with program(stack, "query", STEEP_DEADLINE="2", VIBETEA_SUBSCRIBER_TOKEN="late") as instance:
+        assert instance.ask(query_params("late", REQUEST_MSEC=at(-3))).status_code == 503
+        assert instance.ask(query_params("late", REQUEST_MSEC=at(-0.5))).status_code == 200
+
+
+@pytest.mark.parametrize("msec", ["", "x", "1.5", "-1.000", "1e9", "99999999999999999999.000", "-99999999999999999999.000",
+                                  at(-0.5), at(+60), at(-7200)])
+def test_a_time_that_is_none_of_the_last_hour_makes_no_request_late(msec, impatient, monitor):
+    assert impatient.ask(ingest_params(b"[]", monitor, REQUEST_MSEC=msec), b"[]").status_code == 400
+
+
+def test_nginx_says_when_it_handed_a_batch_over(busy, sender):
+    event = sender.event()
+    program_pid = busy.pid("ingest")
+    with busy.client() as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        os.kill(program_pid, signal.SIGSTOP)
+        try:
+            sent = pool.submit(sender.post, client, [event])
+            time.sleep(DEADLINE + 1)
+        finally:
+            os.kill(program_pid, signal.SIGCONT)
+        check_error(sent.result(40 * SLOWNESS), 503, "unavailable")
+        with busy.connect() as db:
+            assert stored(db, event["id"]) is None
+        assert sender.post(client, [event]).json()["inserted"] == 1
+
+
+def resident(pid):
+    for line in open(f"/proc/{pid}/status", encoding="ascii"):
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def family(pid):
+    """A process and its children."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
+        return [pid, *map(int, children.read().split())]
+
+
+def memory(stack):
+    """Of the program, and of all of nginx, in bytes."""
+    return resident(stack.pid("ingest")), sum(resident(pid) for pid in family(stack.pid("nginx")) if alive(pid))
+
+
+class Load:
+    """Senders that post one batch after the other, each at an address of its own, until they are stopped."""
+
+    def __init__(self, stack, monitor, senders):
+        self.stack = stack
+        self.answers = []
+        self.stopped = threading.Event()
+        self.bodies = [[monitor.event() for _ in range(200)] for _ in range(senders)]
+        self.monitor = monitor
+        self.threads = [threading.Thread(target=self.send, args=(number,)) for number in range(senders)]
+
+    def send(self, number):
+        with self.stack.client(f"127.0.4.{number + 1}") as client:
+            while not self.stopped.is_set():
+                self.answers.append(self.monitor.post(client, self.bodies[number]))
+
+    def __enter__(self):
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.stopped.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def test_four_times_more_senders_than_workers_beside_500_open_connections(busy, sender):
+    with contextlib.ExitStack() as opened, busy.client() as client:
+        idle = [opened.enter_context(busy.socket(f"127.0.5.{n % 50 + 1}")) for n in range(500)]
+        # Half of them say nothing, the others begin to.
+        for connection in idle[::2]:
+            connection.sendall(b"POST /ingest HTTP/1.1\r\nHost: loc")
+        before = memory(busy)
+        with Load(busy, sender, 4 * WORKERS) as load:
+            wait_for(lambda: len(load.answers) >= 300, "the load to be served", 60, every=0.2)
+            during = memory(busy)
+        ended = time.monotonic()
+        wait_for(lambda: sender.post(client, [sender.event()]).status_code == 200, "a batch to be taken", 2)
+        assert time.monotonic() - ended < 2 * SLOWNESS
+    assert {answer.status_code for answer in load.answers} <= {200, 429, 503}
+    for answer in load.answers:
+        if answer.status_code != 200:
+            check_retry_after(answer)
+    assert sum(answer.status_code == 200 for answer in load.answers) > 100
+    if SLOWNESS == 1:
+        assert during[0] < before[0] + 30 * MIB and during[1] < before[1] + 60 * MIB
+
+
+def in_hand(stack):
+    """How many connections of nginx the program holds or has waiting."""
+    path = str(stack.state / "run" / "ingest.sock")
+    with open("/proc/net/unix", encoding="ascii") as sockets:
+        # Flags 00010000 are the listener's.
+        return sum(fields[-1] == path and fields[3] != "00010000" for fields in map(str.split, sockets))
+
+
+def test_hundreds_that_send_a_byte_a_second_keep_no_worker_from_a_monitor(busy, sender):
+    body = sender.event()["payload"]["note"].encode().ljust(1000)
+    whole = request_bytes("POST", "/ingest", [("Host", "localhost"), *sender.headers(body).items(),
+                                              ("Content-Length", str(len(body)))], body)
+    in_body = whole.index(b"\r\n\r\n") + 10
+    stopped = threading.Event()
+    with contextlib.ExitStack() as opened, busy.client(next(addresses)) as client:
+        slow = [opened.enter_context(busy.socket(f"127.0.6.{n % 50 + 1}")) for n in range(300)]
+        for connection, begun in zip(slow, itertools.cycle([10, in_body])):
+            connection.sendall(whole[:begun])
+
+        def trickle():
+            sent = {10: 10, in_body: in_body}
+            while not stopped.wait(1):
+                for connection, begun in zip(slow, itertools.cycle([10, in_body])):
+                    with contextlib.suppress(OSError):
+                        connection.send(whole[sent[begun]:sent[begun] + 1])
+                sent = {begun: at + 1 for begun, at in sent.items()}
+
+        trickling = threading.Thread(target=trickle)
+        trickling.start()
+        try:
+            assert [sender.post(client, [sender.event()]).status_code for _ in range(50)] == [200] * 50
+            time.sleep(3)
+            assert in_hand(busy) == 0
+            assert [sender.post(client, [sender.event()]).status_code for _ in range(50)] == [200] * 50
+        finally:
+            stopped.set()
+            trickling.join()
