@@ -110,6 +110,14 @@ def read_answer(connection, method="POST"):
     return RawAnswer(answer.status, answer.headers, answer.read())
 
 
+def read_answers(connection):
+    """Every answer up to the connection's end, for what may be answered more than once."""
+    stream = connection.makefile("rb")
+    while line := stream.readline():
+        headers = http.client.parse_headers(stream)
+        yield RawAnswer(int(line.split()[1]), headers, stream.read(int(headers.get("Content-Length", 0))))
+
+
 class Replay(io.RawIOBase):
     """What was read of a connection already, and then the rest; as http.client wants it."""
 
