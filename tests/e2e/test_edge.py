@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import re
 import signal
 import ssl
 import threading
@@ -20,6 +21,16 @@ def test_the_page_is_served_with_the_common_headers(client):
     assert answer.status_code == 200
     assert header(answer, "Content-Type").startswith("text/html")
     check_headers(answer, endpoint=False)
+
+
+@pytest.mark.parametrize("method, target", [("GET", "/query"), ("POST", "/ingest"), ("PUT", "/ingest"), ("OPTIONS", "/query"),
+                                            ("GET", "/"), ("GET", "/nowhere")])
+def test_the_status_line_has_a_space_behind_its_number(method, target, stack):
+    # RFC 9112, 4: the reason may be empty, the space before it not be left out.
+    headers = [("Host", "localhost"), ("Content-Length", "0"), ("Connection", "close")]
+    with stack.socket(next(addresses)) as connection:
+        connection.sendall(request_bytes(method, target, headers))
+        assert re.match(rb"HTTP/1\.1 \d{3} [\w ]*\r\n", connection.makefile("rb").readline())
 
 
 def test_a_request_id_sent_by_a_client_is_ignored(client):
