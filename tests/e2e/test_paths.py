@@ -78,6 +78,13 @@ def test_no_path_leads_to_a_file_beside_the_page(path, raw):
     check_json(answer, endpoint=False)
 
 
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "TRACK", "DELETE"])
+@pytest.mark.parametrize("path, endpoint", [("//query", "query"), ("/functions//v1//ingest", "ingest")])
+def test_the_405_of_a_doubled_slash_names_the_endpoints_methods(path, endpoint, method, raw):
+    answer = raw(request_bytes(method, path, [("Host", "localhost")]), method)
+    assert (answer.status_code, header(answer, "Allow")) == (405, ALLOW[endpoint])
+
+
 @pytest.mark.parametrize("method", ["GE\0T", "GET\t", "G\xc3T", "get", "G;T", 'G"T'], ids=ascii)
 def test_a_method_that_is_no_word_is_invalid_request(method, raw):
     check_error(raw(request_bytes(method, "/query", [("Host", "localhost")])), 400, "invalid_request", endpoint=False)
