@@ -90,8 +90,17 @@ def check_refused(answer, *allowed):
 
 
 def check_nothing_echoed(answer):
-    assert MARKER not in answer.text
-    assert not any(secret in answer.text for secret in SECRETS if len(secret) > 8)
+    check_nothing_quoted(answer.text)
+
+
+def check_nothing_quoted(text):
+    """No payload, and nothing that is to stay secret."""
+    assert MARKER not in text
+    assert secrets_in(text) == []
+
+
+def secrets_in(text):
+    return [secret for secret in SECRETS if len(secret) > 8 and secret in text]
 
 
 def check_rejected(answer, expected):
