@@ -3,7 +3,7 @@
 #include <string.h>
 
 static const struct error_entry ENTRIES[ERROR_COUNT] = {
-    [ERROR_NONE] = {200, "", ""},
+    [ERROR_NONE] = {200, "ok", ""},
 
     [ERROR_METHOD_NOT_ALLOWED] = {405, "method_not_allowed",
                                   "This method is not allowed here; see the Allow header."},

@@ -48,11 +48,11 @@ enum error {
 
 struct error_entry {
     int status;          /* HTTP status */
-    const char *code;    /* the "error" member */
+    const char *code;    /* the "error" member, and the status line's reason */
     const char *message; /* the "message" member; for an event, what follows "Event N: " */
 };
 
-/* The entry of an error other than ERROR_NONE; static storage. */
+/* The entry of an error, or of ERROR_NONE, which has no message; static storage. */
 const struct error_entry *error_entry(enum error error);
 
 /*

@@ -228,7 +228,10 @@ size_t keyring_find_keys(struct keyring *keyring, const char *source, size_t len
     return found;
 }
 
-/* Goes through all tokens, so that the time says nothing of which one matched. */
+/*
+ * Compares SHA-256 digests, each in constant time and with all of them, so that the time
+ * says neither which one matched nor how much of one.
+ */
 static const struct keyring_token *find_token(const struct ring *ring, const unsigned char *digest,
                                               int64_t now)
 {

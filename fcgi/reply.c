@@ -129,10 +129,11 @@ enum error reply_settle(struct reply_text *out, enum error error)
 
 static void put_headers(FCGX_Stream *out, enum error error, const char *allow, size_t length)
 {
-    int status = error_entry(error)->status;
+    const struct error_entry *entry = error_entry(error);
 
-    FCGX_FPrintF(out, "Status: %d\r\nContent-Type: application/json\r\nContent-Length: %lu\r\n",
-                 status, (unsigned long)length);
+    /* nginx 1.22 copies this: without a reason its status line lacks a space (RFC 9112, 4). */
+    FCGX_FPrintF(out, "Status: %d %s\r\nContent-Type: application/json\r\nContent-Length: %lu\r\n",
+                 entry->status, entry->code, (unsigned long)length);
     if (error == ERROR_METHOD_NOT_ALLOWED)
         FCGX_FPrintF(out, "Allow: %s\r\n", allow);
     else if (error == ERROR_UNAVAILABLE)

@@ -69,6 +69,15 @@ def client(clients):
     return clients[next(addresses)]
 
 
+@pytest.fixture
+def raw(stack):
+    """Send bytes as they are over TLS and read the answer."""
+    def send(data, method="POST"):
+        with stack.socket(next(addresses)) as connection:
+            return wire.exchange(connection, data, method)
+    return send
+
+
 @pytest.fixture(scope="session")
 def db(stack):
     with stack.connect() as connection:

@@ -8,7 +8,7 @@ import struct
 import subprocess
 
 from stack import SLOWNESS, reachable_folder
-from wire import RawAnswer
+from wire import RawAnswer, check_nothing_quoted
 
 BEGIN, END, PARAMS, STDIN, STDOUT, STDERR = 1, 3, 4, 5, 6, 7
 RESPONDER = 1
@@ -150,5 +150,7 @@ def program(stack, name, by_systemd=False, database=True, **environment):
                 instance.process.kill()
                 instance.process.wait()
                 raise
+        # The last tests look at the stack's logs only.
+        check_nothing_quoted(instance.errors.read_text(errors="replace"))
         if not os.environ.get("SANITIZE"):
             subprocess.run(["rm", "-rf", str(instance.folder)], check=False)

@@ -1,5 +1,7 @@
 """Keys and tokens come and go while the programs run."""
 
+import contextlib
+import re
 import secrets
 import time
 
@@ -87,6 +89,75 @@ def test_a_change_made_while_the_keys_are_being_read_counts_as_soon(db, client, 
         wait_for(lambda: db.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = 'steep_ingest'"
                                     " AND wait_event = 'PgSleep'").fetchone() == (1,), "the keys to be read")
     assert seconds_until(lambda: knows(client, senders[1])) < SOON
+
+
+# What may go wrong behind rows that are good: the body of the function that lists them, in PL/pgSQL.
+HALF_A_READ = {
+    "an error": "RETURN QUERY {rows}; RAISE EXCEPTION 'no more'",
+    "a row that is none": "RETURN QUERY {rows}; RETURN QUERY {bad}",
+    "the end of its connection": "RETURN QUERY {rows}; PERFORM pg_sleep(60)",
+}
+LISTS = {
+    "ingest": ("list_monitor_keys", "SELECT k.source, k.public_key FROM public.monitor_keys AS k",
+               "SELECT '~'::text, '\\x00'::bytea"),
+    "query": ("list_access_tokens", "SELECT t.label, t.token_sha256, t.expires_at FROM public.access_tokens AS t",
+              "SELECT '~'::text, '\\x00'::bytea, NULL::timestamptz"),
+}
+
+
+@pytest.fixture
+def half_reads(stack, db):
+    """Let every read of a program's list fail half-way from now on, and end when the block does."""
+    @contextlib.contextmanager
+    def fail(name, how):
+        function, rows, bad = LISTS[name]
+        definition = db.execute(f"SELECT pg_get_functiondef('public.{function}'::regproc)").fetchone()[0]
+        body = HALF_A_READ[how].format(rows=rows, bad=bad)
+        broken = re.sub(r"AS (\$\w*\$).*", lambda m: f"AS {m[1]} BEGIN {body}; END {m[1]}", definition, flags=re.DOTALL)
+        size = stack.log(name).stat().st_size
+        db.execute(broken.replace("LANGUAGE sql", "LANGUAGE plpgsql"))
+
+        def end_sleepers():
+            db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s AND wait_event = 'PgSleep'",
+                       (f"steep_{name}",))
+
+        def failed():
+            end_sleepers()
+            return b"could not be read" in stack.log(name).read_bytes()[size:]
+
+        try:
+            yield lambda: wait_for(failed, "a read to fail")
+        finally:
+            db.execute(definition)
+            end_sleepers()
+    return fail
+
+
+@pytest.mark.parametrize("how", HALF_A_READ)
+def test_a_read_of_the_keys_that_fails_half_way_changes_nothing(how, half_reads, db, client, name):
+    kept, newcomer = Monitor(name), Monitor(f"{name}-new")
+    add = "INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)"
+    db.execute(add, (kept.source, kept.public))
+    wait_for(lambda: knows(client, kept), "the key")
+    with half_reads("ingest", how) as failed:
+        db.execute(add, (newcomer.source, newcomer.public))
+        failed()
+        assert kept.post(client, [kept.event()]).status_code == 200
+        check_error(newcomer.post(client, [newcomer.event()]), 401, "unknown_source")
+        check_error(Monitor(name).post(client, "[]"), 401, "invalid_signature")
+    wait_for(lambda: knows(client, newcomer), "the new key, once it can be read")
+
+
+@pytest.mark.parametrize("how", HALF_A_READ)
+def test_a_read_of_the_tokens_that_fails_half_way_changes_nothing(how, half_reads, db, client, token, name):
+    added = f"{name}-token"
+    SECRETS.add(added)
+    with half_reads("query", how) as failed:
+        db.execute("INSERT INTO public.access_tokens (label, token_sha256) VALUES (%s, sha256(%s))", (name, added.encode()))
+        failed()
+        assert query_with(client, token).status_code == 200
+        check_error(query_with(client, added), 401, "invalid_token")
+    wait_for(lambda: query_with(client, added).status_code == 200, "the new token, once it can be read")
 
 
 def test_many_changes_at_once_all_count(db, client, name):

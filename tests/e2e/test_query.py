@@ -392,13 +392,6 @@ def test_a_body_on_a_get_does_not_matter(client, token):
     assert answer.status_code == 200
 
 
-def test_http2_is_spoken(stack, token):
-    with stack.client(next(addresses), http2=True) as client:
-        answer = query_with(client, token)
-        assert (answer.http_version, answer.status_code) == ("HTTP/2", 200)
-        check_json(answer)
-
-
 def test_ingest_headers_do_not_authenticate_a_query(client, monitor):
     check_error(client.get("/query", headers=monitor.headers(b"")), 401, "missing_auth")
 

@@ -7,11 +7,15 @@ from pathlib import Path
 from stack import ROOT, SLOWNESS, reachable_folder
 
 
-def examples(title):
-    """The shell blocks of a section, up to its first subsection."""
+def section(title):
+    """A section's text, up to its first subsection."""
     text = (ROOT / "README.md").read_text()
-    section = re.search(rf"^## {re.escape(title)}$(.*?)^##", text, re.MULTILINE | re.DOTALL).group(1)
-    return re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    return re.search(rf"^## {re.escape(title)}$(.*?)^##", text, re.MULTILINE | re.DOTALL).group(1)
+
+
+def examples(title):
+    """The shell blocks of a section."""
+    return re.findall(r"^```sh\n(.*?)^```$", section(title), re.MULTILINE | re.DOTALL)
 
 
 def run_in_a_clone(stack, script):
@@ -46,3 +50,12 @@ def test_the_two_commands_are_there_to_be_run():
     assert commands == ["deploy/run\n", "tests/run\n"]
     for command in commands:
         assert (ROOT / command.strip()).stat().st_mode & 0o111
+
+
+def test_every_promise_of_security_names_tests_that_are_there():
+    rows = [line for line in section("Security").splitlines() if line.startswith("| ")][2:]
+    assert len(rows) > 10
+    for row in rows:
+        named = re.findall(r"`([^`]+)`", row.split("|")[3])
+        assert named, row
+        assert all((ROOT / "tests" / name).is_file() for name in named), row

@@ -90,8 +90,17 @@ def check_refused(answer, *allowed):
 
 
 def check_nothing_echoed(answer):
-    assert MARKER not in answer.text
-    assert not any(secret in answer.text for secret in SECRETS if len(secret) > 8)
+    check_nothing_quoted(answer.text)
+
+
+def check_nothing_quoted(text):
+    """No payload, and nothing that is to stay secret."""
+    assert MARKER not in text
+    assert secrets_in(text) == []
+
+
+def secrets_in(text):
+    return [secret for secret in SECRETS if len(secret) > 8 and secret in text]
 
 
 def check_rejected(answer, expected):
@@ -108,6 +117,14 @@ def read_answer(connection, method="POST"):
     answer = http.client.HTTPResponse(connection, method=method)
     answer.begin()
     return RawAnswer(answer.status, answer.headers, answer.read())
+
+
+def read_answers(connection):
+    """Every answer up to the connection's end, for what may be answered more than once."""
+    stream = connection.makefile("rb")
+    while line := stream.readline():
+        headers = http.client.parse_headers(stream)
+        yield RawAnswer(int(line.split()[1]), headers, stream.read(int(headers.get("Content-Length", 0))))
 
 
 class Replay(io.RawIOBase):

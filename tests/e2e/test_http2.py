@@ -1,0 +1,206 @@
+"""HTTP/2: what a client library would not send, and what it may not cost the others."""
+
+import json
+import ssl
+import struct
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import pytest
+
+from conftest import query_with, stored
+from monitor import encode
+from stack import addresses, wait_for
+
+HEADERS, RST_STREAM, SETTINGS, PING, CONTINUATION = 1, 3, 4, 6, 9
+END_STREAM, END_HEADERS = 1, 4
+
+
+def question(**changes):
+    """The pseudo-headers of a question, with some changed or, as None, left out."""
+    fields = {"method": "GET", "scheme": "https", "authority": "localhost", "path": "/query"} | changes
+    return [(f":{name}", value) for name, value in fields.items() if value is not None]
+
+
+def batch(monitor, body):
+    return [*question(method="POST", path="/ingest"), ("x-source-id", monitor.source), ("x-signature", monitor.sign(body))]
+
+
+def frame(kind, flags=0, stream=0, payload=b""):
+    return struct.pack("!I", len(payload))[1:] + bytes([kind, flags]) + struct.pack("!I", stream) + payload
+
+
+class Connection:
+    """One connection that sends what it is told to, and notes what becomes of its first stream."""
+
+    def __init__(self, stack, address):
+        tls = ssl.create_default_context(cafile=stack.ca)
+        tls.set_alpn_protocols(["h2"])
+        self.socket = stack.socket(address, tls=tls)
+        self.state = h2.connection.H2Connection(h2.config.H2Configuration(
+            validate_outbound_headers=False, normalize_outbound_headers=False, header_encoding="utf-8"))
+        self.state.initiate_connection()
+        self.status, self.body, self.outcome = None, b"", None
+
+    def send(self, headers, body=None):
+        self.state.send_headers(1, headers, end_stream=body is None)
+        if body is not None:
+            self.state.send_data(1, body, end_stream=True)
+        return self.read()
+
+    def send_frames(self, *frames):
+        self.socket.sendall(self.state.data_to_send())
+        try:
+            self.socket.sendall(b"".join(frames))
+        except OSError:
+            self.outcome = "closed"
+        return self.read()
+
+    def read(self):
+        while self.outcome is None:
+            self.socket.sendall(self.state.data_to_send())
+            data = self.socket.recv(65536)
+            if not data:
+                self.outcome = "closed"
+            for event in self.state.receive_data(data):
+                self.note(event)
+        return self
+
+    def note(self, event):
+        if isinstance(event, h2.events.ResponseReceived):
+            self.status = int(dict(event.headers)[":status"])
+        elif isinstance(event, h2.events.DataReceived):
+            self.body += event.data
+        elif isinstance(event, h2.events.StreamEnded):
+            self.outcome = "answered"
+        elif isinstance(event, h2.events.StreamReset):
+            self.outcome = "reset"
+        elif isinstance(event, h2.events.ConnectionTerminated):
+            self.outcome = "closed"
+
+    def error(self):
+        assert self.outcome == "answered", self.outcome
+        return self.status, json.loads(self.body)["error"]
+
+
+@pytest.fixture
+def http2(stack):
+    connection = Connection(stack, next(addresses))
+    with connection.socket:
+        yield connection
+
+
+def test_http2_is_spoken(stack, token):
+    with stack.client(next(addresses), http2=True) as client:
+        answer = query_with(client, token)
+        assert (answer.http_version, answer.status_code) == ("HTTP/2", 200)
+
+
+@pytest.mark.parametrize("length", ["0", "1", "+{}", "-1", "x", "{}0", "{},{}", "9999999999999999999999"])
+def test_a_length_that_the_frames_do_not_keep_is_refused_and_nothing_is_stored(length, http2, monitor, db):
+    # A server behind this one would take the rest for the next request.
+    event = monitor.event()
+    body = encode([event])
+    headers = [*batch(monitor, body), ("content-length", length.format(len(body), len(body)))]
+    assert http2.send(headers, body).error() in [(400, "invalid_request"), (413, "payload_too_large")]
+    assert stored(db, event["id"]) is None
+
+
+def test_a_length_said_twice_is_refused_and_nothing_is_stored(http2, monitor, db):
+    event = monitor.event()
+    body = encode([event])
+    headers = [*batch(monitor, body), *[("content-length", str(len(body)))] * 2]
+    assert http2.send(headers, body).error() == (400, "invalid_request")
+    assert stored(db, event["id"]) is None
+
+
+def test_a_transfer_coding_does_not_change_where_the_body_ends(http2, monitor):
+    body = b"2\r\n[]\r\n0\r\n\r\n"
+    assert http2.send([*batch(monitor, body), ("transfer-encoding", "chunked")], body).error() == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("headers", [
+    [("x", "a\r\nx-source-id: demo")], [("x", "a\nb")], [("x", "a\0b")], [("x\r\ny", "z")], [("x y", "z")], [("x:y", "z")],
+    [("X-Source-ID", "demo")],
+], ids=ascii)
+def test_a_header_with_a_line_in_it_ends_the_stream(headers, http2):
+    assert http2.send(question() + headers).outcome == "reset"
+
+
+@pytest.mark.parametrize("changes", [{"path": "/query HTTP/1.1\r\nX: y"}, {"path": "/query\0"}, {"authority": "a\r\nx: y"},
+                                     {"method": "GET / HTTP/1.1\r\nX: y"}], ids=str)
+def test_a_pseudo_header_with_a_line_in_it_ends_the_stream(changes, http2):
+    assert http2.send(question(**changes)).outcome == "reset"
+
+
+@pytest.mark.parametrize("headers", [
+    question(path=None), question(method=None), question(scheme=None), question(authority=None), question(path=""),
+    question(path="*"), question(path="query"), question(path="https://localhost/query"), question(path="/query x"),
+    question(path="/.."), question(method="get"), question(scheme="x y"), [*question(), (":path", "/ingest")],
+    [*question(), (":foo", "x")], [*question(), ("host", "evil.example")],
+], ids=ascii)
+def test_a_request_that_lacks_or_repeats_a_part_is_invalid_request(headers, http2):
+    assert http2.send(headers).error() == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("headers", [[("connection", "close")], [("upgrade", "h2c")], [("te", "trailers")]], ids=ascii)
+def test_a_header_about_the_connection_changes_nothing(headers, http2):
+    assert http2.send(question() + headers).error() == (401, "missing_auth")
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT", "DELETE"])
+def test_another_method_is_405(method, http2):
+    assert http2.send(question(method=method)).error() == (405, "method_not_allowed")
+
+
+def test_a_header_with_underscores_is_not_taken_for_the_real_one(http2, monitor):
+    headers = [*question(method="POST", path="/ingest"), ("x_source_id", monitor.source), ("x_signature", monitor.sign(b"[]"))]
+    assert http2.send(headers, b"[]").error() == (401, "missing_auth")
+
+
+@pytest.mark.parametrize("headers", [question(path="/query?" + "~" * 40000), [*question(), ("x", "~" * 16000)]],
+                         ids=["address", "header"])
+def test_an_address_or_a_header_without_end_ends_the_connection(headers, http2):
+    assert http2.send(headers).outcome == "closed"
+
+
+def question_frame(connection, stream, flags=END_HEADERS | END_STREAM):
+    return frame(HEADERS, flags, stream, connection.state.encoder.encode(question()))
+
+
+FLOODS = {
+    "streams that are reset": lambda c: [question_frame(c, n) + frame(RST_STREAM, 0, n, b"\0\0\0\x08") for n in range(1, 40001, 2)],
+    "headers without end": lambda c: [question_frame(c, 1, END_STREAM), *[frame(CONTINUATION, 0, 1, b"\0\1a\1b" * 20)] * 20000],
+    "headers of nothing": lambda c: [question_frame(c, 1, END_STREAM), *[frame(CONTINUATION, 0, 1)] * 100000],
+    "settings": lambda c: [frame(SETTINGS)] * 100000,
+    "pings": lambda c: [frame(PING, payload=b"12345678")] * 100000,
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_flood_of_frames_ends_its_connection_and_nobody_elses(kind, http2, client, monitor):
+    frames = FLOODS[kind](http2)
+    try:
+        assert http2.send_frames(*frames).outcome == "closed"
+    except (OSError, h2.exceptions.ProtocolError):
+        # Cut off in mid-frame, or an answer to a stream that this side knows nothing of.
+        pass
+    assert monitor.post(client, [monitor.event()]).status_code == 200
+
+
+def test_a_request_that_is_cut_off_before_its_answer_is_logged_as_json(stack):
+    # A line break in a header's value is a protocol error of HTTP/2, at which nginx ends the stream.
+    address = "127.0.0.7"
+
+    def logged():
+        entries = map(json.loads, stack.log_text("access").splitlines())
+        return [entry for entry in entries if entry["remote_address"] == address]
+
+    before = len(logged())
+    connection = Connection(stack, address)
+    with connection.socket:
+        connection.send([*question(), ("x-broken", "a\nb")])
+        entries = wait_for(lambda: logged()[before:], "the request to be logged")
+    assert [entry["status"] for entry in entries] == [0]

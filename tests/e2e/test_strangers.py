@@ -1,0 +1,186 @@
+"""Whoever is not registered costs the database nothing, has no body read, and keeps nobody waiting."""
+
+import collections
+import concurrent.futures
+import itertools
+import re
+import secrets
+import select
+import time
+
+import pytest
+
+from fastcgi import STDIN, begin, ingest_params, program, query_params, read_answer, record
+from monitor import Monitor, base64_text, encode
+from stack import SLOWNESS, wait_for
+from wire import read_answers, request_bytes
+
+# From each address less than the limit lets through: what nginx spares the programs is for other tests.
+ADDRESSES = 12
+REQUESTS = 120
+addresses = (f"127.0.3.{n}" for n in itertools.count(1))
+
+
+def batches(sender, sign):
+    """Requests with a batch each, each signed, or not, in a way that is not good."""
+    def request():
+        body = encode([sender.event()])
+        headers = [("Host", "localhost"), ("Content-Length", str(len(body))), *sign(body).items()]
+        return request_bytes("POST", "/ingest", headers, body)
+    return request
+
+
+@pytest.fixture(scope="module")
+def strangers(monitor, token):
+    """What strangers send, and the refusal each is to get."""
+    forger, nobody = Monitor(monitor.source), Monitor(f"nobody-{secrets.token_hex(6)}")
+
+    def question():
+        wrong = secrets.choice([f"steep_{base64_text(secrets.token_bytes(32))[:43]}", token[:-1], f"{token}x", "x" * 4000])
+        return request_bytes("GET", "/query", [("Host", "localhost"), ("Authorization", f"Bearer {wrong}")])
+
+    return {
+        "missing_auth": batches(monitor, lambda body: {}),
+        "unknown_source": batches(nobody, nobody.headers),
+        "invalid_signature": batches(monitor, forger.headers),
+        "invalid_token": question,
+    }
+
+
+@pytest.fixture(scope="module")
+def flood(stack, strangers):
+    """Send all of it at once, from several addresses; how many answers there were of each kind."""
+    def pipeline(address, make):
+        with stack.socket(address) as connection:
+            connection.sendall(b"".join(make() for _ in range(REQUESTS)))
+            return [(answer.status_code, answer.json()["error"])
+                    for answer in itertools.islice(read_answers(connection), REQUESTS)]
+
+    def send():
+        with concurrent.futures.ThreadPoolExecutor(ADDRESSES * len(strangers)) as pool:
+            sent = [pool.submit(pipeline, address, make) for address in itertools.islice(addresses, ADDRESSES)
+                    for make in strangers.values()]
+            return collections.Counter(itertools.chain.from_iterable(each.result() for each in sent))
+
+    return send
+
+
+@pytest.fixture
+def refusals(strangers):
+    """What a flood is to be answered: every request, with its own refusal, and none with a 429 or 503."""
+    return {(401, code): REQUESTS * ADDRESSES for code in strangers}
+
+
+def workers_connections(db):
+    """The programs that have a connection for a request, and not just the one that reads the keys."""
+    rows = db.execute("SELECT DISTINCT application_name FROM pg_stat_activity WHERE application_name LIKE '%.fcgi'").fetchall()
+    return {name for (name,) in rows}
+
+
+def test_a_flood_of_strangers_opens_no_connection_to_the_database(db, flood, refusals, client, monitor, query):
+    # A worker connects for its first statement: where there is no connection there was none.
+    db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%.fcgi'")
+    wait_for(lambda: not workers_connections(db), "the workers' connections to end")
+    assert flood() == refusals
+    assert workers_connections(db) == set()
+    assert monitor.post(client, [monitor.event()]).status_code == query().status_code == 200
+    assert workers_connections(db) == {"ingest.fcgi", "query.fcgi"}
+
+
+@pytest.fixture
+def statements(stack, db):
+    """Count what PostgreSQL was asked by the two programs since the last time, by its text; not what reads the keys."""
+    def restart_sessions():
+        db.execute("SELECT pg_reload_conf()")
+        db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN ('steep_ingest', 'steep_query')")
+
+    def count():
+        nonlocal seen
+        before, seen = seen, stack.log("postgresql").stat().st_size
+        with open(stack.log("postgresql"), errors="replace") as log:
+            log.seek(before)
+            found = re.findall(r"<steep_(?:ingest|query)> LOG:  (?:execute <unnamed>|statement): (.*)", log.read(seen - before))
+        return collections.Counter(sql for sql in found if not re.search("list_monitor_keys|list_access_tokens|LISTEN", sql))
+
+    seen = stack.log("postgresql").stat().st_size
+    db.execute("ALTER SYSTEM SET log_line_prefix = '%m [%p] <%u> '")
+    for role in ("steep_ingest", "steep_query"):
+        db.execute(f"ALTER ROLE {role} SET log_statement = 'all'")
+    restart_sessions()
+    yield count
+    db.execute("ALTER SYSTEM RESET log_line_prefix")
+    for role in ("steep_ingest", "steep_query"):
+        db.execute(f"ALTER ROLE {role} SET log_statement = 'none'")
+    restart_sessions()
+
+
+INSERT = "SELECT inserted_count FROM public.bulk_insert_events($1::text::jsonb)"
+COUNT = "SELECT source, date, hour, event_count FROM public.get_hourly_aggregates($1, $2)"
+
+
+def test_the_database_is_asked_for_the_registered_alone_while_strangers_flood(statements, flood, refusals, client, monitor, query):
+    assert monitor.post(client, [monitor.event()]).status_code == query().status_code == 200
+    assert statements() == {INSERT: 1, COUNT: 1}
+    sent, longest = 0, 0
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        flooding = pool.submit(flood)
+        while sent == 0 or not flooding.done():
+            started = time.monotonic()
+            assert monitor.post(client, [monitor.event()]).json()["inserted"] == 1
+            assert query().status_code == 200
+            longest = max(longest, time.monotonic() - started)
+            sent += 1
+        assert flooding.result() == refusals
+    assert statements() == {INSERT: sent, COUNT: sent}
+    # A dashboard gives up after a few seconds, a monitor after 30.
+    assert longest < 5 * SLOWNESS
+
+
+class TestTheBody:
+    """A body that was announced and is not sent: whoever answers without it did not read it."""
+
+    @pytest.fixture(scope="class")
+    def ingest(self, stack, monitor):
+        with program(stack, "ingest") as instance:
+            wait_for(lambda: instance.ask(ingest_params(b"[]", monitor), b"[]").status_code == 400, "the keys to be read")
+            yield instance
+
+    @pytest.fixture
+    def without_a_body(self, ingest):
+        def ask(monitor=None, **changes):
+            with begin(ingest.path, ingest_params(b"[]", monitor, **changes), end_of_body=False, timeout=5) as connection:
+                answer = read_answer(connection)
+            return answer.status_code, answer.json()["error"]
+        return ask
+
+    def test_is_not_read_of_another_method(self, without_a_body, monitor):
+        assert without_a_body(monitor, REQUEST_METHOD="PUT") == (405, "method_not_allowed")
+
+    def test_is_not_read_when_it_is_too_long(self, without_a_body, monitor):
+        assert without_a_body(monitor, CONTENT_LENGTH=str(5 * 1024 * 1024 + 1)) == (413, "payload_too_large")
+
+    @pytest.mark.parametrize("missing", ["HTTP_X_SOURCE_ID", "HTTP_X_SIGNATURE"])
+    def test_is_not_read_of_the_unsigned(self, missing, without_a_body, monitor):
+        assert without_a_body(monitor, **{missing: ""}) == (401, "missing_auth")
+
+    def test_is_not_read_of_an_unknown_source(self, without_a_body):
+        assert without_a_body(Monitor("nobody-knows")) == (401, "unknown_source")
+
+    @pytest.mark.parametrize("signature", ["x", "A" * 84, "A" * 87, "A" * 88, "A" * 86 + "=", "A" * 86 + "==A", "-" * 86 + "==",
+                                           "A" * 85 + "B==", "A" * 44 + "\n" + "A" * 42 + "=="])
+    def test_is_not_read_with_a_signature_of_another_form(self, signature, without_a_body, monitor):
+        assert without_a_body(monitor, HTTP_X_SIGNATURE=signature) == (401, "invalid_signature")
+
+    def test_is_waited_for_when_the_source_is_known_and_the_signature_has_the_form(self, ingest, monitor):
+        for signer, status in [(monitor, 400), (Monitor(monitor.source), 401)]:
+            with begin(ingest.path, ingest_params(b"[]", signer), end_of_body=False) as connection:
+                assert select.select([connection], [], [], 0.5)[0] == []
+                connection.sendall(record(STDIN, b"[]") + record(STDIN))
+                assert read_answer(connection).status_code == status
+
+    def test_is_never_read_of_a_question(self, stack, token):
+        with program(stack, "query") as instance:
+            wait_for(lambda: instance.ask(query_params(token)).status_code == 200, "the tokens to be read")
+            for given, status in [(token, 200), ("x", 401), (None, 401)]:
+                with begin(instance.path, query_params(given, CONTENT_LENGTH="1000"), end_of_body=False, timeout=5) as connection:
+                    assert read_answer(connection).status_code == status
