@@ -46,7 +46,6 @@ static bool parse(struct json_tokener *tokener, const struct splitter_element *t
 {
     enum json_tokener_error result;
 
-    json_tokener_reset(tokener);
     *event = json_tokener_parse_ex(tokener, text->text, (int)text->length);
     result = json_tokener_get_error(tokener);
     if (result == json_tokener_success)
@@ -87,13 +86,20 @@ static struct event read_event(struct json_object *object, const struct splitter
     };
 }
 
-/* Judges an event by all that json-c makes of it. */
-static enum error check_parsed(struct json_tokener *tokener, const struct splitter_element *text,
-                               const struct event_text *source)
+/*
+ * Judges an event by all that json-c makes of it. Its tokener is new: json_tokener_reset (0.16)
+ * would leave half a surrogate pair of one event to the next.
+ */
+static enum error check_parsed(const struct splitter_element *text, const struct event_text *source)
 {
+    struct json_tokener *tokener = json_tokener_new_ex(BATCH_EVENT_DEPTH + 1);
     struct json_object *object;
     enum error error = ERROR_INVALID_EVENT;
 
+    if (tokener == NULL)
+        return ERROR_INTERNAL;
+    /* Without JSON_TOKENER_VALIDATE_UTF8: batch_split has looked at the whole body. */
+    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
     if (!parse(tokener, text, &object)) {
         /* Of raw control characters in strings, json-c minds NUL alone. */
         error = text->has_control ? ERROR_INVALID_PAYLOAD : ERROR_INVALID_REQUEST;
@@ -103,11 +109,11 @@ static enum error check_parsed(struct json_tokener *tokener, const struct splitt
         error = event_check(&event, source);
     }
     json_object_put(object);
+    json_tokener_free(tokener);
     return error;
 }
 
-static enum error check_one(struct json_tokener *tokener, const struct splitter_element *text,
-                            const struct event_text *source)
+static enum error check_one(const struct splitter_element *text, const struct event_text *source)
 {
     struct event event;
 
@@ -115,35 +121,22 @@ static enum error check_one(struct json_tokener *tokener, const struct splitter_
         return ERROR_INVALID_EVENT;
     if (skim_event(text, &event))
         return event_check(&event, source);
-    return check_parsed(tokener, text, source);
+    return check_parsed(text, source);
 }
 
 enum error batch_check(struct batch *batch, const char *source, size_t source_length)
 {
     const struct event_text wanted = {source, source_length};
-    enum error error = ERROR_NONE;
-    struct json_tokener *tokener = json_tokener_new_ex(BATCH_EVENT_DEPTH + 1);
-
-    if (tokener == NULL)
-        return ERROR_INTERNAL;
-    /* Without JSON_TOKENER_VALIDATE_UTF8: batch_split has looked at the whole body. */
-    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
 
     for (size_t i = 0; i < batch->count; i++) {
-        enum error verdict = check_one(tokener, &batch->events[i], &wanted);
+        enum error verdict = check_one(&batch->events[i], &wanted);
 
-        if (verdict == ERROR_INVALID_REQUEST) {
-            error = verdict;
-            break;
-        }
+        if (verdict == ERROR_INVALID_REQUEST || verdict == ERROR_INTERNAL)
+            return verdict;
         if (verdict != ERROR_NONE)
             batch_reject(batch, i, verdict);
     }
-    json_tokener_free(tokener);
-
-    if (error == ERROR_NONE && batch->rejected_count > 0)
-        error = batch->rejected[0].error;
-    return error;
+    return batch->rejected_count > 0 ? batch->rejected[0].error : ERROR_NONE;
 }
 
 void batch_reject(struct batch *batch, size_t index, enum error error)

@@ -12,11 +12,18 @@ static const unsigned char SPKI_PREFIX[] = {0x30, 0x2a, 0x30, 0x05, 0x06, 0x03,
 
 enum { SPKI_BYTES = sizeof(SPKI_PREFIX) + SIGNATURE_KEY_BYTES };
 
-/* Without b64_end and ignore, libsodium takes strict base64 and nothing behind it. */
+/*
+ * Without b64_end and ignore, libsodium takes strict base64 and nothing behind it, but for one
+ * thing: 1.0.18 reads every byte beyond ASCII as a slash.
+ */
 static bool decode(const char *text, size_t length, unsigned char *out, size_t size)
 {
     size_t written;
 
+    for (size_t i = 0; i < length; i++) {
+        if ((unsigned char)text[i] > 0x7f)
+            return false;
+    }
     return sodium_base642bin(out, size, text, length, NULL, &written, NULL,
                              sodium_base64_VARIANT_ORIGINAL) == 0 &&
            written == size;

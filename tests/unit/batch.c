@@ -166,6 +166,18 @@ static void lists_every_bad_event_in_order(void **state)
     assert_int_equal(batch.rejected[1].error, ERROR_INVALID_PAYLOAD);
 }
 
+static void judges_an_event_without_regard_to_the_one_before(void **state)
+{
+    (void)state;
+    /* json-c keeps the first half of a surrogate pair that broke off. */
+    assert_judged("[" EVENT("evt_1", "{\"\x01\":\"\\ud83d\\uZ\"}") "," EVENT(
+                      "evt_2", "{}") ",{\"id\":\"\\u0065vt_3\"}]",
+                  ERROR_INVALID_PAYLOAD);
+    assert_int_equal(batch.rejected_count, 2);
+    assert_int_equal(batch.rejected[1].index, 2);
+    assert_int_equal(batch.rejected[1].error, ERROR_SOURCE_MISMATCH);
+}
+
 static void says_first_that_a_body_is_not_json(void **state)
 {
     (void)state;
@@ -185,6 +197,7 @@ int main(void)
         cmocka_unit_test(bounds_an_event_at_64_kib),
         cmocka_unit_test(bounds_a_batch_at_200000_objects_and_arrays),
         cmocka_unit_test(lists_every_bad_event_in_order),
+        cmocka_unit_test(judges_an_event_without_regard_to_the_one_before),
         cmocka_unit_test(says_first_that_a_body_is_not_json),
     };
 

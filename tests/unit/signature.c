@@ -92,6 +92,19 @@ static void decodes_nothing_but_strict_base64_of_64_bytes(void **state)
     assert_false(signature_decode(text, strlen(text), out));
 }
 
+static void takes_no_byte_beyond_ascii_for_a_letter(void **state)
+{
+    unsigned char out[SIGNATURE_BYTES];
+    char text[sizeof(SIGNATURE)];
+    (void)state;
+    for (int byte = 0x80; byte <= 0xff; byte++) {
+        memcpy(text, SIGNATURE, sizeof(text));
+        text[3] = (char)byte;
+        if (signature_decode(text, strlen(text), out))
+            fail_msg("accepted: a byte %x", (unsigned)byte);
+    }
+}
+
 static void parses_a_raw_key_and_its_spki(void **state)
 {
     unsigned char raw[SIGNATURE_KEY_BYTES];
@@ -135,6 +148,7 @@ int main(void)
         cmocka_unit_test(verifies_with_any_key_of_the_source),
         cmocka_unit_test(refuses_a_changed_body_or_signature),
         cmocka_unit_test(decodes_nothing_but_strict_base64_of_64_bytes),
+        cmocka_unit_test(takes_no_byte_beyond_ascii_for_a_letter),
         cmocka_unit_test(parses_a_raw_key_and_its_spki),
         cmocka_unit_test(refuses_keys_that_are_none),
     };
