@@ -15,6 +15,7 @@ INSERT INTO decided VALUES
 
   ('table', 'access_tokens', '', '', '', ''),
   ('table', 'events', '', '', 'DELETE INSERT REFERENCES SELECT TRIGGER TRUNCATE UPDATE', ''),
+  ('table', 'hourly_count_deltas', '', '', '', ''),
   ('table', 'hourly_counts', '', '', '', ''),
   ('table', 'monitor_keys', '', '', '', ''),
   ('table', 'schema_migrations', '', '', '', ''),
@@ -32,6 +33,7 @@ INSERT INTO decided VALUES
 
   -- Triggers'.
   ('function', 'assign_monitor_key_slot()', '', '', '', ''),
+  ('function', 'change_hourly_counts(text[],timestamp with time zone[],bigint[])', '', '', '', ''),
   ('function', 'count_deleted_events()', '', '', '', ''),
   ('function', 'count_inserted_events()', '', '', '', ''),
   ('function', 'count_updated_events()', '', '', '', ''),
