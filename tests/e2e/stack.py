@@ -135,8 +135,10 @@ class Stack:
 
     def client(self, address="127.0.0.1", **more):
         """A client with an address of its own: nginx counts requests by address."""
-        transport = httpx.HTTPTransport(verify=self.tls, local_address=address, trust_env=False,
-                                        http2=more.pop("http2", False))
+        http2 = more.pop("http2", False)
+        # A context notes which HTTP was offered last, and self.tls is that of the raw sockets too.
+        tls = ssl.create_default_context(cafile=self.ca) if http2 else self.tls
+        transport = httpx.HTTPTransport(verify=tls, local_address=address, trust_env=False, http2=http2)
         return httpx.Client(base_url=self.url, transport=transport, trust_env=False,
                             event_hooks={"request": [watch_connecting]},
                             timeout=more.pop("timeout", 40 * SLOWNESS), **more)
