@@ -62,11 +62,12 @@ UNITS = batch bearer error event keyring log reply rfc3339 signature skim splitt
 FUZZ_batch = splitter skim event rfc3339 utf8 error fuzz_mutator fuzz_values
 FUZZ_bearer = bearer
 FUZZ_config = config log
+FUZZ_judges = $(FUZZ_batch) sqlstate fuzz_exact
 FUZZ_keyring = keyring signature
 FUZZ_rfc3339 = rfc3339
 FUZZ_signature = signature
 FUZZ_window = window utf8
-FUZZERS = batch bearer config keyring rfc3339 signature window
+FUZZERS = batch bearer config judges keyring rfc3339 signature window
 
 # The bench's load generator.
 LOAD = load bodies https direct
