@@ -4,6 +4,7 @@
 #   make run        everything from this checkout, see deploy/run
 #   make test       every suite, see tests/run
 #   make unit       the unit tests alone
+#   make fuzz       the fuzz targets, each for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
 #   make bench      the measurements, see tests/bench/run (bench-quick: the short form)
 #   make lint       formatting and static analysis
 #
@@ -57,6 +58,17 @@ UNIT_utf8 = utf8
 UNIT_window = window utf8
 UNITS = batch bearer error event keyring log reply rfc3339 signature skim splitter sqlstate textarray utf8 window
 
+# What each fuzz target needs besides; clang builds them, see tests/fuzz/run.
+FUZZ_batch = splitter skim event rfc3339 utf8 error fuzz_mutator fuzz_values
+FUZZ_bearer = bearer
+FUZZ_config = config log
+FUZZ_judges = $(FUZZ_batch) sqlstate fuzz_exact
+FUZZ_keyring = keyring signature
+FUZZ_rfc3339 = rfc3339
+FUZZ_signature = signature
+FUZZ_window = window utf8
+FUZZERS = batch bearer config judges keyring rfc3339 signature window
+
 # The bench's load generator.
 LOAD = load bodies https direct
 
@@ -76,6 +88,9 @@ $(BUILD)/%.o: fcgi/%.c $(BUILD)/flags
 $(BUILD)/unit_%.o: tests/unit/%.c $(BUILD)/flags
 	$(CC) $(ALL_CFLAGS) -Ifcgi -MMD -MP -c -o $@ $<
 
+$(BUILD)/fuzz_%.o: tests/fuzz/%.c $(BUILD)/flags
+	$(CC) $(ALL_CFLAGS) -Ifcgi -MMD -MP -c -o $@ $<
+
 $(BUILD)/flags: FORCE
 	@mkdir -p $(BUILD)
 	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
@@ -85,6 +100,12 @@ $(BUILD)/unit_$(1): $(BUILD)/unit_$(1).o $(call objects,$(UNIT_$(1))) $(BUILD)/f
 	$$(CC) $$(ALL_LDFLAGS) -o $$@ $$(filter %.o,$$^) -lcmocka $$(LIBRARIES)
 endef
 $(foreach unit,$(UNITS),$(eval $(call unit_rule,$(unit))))
+
+define fuzz_rule
+$(BUILD)/fuzz_$(1): $(BUILD)/fuzz_$(1).o $(call objects,$(FUZZ_$(1))) $(BUILD)/flags
+	$$(CC) $$(ALL_LDFLAGS) -fsanitize=fuzzer -o $$@ $$(filter %.o,$$^) $$(LIBRARIES)
+endef
+$(foreach fuzzer,$(FUZZERS),$(eval $(call fuzz_rule,$(fuzzer))))
 
 $(BUILD)/load: $(LOAD:%=$(BUILD)/bench_%.o) $(BUILD)/flags
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -lcurl $(PACKAGE_LIBS)
@@ -101,6 +122,9 @@ run:
 test:
 	tests/run
 
+fuzz:
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) FUZZ_TARGETS='$(FUZZ_TARGETS)' tests/run fuzz
+
 bench:
 	tests/bench/run
 
@@ -115,6 +139,6 @@ clean:
 
 .DELETE_ON_ERROR:
 FORCE:
-.PHONY: all unit run test bench bench-quick lint clean FORCE
+.PHONY: all unit run test fuzz bench bench-quick lint clean FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/*.d)
