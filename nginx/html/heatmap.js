@@ -93,8 +93,10 @@ export function heatmap({ days, source, aggregates, fetchedAt, live, now, timeZo
   }).reverse();
 
   const all = table.flatMap(({ cells }) => cells.flat());
-  const steps = quantiles(all.map(({ count }) => count));
-  for (const each of all) {
+  // What is only a part of an hour's events would be the wrong colour.
+  const whole = all.filter(({ state }) => state === 'count');
+  const steps = quantiles(whole.map(({ count }) => count));
+  for (const each of whole) {
     each.level = levelOf(steps, each.count);
   }
   const hourSums = Array.from({ length: 24 }, (_, column) => sumOf(table.flatMap(({ cells }) => cells[column])));

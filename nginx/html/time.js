@@ -168,13 +168,21 @@ const longDate = new Intl.DateTimeFormat('en-GB', {
   timeZone: 'UTC', weekday: 'long', day: 'numeric', month: 'long', year: 'numeric',
 });
 
+/** @type {Map<string, { short: string, long: string }>} */
+const datesInWords = new Map();
+
 /**
  * A local date in words: its own, not that of an instant.
  * @param {string} date
  */
 export function dateTexts(date) {
-  const noon = Date.parse(`${date}T12:00:00Z`);
-  return { short: shortDate.format(noon).replace(',', ''), long: longDate.format(noon) };
+  let texts = datesInWords.get(date);
+  if (!texts) {
+    const noon = Date.parse(`${date}T12:00:00Z`);
+    texts = { short: shortDate.format(noon).replace(',', ''), long: longDate.format(noon) };
+    datesInWords.set(date, texts);
+  }
+  return texts;
 }
 
 /** @param {number} number */
