@@ -1,0 +1,152 @@
+"""The stack under test, a browser, and monitors that put data where the tests look for it."""
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import tarfile
+
+import pytest
+
+from browser import Page, chromium
+from monitor import Monitor
+from stack import free_port, reachable_folder, started, wait_for
+
+# The one file that comes from a package registry: the tests alone need it, and it is never kept.
+AXE = "axe-core@4.14.1"
+
+
+def pytest_configure():
+    # tests/run ends a suite with SIGTERM; fixtures must still put away what they started.
+    def leave(*_):
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+class Installation:
+    """A stack that can be stopped beneath the page, and started again as it was."""
+
+    def __init__(self, folder):
+        self.state = folder / "state"
+        self.port = free_port()
+        self.held = contextlib.ExitStack()
+        self.start()
+
+    def start(self):
+        self.stack = self.held.enter_context(started(self.state, self.port))
+
+    def stop(self):
+        self.held.close()
+
+    @property
+    def url(self):
+        return f"https://localhost:{self.port}"
+
+    def configure(self, base_url="/", web_socket_url=""):
+        """Write the one file in which an operator says where the counts and the live events are."""
+        file = self.state / "nginx" / "snippets" / "steep" / "page-config.conf"
+        file.write_text(f'set $steep_base_url "{base_url}";\nset $steep_web_socket_url "{web_socket_url}";\n')
+        os.kill(self.stack.pid("nginx"), signal.SIGHUP)
+        with self.stack.client() as client:
+            wait_for(lambda: fresh_json(client) == {"baseUrl": base_url, "webSocketUrl": web_socket_url},
+                     "nginx to read its configuration")
+        # An old worker may still be there for a moment.
+        wait_for(lambda: all_workers_new(self.stack), "the old workers to end")
+
+
+def fresh_json(client):
+    return client.get("/config.json", headers={"Connection": "close"}).json()
+
+
+def all_workers_new(stack):
+    children = subprocess.run(["ps", "-o", "args=", "--ppid", str(stack.pid("nginx"))], text=True, capture_output=True)
+    return "shutting down" not in children.stdout
+
+
+@pytest.fixture(scope="session")
+def installation():
+    folder = reachable_folder("browser")
+    made = None
+    try:
+        made = Installation(folder)
+        yield made
+    finally:
+        if made:
+            made.stop()
+        if not os.environ.get("SANITIZE"):
+            subprocess.run(["rm", "-rf", str(folder)], check=False)
+
+
+@pytest.fixture
+def configure(installation):
+    """Change what the page is told; it is as before after the test."""
+    yield installation.configure
+    installation.configure()
+
+
+@pytest.fixture
+def stack(installation):
+    return installation.stack
+
+
+@pytest.fixture
+def token(stack):
+    return stack.token
+
+
+@pytest.fixture
+def db(stack):
+    with stack.connect() as connection:
+        yield connection
+
+
+@pytest.fixture(scope="session")
+def driver(installation):
+    with chromium(installation.stack.ca) as started_driver:
+        yield started_driver
+
+
+@pytest.fixture
+def page(driver, installation):
+    opened = Page(driver, installation.url)
+    driver.get_log("browser")
+    yield opened
+    complaints = opened.complaints()
+    opened.reset()
+    assert complaints == []
+
+
+@pytest.fixture(scope="session")
+def send(installation):
+    """Store events of a source at these instants, by signed batches of a monitor of its own."""
+    monitors = {}
+
+    def store(source, instants):
+        stack = installation.stack
+        with stack.client("127.0.1.40") as client:
+            if source not in monitors:
+                monitors[source] = Monitor(source)
+                stack.steepctl("monitor", "add", source, monitors[source].public_base64)
+                wait_for(lambda: monitors[source].post(client, "[]").status_code == 400, "the key to be taken up")
+            sender = monitors[source]
+            for start in range(0, len(instants), 1000):
+                batch = [sender.event(timestamp=instant.isoformat()) for instant in instants[start:start + 1000]]
+                assert sender.post(client, batch).status_code == 200
+
+    return store
+
+
+@pytest.fixture
+def fresh_source():
+    return f"src-{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory):
+    """axe-core's script, fetched for this run."""
+    folder = tmp_path_factory.mktemp("axe")
+    subprocess.run(["npm", "pack", "--silent", AXE], cwd=folder, check=True, capture_output=True, text=True, timeout=90)
+    with tarfile.open(next(folder.glob("*.tgz"))) as package:
+        return package.extractfile("package/axe.min.js").read().decode()
