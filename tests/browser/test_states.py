@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import re
 import threading
 
 import pytest
@@ -101,6 +102,20 @@ def test_with_everything_stopped_it_says_so_and_recovers_when_it_is_back(page, t
     with contextlib.suppress(Exception):
         page.find("#retry").click()
     wait_for(lambda: page.states() == [] and page.whole(), "the counts to be shown", 30)
+
+
+def test_a_failed_refresh_says_of_when_the_counts_are_that_it_still_shows(page, token):
+    page.before_each_page("window.away = 0; const now = performance.now.bind(performance);"
+                          "performance.now = () => now() + window.away;")
+    answer_queries(page, "if (window.away) throw new TypeError('away'); return fetched(...given);")
+    page.open_loaded(token)
+    before = [[cell["texts"] for cell in row[:24]] for _, row in page.table()]
+    # As if the page had been hidden for five minutes and were shown again.
+    page.run("window.away = 301e3; document.dispatchEvent(new Event('visibilitychange'))")
+    wait_for(lambda: page.states() == ["error"], "the failure to be told")
+    assert re.fullmatch(r"Unable to load historic data\. Showing the counts of \w+ \d+ \w+, \d\d:\d\d and real-time events\.",
+                        page.text("#error-title"))
+    assert [[cell["texts"] for cell in row[:24]] for _, row in page.table()][-5:] == before[-5:]
 
 
 @pytest.mark.parametrize("answer, sentence", [
