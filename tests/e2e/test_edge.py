@@ -16,11 +16,21 @@ from stack import SLOWNESS, addresses, wait_for
 from wire import (ENDPOINTS, Replay, check_error, check_headers, header, read_answer, read_answers, request_bytes)
 
 
-def test_the_page_is_served_with_the_common_headers(client):
-    answer = client.get("/")
+@pytest.mark.parametrize("path, kind", [("/", "text/html"), ("/page.js", "application/javascript"), ("/style.css", "text/css"),
+                                        ("/icon.svg", "image/svg+xml"), ("/config.json", "application/json")])
+def test_the_page_and_its_files_are_served_with_the_common_headers_and_their_policy(path, kind, client):
+    answer = client.get(path)
     assert answer.status_code == 200
-    assert header(answer, "Content-Type").startswith("text/html")
+    assert header(answer, "Content-Type").split(";")[0] == kind
     check_headers(answer, endpoint=False)
+    policy = header(answer, "Content-Security-Policy")
+    assert policy.startswith("default-src 'self';") and "unsafe" not in policy
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/config.json"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_the_page_can_only_be_read(method, path, client):
+    check_error(client.request(method, path), 405, "method_not_allowed", endpoint=False)
 
 
 @pytest.mark.parametrize("method, target", [("GET", "/query"), ("POST", "/ingest"), ("PUT", "/ingest"), ("OPTIONS", "/query"),

@@ -1,0 +1,199 @@
+"""A real Chromium, and the page in it as a viewer sees it."""
+
+import base64
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+
+from stack import ROOT, wait_for
+
+SCREENSHOTS = ROOT / "build" / "screenshots"
+FAKES = Path(__file__).with_name("fakes.js").read_text()
+
+ARGUMENTS = ["--headless=new", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
+             "--window-size=1280,900", "--lang=en-GB"]
+
+TABLE = """
+return [...document.querySelectorAll('#grid tbody tr')].map(tr => [tr.querySelector('th time').dateTime,
+  [...tr.querySelectorAll('td')].map(td => ({
+    texts: td.children.length ? [...td.children].map(half => half.textContent) : [td.textContent],
+    look: td.children.length ? [...td.children].map(half => half.className) : [td.className],
+    label: td.getAttribute('aria-label')}))])
+"""
+
+
+@contextlib.contextmanager
+def chromium(authority):
+    """A browser with a home of its own, in which the stack's authority is trusted and nothing else is new."""
+    with tempfile.TemporaryDirectory(prefix="steep-browser.") as home:
+        trust(home, authority)
+        options = webdriver.ChromeOptions()
+        options.binary_location = "/usr/bin/chromium"
+        # Chromium's own sandbox refuses root.
+        for argument in ARGUMENTS + (["--no-sandbox"] if os.geteuid() == 0 else []):
+            options.add_argument(argument)
+        options.add_argument(f"--user-data-dir={home}/profile")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        environment = {**os.environ, "HOME": home, "XDG_CONFIG_HOME": home, "XDG_CACHE_HOME": home}
+        driver = webdriver.Chrome(service=Service("/usr/bin/chromedriver", env=environment), options=options)
+        try:
+            # As if its window were the one in front.
+            driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
+            driver.set_script_timeout(20)
+            driver.set_page_load_timeout(20)
+            yield driver
+        finally:
+            driver.quit()
+
+
+def trust(home, authority):
+    database = Path(home) / ".pki" / "nssdb"
+    database.mkdir(parents=True)
+    for arguments in (["-N", "--empty-password"], ["-A", "-t", "C,,", "-n", "steep", "-i", str(authority)]):
+        subprocess.run(["certutil", "-d", f"sql:{database}", *arguments], check=True, capture_output=True)
+
+
+class Page:
+    """The page of a stack, in one tab."""
+
+    def __init__(self, driver, url):
+        self.driver = driver
+        self.url = url
+        self.scripts = []
+
+    def open(self, token=None, path="/"):
+        """Open it as someone who gave this token before, or who never was here."""
+        self.driver.get(f"{self.url}/config.json")
+        self.run("sessionStorage.clear(); localStorage.clear()")
+        if token:
+            self.run("sessionStorage.setItem('steep.token', arguments[0])", token)
+        self.driver.get(f"{self.url}{path}")
+        return self
+
+    def open_loaded(self, token, days=7, source=None, zone=None):
+        self.open(token)
+        self.wait_loaded()
+        if days != 7:
+            self.choose_days(days)
+        if source is not None:
+            self.choose_source(source)
+        if zone == "UTC":
+            self.choose_utc()
+        return self
+
+    def run(self, script, *arguments):
+        return self.driver.execute_script(script, *arguments)
+
+    def module(self, body, *arguments):
+        """Run the body of an async function that may import modules of the page."""
+        result = self.driver.execute_async_script(f"""
+            const done = arguments[arguments.length - 1];
+            (async (...given) => {{ {body} }})(...[...arguments].slice(0, -1))
+                .then(value => done({{value}}), error => done({{error: `${{error}} ${{error.stack}}`}}));""", *arguments)
+        assert "error" not in result, result["error"]
+        return result.get("value")
+
+    def with_fakes(self, body, *arguments):
+        return self.module(FAKES + body, *arguments)
+
+    def cdp(self, command, **parameters):
+        return self.driver.execute_cdp_cmd(command, parameters)
+
+    def find(self, selector):
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def visible(self, selector):
+        return self.find(selector).is_displayed()
+
+    def text(self, selector):
+        return self.find(selector).text
+
+    def before_each_page(self, script):
+        """Run a script in each document before its own."""
+        self.scripts.append(self.cdp("Page.addScriptToEvaluateOnNewDocument", source=script)["identifier"])
+
+    def reset(self):
+        """What a test changed about the browser itself."""
+        for identifier in self.scripts:
+            self.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=identifier)
+        self.scripts = []
+        self.cdp("Emulation.setTimezoneOverride", timezoneId="")
+        self.cdp("Emulation.setEmulatedMedia", media="", features=[])
+        self.cdp("Emulation.clearDeviceMetricsOverride")
+
+    def set_time_zone(self, zone):
+        self.cdp("Emulation.setTimezoneOverride", timezoneId=zone)
+
+    def set_media(self, **features):
+        self.cdp("Emulation.setEmulatedMedia",
+                 features=[{"name": name.replace("_", "-"), "value": value} for name, value in features.items()])
+
+    def set_width(self, width, height=900):
+        self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
+    def states(self):
+        """Which of the three states are shown."""
+        return [name for name in ("loading", "empty", "error") if self.visible(f"#{name}")]
+
+    def loaded(self):
+        return self.run("return performance.getEntriesByName('steep: painted').length > 0") and self.whole()
+
+    def whole(self):
+        return self.states() in ([], ["empty"]) and not self.run("return document.querySelector('#grid .unloaded')")
+
+    def wait_loaded(self):
+        wait_for(self.loaded, "the counts to be shown")
+
+    def choose_days(self, days):
+        self.find(f'input[name="days"][value="{days}"]').click()
+        wait_for(lambda: self.whole() and len(self.table()) > days and self.run(
+            "return document.getElementById('announcement').textContent").startswith((str(days), "No events")),
+            f"{days} days to be shown")
+
+    def choose_source(self, name):
+        wait_for(lambda: name in self.sources(), f"{name} to be offered")
+        self.run("const choice = document.getElementById('source'); choice.value = arguments[0];"
+                 "choice.dispatchEvent(new Event('change', {bubbles: true}))", name)
+        wait_for(lambda: self.whole() and (f"source {name}" in self.text("#total-of")), f"{name} to be shown")
+
+    def choose_utc(self):
+        self.find('input[name="zone"][value="utc"]').click()
+        wait_for(lambda: "in UTC" in self.text("#as-of"), "UTC to be shown")
+
+    def sources(self):
+        return self.run("return [...document.querySelectorAll('#source option')].map(each => each.value).filter(Boolean)")
+
+    def table(self):
+        """The days shown, the newest first: a list of (date, 24 cells and the sum)."""
+        return self.run(TABLE)
+
+    def add_events(self, events):
+        return self.module("const { addEvent } = await import('/page.js');"
+                           "const taken = given[0].map(addEvent);"
+                           "await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));"
+                           "return taken", events)
+
+    def screenshot(self, name):
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        size = self.cdp("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        data = self.cdp("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"]
+        (SCREENSHOTS / f"{name}.png").write_bytes(base64.b64decode(data))
+
+    def complaints(self):
+        """What the console says about scripts and the policy; that a request was refused is no fault of the page."""
+        return [entry["message"] for entry in self.driver.get_log("browser")
+                if "Content Security Policy" in entry["message"] or entry["source"] in ("javascript", "security")]
+
+
+def bearer_free(page):
+    """Every address the page asked for."""
+    return json.dumps(page.run("return performance.getEntries().map(entry => entry.name).concat(location.href)"))

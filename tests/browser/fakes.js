@@ -1,0 +1,80 @@
+// What a store is given in place of time, a server and a document. Prepended to the scripts
+// of test_modules.py, which run in a real browser.
+
+// Long enough for an answer to be read and told, however many turns of the event loop that takes.
+const settle = async () => {
+  for (let turn = 0; turn < 12; turn++) {
+    await new Promise((resolve) => {
+      const { port1, port2 } = new MessageChannel();
+      port1.onmessage = resolve;
+      port2.postMessage(null);
+    });
+  }
+};
+
+const clock = {
+  time: 5_000,
+  timers: new Map(),
+  now: () => clock.time,
+  setTimeout(action, delay) {
+    const timer = Symbol('timer');
+    clock.timers.set(timer, { action, at: clock.time + delay });
+    return timer;
+  },
+  clearTimeout: (timer) => clock.timers.delete(timer),
+  // Lets seconds pass, and everything happen that is due in them.
+  async pass(seconds) {
+    const end = clock.time + seconds * 1000;
+    for (;;) {
+      await settle();
+      const [timer, due] = [...clock.timers].sort(([, a], [, b]) => a.at - b.at)[0] ?? [];
+      if (!due || due.at > end) {
+        break;
+      }
+      clock.time = Math.max(clock.time, due.at);
+      clock.timers.delete(timer);
+      due.action();
+    }
+    clock.time = end;
+  },
+};
+
+// Answers nothing by itself unless `always` is set; a deaf one goes on after an abort.
+const server = {
+  asked: [],
+  deaf: false,
+  always: null,
+  fetch: (url, options) => new Promise((resolve, reject) => {
+    const request = {
+      url, options, at: clock.time,
+      answer: async (body, status = 200, headers = {}) => {
+        resolve(new Response(typeof body === 'string' ? body : JSON.stringify(body), { status, headers }));
+        await settle();
+        await settle();
+      },
+      fail: async () => { reject(new TypeError('Failed to fetch')); await settle(); },
+    };
+    server.asked.push(request);
+    options.signal.addEventListener('abort', () => server.deaf || reject(options.signal.reason));
+    if (server.always) {
+      server.always(request);
+    }
+  }),
+};
+
+const screen = Object.assign(new EventTarget(), {
+  visibilityState: 'visible',
+  turn(state) {
+    screen.visibilityState = state;
+    screen.dispatchEvent(new Event('visibilitychange'));
+  },
+});
+
+const row = (eventCount, more = {}) => ({ source: 'a', date: '2026-02-03', hour: 14, eventCount, ...more });
+const good = (rows = [row(1)], days = 7, fetchedAt = '2026-02-03T14:10:00.000Z') =>
+  ({ aggregates: rows, meta: { totalCount: rows.length, daysRequested: days, fetchedAt } });
+
+const { createStore } = await import('/store.js');
+const make = (more = {}) => createStore({
+  baseUrl: 'https://steep.example', getToken: () => 'steep_token', fetch: server.fetch, clock, document: screen, ...more,
+});

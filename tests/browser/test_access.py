@@ -1,0 +1,179 @@
+"""For whoever uses the keyboard, a screen reader, other colours, a small screen."""
+
+import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+
+from stack import ROOT, wait_for
+
+WHERE = """
+const cell = document.activeElement;
+if (!cell.matches('#grid td')) return null;
+const row = cell.parentElement;
+return [[...document.querySelectorAll('#grid tbody tr, #grid tfoot tr')].indexOf(row), [...row.querySelectorAll('td')].indexOf(cell)];
+"""
+
+
+def press(page, *keys, ctrl=False):
+    for key in keys:
+        chain = ActionChains(page.driver, duration=0)
+        if ctrl:
+            chain.key_down(Keys.CONTROL)
+        chain.send_keys(key)
+        if ctrl:
+            chain.key_up(Keys.CONTROL)
+        chain.perform()
+
+
+def at(page):
+    return page.run(WHERE)
+
+
+def test_the_grid_is_one_tab_stop_at_the_current_hour(page, token):
+    page.open_loaded(token)
+    assert page.run("return document.querySelectorAll('#grid [tabindex=\"0\"]').length") == 1
+    page.find('input[name="zone"]' if page.visible("#zones") else "#source").send_keys(Keys.TAB)
+    assert at(page) is not None
+    assert "current hour" in page.run("return document.activeElement.getAttribute('aria-label')")
+    press(page, Keys.TAB)
+    assert at(page) is None
+
+
+def test_arrows_home_and_end_move_from_cell_to_cell(page, token):
+    page.open_loaded(token)
+    rows = len(page.table())
+    page.run("document.querySelector('#grid td[tabindex=\"0\"]').focus()")
+    press(page, Keys.HOME, ctrl=True)
+    assert at(page) == [0, 0]
+    for key, place in [(Keys.ARROW_RIGHT, [0, 1]), (Keys.ARROW_DOWN, [1, 1]), (Keys.ARROW_LEFT, [1, 0]),
+                       (Keys.ARROW_LEFT, [1, 0]), (Keys.END, [1, 24]), (Keys.ARROW_RIGHT, [1, 24]),
+                       (Keys.ARROW_UP, [0, 24]), (Keys.ARROW_UP, [0, 24]), (Keys.HOME, [0, 0])]:
+        press(page, key)
+        assert at(page) == place
+    press(page, Keys.END, ctrl=True)
+    assert at(page) == [rows, 24]
+    press(page, Keys.PAGE_UP)
+    assert at(page) == [rows - 7, 24]
+    assert page.run("return document.querySelectorAll('#grid [tabindex=\"0\"]').length") == 1
+    # The place is kept when the viewer comes back.
+    page.run("document.activeElement.blur(); document.querySelector('#grid td[tabindex=\"0\"]').focus()")
+    assert at(page) == [rows - 7, 24]
+
+
+def test_a_tooltip_says_what_the_cell_is_on_focus_and_on_hover_and_escape_closes_it(page, token):
+    page.open_loaded(token)
+    page.run("document.querySelector('#grid td[tabindex=\"0\"]').focus()")
+    assert page.text("#tooltip") == page.run("return document.activeElement.getAttribute('aria-label')") != ""
+    press(page, Keys.ARROW_UP)
+    assert page.text("#tooltip") == page.run("return document.activeElement.getAttribute('aria-label')")
+    press(page, Keys.ESCAPE)
+    assert not page.visible("#tooltip")
+    page.run("document.activeElement.blur()")
+    cell = page.find("#grid tbody tr:nth-child(3) td:nth-child(6)")
+    ActionChains(page.driver, duration=0).move_to_element(cell).perform()
+    wait_for(lambda: page.visible("#tooltip"), "the tooltip")
+    assert page.text("#tooltip") == cell.get_attribute("aria-label")
+    press(page, Keys.ESCAPE)
+    assert not page.visible("#tooltip")
+
+
+def test_a_cells_label_has_its_day_its_hour_and_its_count(page, token):
+    page.set_time_zone("Asia/Kolkata")
+    page.open_loaded(token)
+    date, cells = page.table()[1]
+    label = cells[9]["label"]
+    texts = page.run("return new Intl.DateTimeFormat('en-GB', { timeZone: 'UTC', weekday: 'long', day: 'numeric',"
+                     " month: 'long', year: 'numeric' }).format(new Date(arguments[0]))", date)
+    count = cells[9]["texts"][0]
+    assert label == f"{texts}, 09:30–10:30: {count} event{'' if count == '1' else 's'}"
+
+
+def test_the_table_has_a_caption_headers_and_a_live_region(page, token):
+    page.open_loaded(token)
+    caption, columns, rows, region = page.run("""return [document.querySelector('#grid caption').textContent,
+        [...document.querySelectorAll('#grid thead th[scope=col]')].map(each => each.textContent),
+        document.querySelectorAll('#grid tbody th[scope=row]').length,
+        document.querySelector('[role=status]').textContent]""")
+    assert "Events by hour in the last 7 days" in caption
+    assert columns == ["Day", *[f"{hour:02}" for hour in range(24)], "Total"]
+    assert rows == len(page.table())
+    assert region == "7 days loaded."
+
+
+def test_nothing_moves_for_whoever_asked_for_that(page, token):
+    page.open_loaded(token)
+    script = "return getComputedStyle(document.querySelector('#grid td')).transitionDuration"
+    page.set_media(prefers_reduced_motion="no-preference")
+    assert page.run(script) != "0s"
+    page.set_media(prefers_reduced_motion="reduce")
+    assert page.run(script) == "0s"
+
+
+def test_with_forced_colors_what_cells_are_can_still_be_told(page, token):
+    page.set_time_zone("UTC")
+    page.open_loaded(token)
+    page.set_media(forced_colors="active")
+    styles = page.run("""return Object.fromEntries(['zero', 'future', 'unloaded', 'level-5'].map((look) => {
+        const swatch = document.querySelector(`.swatch.${look}`) ?? document.querySelector(`.${look}`);
+        const { borderTopStyle, borderTopWidth } = getComputedStyle(swatch);
+        return [look, [borderTopStyle, borderTopWidth, swatch.textContent]];
+    }))""")
+    assert len({tuple(style) for style in styles.values()}) == 4, styles
+    page.screenshot("forced-colors")
+
+
+VIEWS = {
+    "light": dict(prefers_color_scheme="light"),
+    "dark": dict(prefers_color_scheme="dark"),
+    "narrow": dict(prefers_color_scheme="light"),
+}
+
+
+def violations(page, axe):
+    page.run(axe)
+    found = page.module("const { violations } = await axe.run(document, { resultTypes: ['violations'] });"
+                        "return violations.map(({ id, nodes }) => [id, nodes.slice(0, 3).map(({ html, failureSummary }) =>"
+                        " `${html} ${failureSummary}`)])")
+    return found
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_axe_finds_nothing_and_this_is_what_it_looks_like(page, token, axe, view):
+    page.set_time_zone("Europe/Berlin")
+    page.set_width(*((390, 844) if view == "narrow" else (1200, 600)))
+    page.set_media(**VIEWS[view], prefers_reduced_motion="reduce")
+    page.open()
+    wait_for(lambda: page.visible("#sign-in"), "the form")
+    assert violations(page, axe) == []
+    page.screenshot(f"{view}-sign-in")
+    page.open_loaded(token)
+    assert violations(page, axe) == []
+    page.screenshot(view)
+    page.choose_days(30)
+    page.screenshot(f"{view}-30-days")
+
+
+def test_the_picture_in_readme_is_small(page):
+    picture = ROOT / "nginx" / "heatmap.png"
+    assert f"]({picture.relative_to(ROOT)})" in (ROOT / "README.md").read_text()
+    assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size < 100_000
+
+
+def test_on_a_narrow_screen_only_the_grid_scrolls_and_the_current_hour_is_in_view(page, token):
+    page.set_width(390, 844)
+    page.open_loaded(token)
+    assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+    left, right = page.run("const { left, right } = document.querySelector('.current').getBoundingClientRect(); return [left, right]")
+    header = page.run("return document.querySelector('#grid tbody th').getBoundingClientRect().right")
+    assert header <= left + 1 and right <= 390
+
+
+def test_axe_finds_nothing_in_an_error_either(page, token, axe):
+    page.before_each_page("const fetched = window.fetch; window.fetch = (...given) => String(given[0]).includes('/query?')"
+                          " ? Promise.reject(new TypeError('x')) : fetched(...given);")
+    page.set_media(prefers_color_scheme="dark", prefers_reduced_motion="reduce")
+    page.open(token)
+    wait_for(lambda: page.states() == ["error"], "the failure to be told")
+    page.add_events([{"source": "live", "timestamp": "2026-02-03T14:10:00Z"}])
+    assert violations(page, axe) == []
+    page.screenshot("dark-error")

@@ -1,0 +1,282 @@
+"""The page on the real stack: what is in the database is what the cells say, wherever the viewer is."""
+
+import datetime
+import json
+import re
+
+import pytest
+
+import expected
+from expected import DAY, HOUR, UTC
+from stack import wait_for
+
+ZONES = ["UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/New_York", "Europe/Berlin"]
+CHANGING = ["America/New_York", "Europe/Berlin"]
+
+
+def shown(page):
+    return [(date, [cell["texts"] for cell in cells[:24]]) for date, cells in page.table()]
+
+
+def check_table(page, db, days, zone, source=None):
+    """Compare with the database, again should an hour have ended or an event have left the window in between."""
+    for attempt in range(3):
+        now = datetime.datetime.now(UTC)
+        table = expected.table(expected.counts(db, now - days * DAY, source), now - days * DAY, now, zone)
+        if shown(page) == table:
+            break
+        if attempt < 2:
+            page.run("location.reload()")
+            page.wait_loaded()
+            if days != 7:
+                page.choose_days(days)
+            if source is not None:
+                page.choose_source(source)
+    assert shown(page) == table
+    return table
+
+
+@pytest.fixture
+def at_moment(page):
+    """Show the page as it will be at an instant: the real answers, with only their own time moved."""
+
+    def move(instant):
+        page.before_each_page("""
+            const fetched = window.fetch;
+            window.fetch = async (...given) => {
+                const response = await fetched(...given);
+                if (!String(given[0]).includes('/query?')) return response;
+                const answer = await response.json();
+                answer.meta.fetchedAt = %s;
+                return new Response(JSON.stringify(answer), { headers: { 'Content-Type': 'application/json' } });
+            };""" % json.dumps(instant.isoformat()))
+
+    return move
+
+
+@pytest.mark.parametrize("zone", ZONES)
+def test_the_cells_say_what_the_database_holds(page, token, db, zone):
+    page.set_time_zone(zone)
+    page.open_loaded(token)
+    assert len(check_table(page, db, 7, zone)) in (8, 9)
+    page.choose_days(30)
+    assert len(check_table(page, db, 30, zone)) in (31, 32)
+
+
+def test_the_zone_can_be_switched_to_utc_and_back_and_both_are_named(page, token, db):
+    page.set_time_zone("Asia/Kolkata")
+    page.open_loaded(token)
+    assert page.text("#local-zone") in ("Asia/Kolkata", "Asia/Calcutta")
+    assert re.search(r"Times in Asia/(Kolkata|Calcutta), now UTC\+05:30\. .* 30 past the hour", page.text("#as-of"))
+    local = shown(page)
+    page.choose_utc()
+    check_table(page, db, 7, "UTC")
+    page.find('input[name="zone"][value="local"]').click()
+    wait_for(lambda: shown(page) == local, "the local table to be back")
+
+
+@pytest.fixture(scope="module")
+def around_changes(send):
+    """Events of every hour around the next changes of the clocks, each hour with a number of its own."""
+    after = datetime.datetime.now(UTC) + DAY
+    instants = []
+    for zone in CHANGING:
+        for change in expected.transitions(zone, after):
+            for offset in range(-6, 7):
+                instants += [change + offset * HOUR + datetime.timedelta(minutes=n) for n in range(offset + 10)]
+    send("around-changes", instants)
+    return after
+
+
+@pytest.mark.parametrize("zone", CHANGING)
+@pytest.mark.parametrize("number", [0, 1])
+def test_both_changes_of_the_clocks_are_right(page, token, db, around_changes, at_moment, zone, number):
+    change = expected.transitions(zone, around_changes)[number]
+    now = change + 8 * HOUR + datetime.timedelta(minutes=20)
+    at_moment(now)
+    page.set_time_zone(zone)
+    page.open_loaded(token, source="around-changes")
+    counted = expected.counts(db, now - 7 * DAY, "around-changes")
+    assert shown(page) == expected.table(counted, now - 7 * DAY, now, zone)
+
+    table = dict(page.table())
+    local = change.astimezone(expected.ZoneInfo(zone))
+    before = (change - HOUR).astimezone(expected.ZoneInfo(zone))
+    day = table[local.date().isoformat()]
+    if local.utcoffset() > before.utcoffset():
+        skipped = day[before.hour + 1]
+        assert skipped["look"] == ["skipped"] and skipped["texts"] == [""] and "no such hour" in skipped["label"]
+    else:
+        repeated = day[local.hour]
+        assert repeated["texts"] == ["9", "10"]
+        assert re.search(r"\(UTC[+−]\d\d:\d\d\): 9 events; .*\(UTC[+−]\d\d:\d\d\): 10 events", repeated["label"])
+    page.choose_utc()
+    assert shown(page) == expected.table(counted, now - 7 * DAY, now, "UTC")
+
+
+def test_where_an_hour_reaches_into_the_next_day_it_stands_where_it_begins(page, token, db, at_moment, send, fresh_source):
+    # 18:20 UTC is 00:05 in Kathmandu: today has begun, and the hour that is counted began yesterday at 23:45.
+    now = (datetime.datetime.now(UTC) + 3 * DAY).replace(hour=18, minute=20, second=0, microsecond=0)
+    send(fresh_source, [now - datetime.timedelta(minutes=n) for n in (1, 10, 19)])
+    at_moment(now)
+    page.set_time_zone("Asia/Kathmandu")
+    page.open_loaded(token, source=fresh_source)
+    today, yesterday = page.table()[:2]
+    assert today[0] == (now + 6 * HOUR).date().isoformat()
+    assert {cell["look"][0] for cell in today[1][:24]} == {"future"}
+    assert yesterday[1][23]["texts"] == ["3"] and "current" in yesterday[1][23]["look"][0]
+    assert "23:45–00:45: 3 events" in yesterday[1][23]["label"]
+    assert shown(page) == expected.table(expected.counts(db, now - 7 * DAY, fresh_source), now - 7 * DAY, now, "Asia/Kathmandu")
+
+
+def test_now_is_the_servers_and_not_the_viewers(page, token, db):
+    page.before_each_page("const real = Date; const away = 40 * 86400e3; Date.now = () => real.now() + away;"
+                          "window.Date = class extends real { constructor(...given)"
+                          " { given.length ? super(...given) : super(real.now() + away); } }")
+    page.set_time_zone("Europe/Berlin")
+    page.open_loaded(token)
+    check_table(page, db, 7, "Europe/Berlin")
+
+
+def test_the_totals_are_the_sums_of_the_cells(page, token):
+    page.set_time_zone("UTC")
+    page.open_loaded(token, days=30)
+
+    def count(cell):
+        return sum(int(text or 0) for text in cell["texts"])
+
+    table = page.table()
+    for _, cells in table:
+        assert count(cells[24]) == sum(map(count, cells[:24]))
+    sums = page.run("return [...document.querySelectorAll('#grid tfoot td')].map(cell => Number(cell.textContent))")
+    assert sums[:24] == [sum(count(cells[hour]) for _, cells in table) for hour in range(24)]
+    assert sums[24] == sum(sums[:24]) > 0
+    assert int(re.match(r"[\d,]+", page.text("#total")).group().replace(",", "")) == sums[24]
+
+
+def test_the_first_hour_and_the_current_one_are_marked_and_what_they_are_not_looks_different(page, token):
+    page.set_time_zone("UTC")
+    page.open_loaded(token)
+    cells = [cell for _, row in page.table() for cell in row[:24]]
+    looks = [look for cell in cells for look in cell["look"]]
+    assert len([look for look in looks if "current" in look.split()]) == 1
+    assert len([look for look in looks if "partial" in look.split()]) == 1
+    now = datetime.datetime.now(UTC)
+    first = dict(page.table())[(now - 7 * DAY).date().isoformat()]
+    assert "partial" in first[(now - 7 * DAY).hour]["look"][0]
+    assert "from within this hour" in first[(now - 7 * DAY).hour]["label"]
+    assert {look.split()[0] for look in looks} <= {"count", "zero", "future", "outside"}
+    assert all(cell["texts"] == ["0"] for cell in cells if "zero" in cell["look"][0].split())
+    assert all(cell["texts"] == [""] for cell in cells if cell["look"] == ["future"])
+
+
+def test_the_legend_has_the_numbers_of_the_colours(page, token):
+    page.open_loaded(token, days=30)
+    legend = page.run("return [...document.querySelectorAll('#legend li')].map(item =>"
+                      " [item.querySelector('span').className, item.lastChild.textContent])")
+    ranges = [(re.search(r"level-\d", look).group(), *map(int, re.findall(r"\d+", text)))
+              for look, text in legend if "level-" in look]
+    assert ranges
+    for _, row in page.table():
+        for cell in row[:24]:
+            for look, text in zip(cell["look"], cell["texts"]):
+                level = re.search(r"level-\d", look)
+                if level:
+                    bounds = next(entry[1:] for entry in ranges if entry[0] == level.group())
+                    assert bounds[0] <= int(text) <= bounds[-1]
+    assert {text for look, text in legend if "level-" not in look} == {"none", "to come", "not loaded", "now", "in part"}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_zero_to_come_and_not_loaded_look_different_from_each_other_and_from_any_count(page, token, scheme):
+    page.set_media(prefers_color_scheme=scheme)
+    page.open_loaded(token)
+    looks = page.run("""return [...document.querySelectorAll('#legend .swatch')].map((swatch) => {
+        const { backgroundColor, backgroundImage, borderStyle, borderColor } = getComputedStyle(swatch);
+        return [backgroundColor, backgroundImage, borderStyle, borderColor, swatch.textContent].join();
+    })""")
+    assert len(looks) > 5 and len(set(looks)) == len(looks)
+
+
+def test_the_filter_has_the_sources_of_the_data_and_shows_one_of_them(page, token, db, send, fresh_source):
+    now = datetime.datetime.now(UTC)
+    send(fresh_source, [now - n * DAY for n in (1, 1, 2, 3)])
+    page.set_time_zone("Europe/Berlin")
+    page.open_loaded(token, source=fresh_source)
+    check_table(page, db, 7, "Europe/Berlin", fresh_source)
+    assert page.text("#total") == "4 events"
+    # The others can still be chosen.
+    names = [name for name, in db.execute("SELECT DISTINCT source FROM public.events WHERE timestamp >= now() - '7 days'::interval")]
+    assert sorted(page.sources()) == sorted(names)
+
+
+def test_a_source_that_is_html_is_shown_as_text(page, token, send):
+    name = "<img src=x onerror=alert(1)>"
+    send(name, [datetime.datetime.now(UTC)])
+    page.open_loaded(token, source=name)
+    assert name in page.text("#total-of") and name in page.sources()
+    assert page.run("return document.querySelectorAll('main img').length") == 0
+    assert page.run("return document.querySelector('#source').selectedOptions[0].text") == name
+
+
+def test_a_live_event_is_counted_at_once_and_only_under_its_source(page, token, send, fresh_source):
+    now = datetime.datetime.now(UTC)
+    send(fresh_source, [now])
+    page.set_time_zone("UTC")
+    page.open_loaded(token, source=fresh_source)
+
+    def current():
+        return next(cell["texts"][0] for _, row in page.table() for cell in row[:24] if "current" in cell["look"][0])
+
+    before = int(current())
+    stamp = datetime.datetime.now(UTC).isoformat()
+    assert page.add_events([{"source": fresh_source, "timestamp": stamp}, {"source": "someone-else", "timestamp": stamp},
+                            {"source": fresh_source}, None]) == [True, True, False, False]
+    assert int(current()) == before + 1
+    assert "someone-else" in page.sources()
+
+
+def test_a_live_event_moves_neither_focus_nor_anything_else(page, token):
+    page.open_loaded(token)
+    before = page.table()
+    page.run("document.querySelector('#grid td[tabindex=\"0\"]').focus()")
+    page.run("window.kept = document.activeElement")
+    page.add_events([{"source": "live", "timestamp": (datetime.datetime.now(UTC) - DAY).isoformat()}])
+    assert page.run("return document.activeElement === window.kept")
+    changed = [(a, b) for (_, row), (_, after) in zip(before, page.table()) for a, b in zip(row[:24], after[:24])
+               if a["texts"] != b["texts"]]
+    assert len(changed) == 1
+
+
+def test_the_page_is_what_deploy_run_prints(stack, installation):
+    printed = stack.state.with_suffix(".out").read_text()
+    assert f"open    {installation.url}/" in printed
+    assert f"paste   {stack.token} " in printed
+
+
+# What it costs
+
+def test_the_page_is_light_and_quick(page, token, capsys):
+    page.open_loaded(token)
+    # Once more, with what a second visit has no advantage from: nothing is cached.
+    page.cdp("Network.setCacheDisabled", cacheDisabled=True)
+    page.run("location.reload()")
+    page.wait_loaded()
+    page.cdp("Network.setCacheDisabled", cacheDisabled=False)
+    files = page.run("""return performance.getEntries().filter(({ encodedBodySize, name }) =>
+        encodedBodySize && !name.includes('/query?')).map(({ name, encodedBodySize, decodedBodySize }) =>
+        [new URL(name).pathname, encodedBodySize, decodedBodySize])""")
+    weight = sum(size for _, size, _ in files)
+    painted = page.run("return performance.getEntriesByName('steep: painted')[0].startTime")
+    page.run("performance.clearMeasures()")
+    page.choose_days(30)
+    drawn = page.run("return performance.getEntriesByName('steep: render').map(({ duration }) => duration)")
+    with capsys.disabled():
+        print(f"\nbrowser: the page's {len(files)} files are {weight} bytes compressed, {sum(each[2] for each in files)} unpacked")
+        print(f"browser: painted with data {painted:.0f} ms after navigation began")
+        print(f"browser: 31 days rendered in {max(drawn):.1f} ms")
+    assert all(name.startswith(page.url) for name in page.run("return performance.getEntriesByType('resource').map(each => each.name)"))
+    assert {"/", "/page.js", "/store.js", "/style.css", "/config.json"} <= {name for name, _, _ in files}
+    assert weight < 40 * 1024
+    # What a busy machine makes of 1000 and 16 ms; the figures printed are what counts.
+    assert painted < 10_000 and max(drawn) < 500
