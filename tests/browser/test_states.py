@@ -84,6 +84,18 @@ def test_with_the_database_stopped_it_says_so_shows_live_events_and_recovers_by_
     wait_for(lambda: page.states() == [] and page.loaded(), "the counts to be shown", 30)
 
 
+def test_retry_asks_at_once_and_leaves_focus_in_the_card(page, token):
+    page.before_each_page("window.asked = 0;")
+    answer_queries(page, "if (++window.asked === 1) throw new TypeError('away'); return fetched(...given);")
+    page.open(token)
+    wait_for(lambda: page.states() == ["error"], "the failure to be told")
+    # By itself it would wait for two seconds at least.
+    assert page.run("document.getElementById('retry').click(); return window.asked") == 2
+    assert page.run("return document.activeElement.id") == "heatmap-title"
+    page.wait_loaded()
+    assert page.states() == []
+
+
 def test_with_everything_stopped_it_says_so_and_recovers_when_it_is_back(page, token, installation):
     page.open_loaded(token)
     installation.stop()
