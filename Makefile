@@ -3,6 +3,7 @@
 #   make            the programs, into build/
 #   make run        everything from this checkout, see deploy/run
 #   make test       every suite, see tests/run
+#   make soak       200 faults and a million events; a quarter of an hour
 #   make unit       the unit tests alone
 #   make bench      the measurements, see tests/bench/run (bench-quick: the short form)
 #   make lint       formatting and static analysis
@@ -101,6 +102,9 @@ run:
 test:
 	tests/run
 
+soak:
+	tests/run soak
+
 bench:
 	tests/bench/run
 
@@ -115,6 +119,6 @@ clean:
 
 .DELETE_ON_ERROR:
 FORCE:
-.PHONY: all unit run test bench bench-quick lint clean FORCE
+.PHONY: all unit run test soak bench bench-quick lint clean FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/*.d)
