@@ -6,7 +6,7 @@ import psycopg
 
 from monitors import NUMBER_DIGITS
 from stack import alive, wait_for
-from trial import MARGIN_SECONDS, WORKERS
+from trial import WORKERS
 
 
 def every_event_is_stored_once(trial):
@@ -69,7 +69,7 @@ def the_programs_report_no_fault(trial):
             trial.note_most("request", seconds)
             if " status=500 " in line or (" level=error " in line and " event=database_away " not in line):
                 trial.violated(f"{name}.fcgi says: {line}")
-            if seconds > trial.deadline + MARGIN_SECONDS:
+            if seconds > trial.deadline + trial.margin:
                 trial.violated(f"{name}.fcgi took longer than the deadline: {line}")
 
 

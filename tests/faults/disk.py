@@ -1,5 +1,6 @@
 """A disk that can be full: a tmpfs for the database's files, in a mount namespace that nobody else sees."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -39,11 +40,25 @@ def as_before():
     return [] if user == "0" else ["unshare", "--user", f"--map-user={user}", f"--map-group={group}"]
 
 
+@contextlib.contextmanager
+def small_disk(stack):
+    """An installation's database on a disk of its own. At the end PostgreSQL still has it, as its working directory."""
+    disk = Disk(stack.state / "pg")
+    keeper = stack.stop_database()
+    disk.take_over()
+    try:
+        stack.start_database(keeper)
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk.place)], check=True)
+
+
 class Disk:
-    def __init__(self, stack):
-        """Move an installation's database to a disk of its own."""
-        self.place = stack.state / "pg"
-        keeper = stack.stop_database()
+    def __init__(self, place):
+        self.place = place
+
+    def take_over(self):
+        """Put the disk where the files are, and them on it."""
         original = self.place.with_name("pg.original")
         owner = self.place.stat()
         self.place.rename(original)
@@ -52,7 +67,6 @@ class Disk:
         assert made.returncode == 0, made.stderr
         subprocess.run(["cp", "-a", f"{original}/.", str(self.place)], check=True)
         subprocess.run(["rm", "-rf", str(original)], check=True)
-        stack.start_database(keeper)
 
     def mount(self, *options):
         return subprocess.run(["mount", *options, "none", str(self.place)], text=True, capture_output=True, check=False)
@@ -70,7 +84,3 @@ class Disk:
 
     def make_room(self):
         assert self.resize(ROOM), "the disk does not get its room back"
-
-    def release(self):
-        """PostgreSQL, whose working directory it is, keeps it to its end."""
-        subprocess.run(["umount", "--lazy", str(self.place)], check=True)

@@ -63,7 +63,11 @@ class Client(threading.Thread):
                     self.turn()
                 except Exception as error:  # a client that is gone would go unnoticed
                     self.trial.violated(f"{self.name} met {error!r}")
-            time.sleep(self.random.uniform(*PAUSE_SECONDS))
+            if not self.hurries():
+                time.sleep(self.random.uniform(*PAUSE_SECONDS))
+
+    def hurries(self):
+        return False
 
     def ask(self, request, method, judge):
         """What judge made of the answer; None where the connection broke, or the answer was unavailable."""
@@ -129,6 +133,9 @@ class FieldMonitor(Client):
         while self.trial.goes_on() and not self.deliver(batch):
             time.sleep(back_off.pop(0) if len(back_off) > 1 else back_off[0])
 
+    def hurries(self):
+        return self.trial.hurries > 0
+
     def event(self, number, payload):
         at = datetime.datetime.now(datetime.timezone.utc).isoformat()
         return (f'{{"id":"{self.prefix}{number:0{NUMBER_DIGITS}d}","source":"{self.name}","timestamp":"{at}",'
@@ -136,7 +143,7 @@ class FieldMonitor(Client):
 
     def new_batch(self):
         """The next events, now and then with some that were acknowledged long ago, or twice in one batch."""
-        size = self.random.choice(self.trial.sizes)
+        size = max(self.trial.sizes) if self.hurries() else self.random.choice(self.trial.sizes)
         longest = len(TEXT) if self.random.random() < 0.05 else 150
         events = [self.event(n, f'{{"number":{n},"text":"{TEXT[:self.random.randrange(longest)]}"}}')
                   for n in range(self.begun, self.begun + size)]
