@@ -3,6 +3,7 @@
 #   make            the programs, into build/
 #   make run        everything from this checkout, see deploy/run
 #   make test       every suite, see tests/run
+#   make soak       200 faults and a million events; a quarter of an hour
 #   make unit       the unit tests alone
 #   make fuzz       the fuzz targets, each for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
 #   make bench      the measurements, see tests/bench/run (bench-quick: the short form)
@@ -125,6 +126,9 @@ test:
 fuzz:
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) FUZZ_TARGETS='$(FUZZ_TARGETS)' tests/run fuzz
 
+soak:
+	tests/run soak
+
 bench:
 	tests/bench/run
 
@@ -139,6 +143,6 @@ clean:
 
 .DELETE_ON_ERROR:
 FORCE:
-.PHONY: all unit run test fuzz bench bench-quick lint clean FORCE
+.PHONY: all unit run test fuzz soak bench bench-quick lint clean FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/*.d)

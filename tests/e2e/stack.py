@@ -111,7 +111,7 @@ class Stack:
 
     def steepctl(self, *arguments, check=True, **more):
         done = subprocess.run([str(ROOT / "deploy" / "steepctl"), *arguments], text=True, capture_output=True,
-                              env=self.environment(STEEP_BUILD=str(self.program("ingest").parent), **more),
+                              env=self.environment(STEEP_BUILD=str(self.state / "lib" / "build"), **more),
                               stdin=subprocess.DEVNULL, timeout=60 * SLOWNESS)
         if check:
             assert done.returncode == 0, f"steepctl {' '.join(arguments)}: {done.stderr}"
@@ -175,15 +175,18 @@ class Stack:
 
 
 @contextlib.contextmanager
-def started(state, port, **more):
-    """deploy/run on a state folder until the block ends: the process and its Stack, or the process as it ended."""
+def started(state, port, prefix=(), **more):
+    """deploy/run on a state folder until the block ends: the process and its Stack, or the process as it ended.
+
+    A prefix is a command that runs it, where it is not to run as this process does.
+    """
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "VIBETEA_"))}
     environment |= {"STEEP_STATE": str(state), "STEEP_PORT": str(port)} | more
     output = state.with_suffix(".out")
     run_env = state / "run.env"
     with open(output, "ab") as file:
         # A signal that tests/run's shell ignores would be ignored by whatever it starts.
-        process = subprocess.Popen([str(ROOT / "deploy" / "run")], env=environment, stdin=subprocess.DEVNULL, stdout=file,
+        process = subprocess.Popen([*prefix, str(ROOT / "deploy" / "run")], env=environment, stdin=subprocess.DEVNULL, stdout=file,
                                    stderr=file, start_new_session=True,
                                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
@@ -207,11 +210,11 @@ def started(state, port, **more):
 
 
 @contextlib.contextmanager
-def running(name, **more):
+def running(name, prefix=(), **more):
     """A stack of its own in a new folder, gone with everything it wrote when the block ends."""
     folder = reachable_folder(name)
     try:
-        with started(folder / "state", free_port(), **more) as stack:
+        with started(folder / "state", free_port(), prefix, **more) as stack:
             yield stack
     finally:
         # tests/run looks for a sanitizer's reports in it, and removes it after that.

@@ -1,0 +1,86 @@
+"""A disk that can be full: a tmpfs for the database's files, in a mount namespace that nobody else sees."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+
+from stack import wait_for
+
+ROOM = 8 << 30
+
+# Set in the namespace: the user and group that made it.
+VARIABLE = "FAULTS_NAMESPACE"
+
+
+def enter_namespace():
+    """Start this program again where it may mount, which an ordinary user may as the root of a user namespace.
+
+    Goes on as it is where the system lets this user mount nothing at all.
+    """
+    if VARIABLE in os.environ:
+        return
+    unshare = ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--user", "--map-root-user"])
+    with tempfile.TemporaryDirectory() as folder:
+        tried = subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", folder], check=False,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    if tried.returncode == 0:
+        os.environ[VARIABLE] = f"{os.geteuid()}:{os.getegid()}"
+        os.execvp(unshare[0], [*unshare, sys.executable, *sys.argv])
+
+
+def can_mount():
+    return VARIABLE in os.environ
+
+
+def as_before():
+    """What goes before a command that is to run as the ordinary user again, whom PostgreSQL takes."""
+    user, _, group = os.environ.get(VARIABLE, "0:0").partition(":")
+    return [] if user == "0" else ["unshare", "--user", f"--map-user={user}", f"--map-group={group}"]
+
+
+@contextlib.contextmanager
+def small_disk(stack):
+    """An installation's database on a disk of its own. At the end PostgreSQL still has it, as its working directory."""
+    disk = Disk(stack.state / "pg")
+    keeper = stack.stop_database()
+    disk.take_over()
+    try:
+        stack.start_database(keeper)
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk.place)], check=True)
+
+
+class Disk:
+    def __init__(self, place):
+        self.place = place
+
+    def take_over(self):
+        """Put the disk where the files are, and them on it."""
+        original = self.place.with_name("pg.original")
+        owner = self.place.stat()
+        self.place.rename(original)
+        self.place.mkdir(mode=0o700)
+        made = self.mount("-t", "tmpfs", "-o", f"size={ROOM},mode=700,uid={owner.st_uid},gid={owner.st_gid}")
+        assert made.returncode == 0, made.stderr
+        subprocess.run(["cp", "-a", f"{original}/.", str(self.place)], check=True)
+        subprocess.run(["rm", "-rf", str(original)], check=True)
+
+    def mount(self, *options):
+        return subprocess.run(["mount", *options, "none", str(self.place)], text=True, capture_output=True, check=False)
+
+    def resize(self, size):
+        return self.mount("-o", f"remount,size={size}").returncode == 0
+
+    def fill(self):
+        """No room but what is taken already; more than is taken while that is looked up is too little."""
+        def full():
+            found = os.statvfs(self.place)
+            return self.resize((found.f_blocks - found.f_bfree) * found.f_frsize)
+
+        wait_for(full, "a disk without room")
+
+    def make_room(self):
+        assert self.resize(ROOM), "the disk does not get its room back"

@@ -1,0 +1,46 @@
+"""How much memory the programs and nginx hold, and whether that grows."""
+
+import statistics
+from pathlib import Path
+
+NAMES = ["ingest", "query", "nginx"]
+
+# What a heap may grow by once it is warm: a worker that was idle so far takes its first large batch.
+GROWTH = 1.05
+SLACK_KIB = 1024
+
+
+def of_process(pid):
+    fields = {}
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name in ("VmRSS", "VmHWM", "RssAnon"):
+            fields[name] = int(value.split()[0])
+    return fields
+
+
+def sample(stack):
+    """KiB by name and field; nginx is its workers."""
+    found = {name: of_process(stack.pid(name)) for name in ("ingest", "query")}
+    master = stack.pid("nginx")
+    workers = [of_process(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
+    found["nginx"] = {field: sum(worker[field] for worker in workers) for field in workers[0]}
+    return found
+
+
+def line(found):
+    return ", ".join(f"{name} {found[name]['VmRSS'] / 1024:.1f} MiB (most {found[name]['VmHWM'] / 1024:.1f})" for name in NAMES)
+
+
+def growing(samples):
+    """Sentences about what the later half of the samples has more of than the earlier; none when memory is flat.
+
+    Of each process's own memory: what it shares, nginx's zones and libraries, is mapped as it is used.
+    """
+    half = len(samples) // 2
+    found = []
+    for name in NAMES:
+        early, late = (statistics.median(each[name]["RssAnon"] for each in part) for part in (samples[:half], samples[half:]))
+        if late > early * GROWTH + SLACK_KIB:
+            found.append(f"the memory of {name} grows: {early:.0f} KiB in the first half, {late:.0f} in the second")
+    return found

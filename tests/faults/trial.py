@@ -1,0 +1,273 @@
+"""An installation under trial: who works with it, what was done to it, what must be true of it all the same."""
+
+import collections
+import contextlib
+import random
+import threading
+import time
+
+import httpx
+import psycopg
+
+from monitors import Dashboard, FieldMonitor
+from faults import COST, PART, sentence
+from stack import SLOWNESS, wait_for
+from wire import header
+
+# The waits are bounded by the deadline; this much more is for a machine that is busy with something else.
+MARGIN_SECONDS = 5 * SLOWNESS
+
+# How long after a fault a session that it ended may still be found out to be gone.
+ECHO_SECONDS = 5 * SLOWNESS
+
+MONITORS = 6
+WORKERS = 20  # more than there are requests, those given up by a client included: nobody waits for a worker
+
+
+class Gate:
+    """Lets clients take their turns, or none of them, and knows when none is taking one."""
+
+    def __init__(self):
+        self.changed = threading.Condition()
+        self.closed = False
+        self.inside = 0
+
+    @contextlib.contextmanager
+    def passed(self):
+        with self.changed:
+            self.changed.wait_for(lambda: not self.closed)
+            self.inside += 1
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.inside -= 1
+                self.changed.notify_all()
+
+    def close(self, seconds):
+        """True when everybody has finished what he was at."""
+        with self.changed:
+            self.closed = True
+            return self.changed.wait_for(lambda: self.inside == 0, seconds)
+
+    def open(self):
+        with self.changed:
+            self.closed = False
+            self.changed.notify_all()
+
+
+class Happening:
+    def __init__(self, fault):
+        self.part = PART[fault]
+        self.cost = COST[fault]
+        self.name = sentence(fault)
+        self.began = time.monotonic()
+        self.ended = None
+
+    def overlap(self, began, ended):
+        """How many seconds of it lie between two moments."""
+        return max(0, min(ended, self.ended or ended) - max(began, self.began))
+
+
+class Violation(Exception):
+    """Something that must not be; the rest of the run would say nothing new."""
+
+
+class Trial:
+    def __init__(self, stack, seed, deadline, disk, sizes, checks):
+        self.stack, self.seed, self.deadline, self.disk = stack, seed, deadline, disk
+        self.sizes, self.checks, self.margin = sizes, checks, MARGIN_SECONDS
+        self.run_id = f"{seed % 16**8:08x}"
+        self.random = random.Random(seed)
+        self.gate = Gate()
+        self.noting = threading.Lock()
+        self.locks = collections.defaultdict(threading.Lock)
+        self.happenings = []
+        self.violations = []
+        self.counts = collections.Counter()
+        self.figures = collections.Counter()  # the longest of each, in seconds
+        self.finished = False
+        self.hurries = 0  # how many faults want the monitors to hurry
+        self.round_began = time.monotonic()
+        self.pids = {name: stack.pid(name) for name in ("ingest", "query", "nginx")}
+        self.log_places = collections.Counter()
+        self.monitors = [FieldMonitor(self, n, f"127.0.1.{n + 1}") for n in range(MONITORS)]
+        self.dashboard = Dashboard(self, "dashboard", "127.0.1.100")
+        self.observer = Dashboard(self, "observer", "127.0.1.101")
+        self.address = "127.0.1.102"
+
+    # What the clients say.
+
+    def goes_on(self):
+        return not self.finished and not self.violations
+
+    def count(self, what, number=1):
+        with self.noting:
+            self.counts[what] += number
+
+    def note_most(self, what, value):
+        with self.noting:
+            self.figures[what] = max(self.figures[what], value)
+
+    def note_outage(self, seconds):
+        self.note_most("outage", seconds)
+
+    def note_wait(self, client, answer, began, ended):
+        """The deadline, and the time in which there was no program to take the request."""
+        absent = sum(each.overlap(began, ended) for each in list(self.happenings) if each.part in ("ingest", "query", "nginx"))
+        self.note_most("wait", ended - began)
+        self.note_most("wait for a program that is there", ended - began - absent)
+        if ended - began > self.deadline + self.margin + absent:
+            self.violated(f"{client.name} waited {ended - began:.1f} s, of which a program was away {absent:.1f} s",
+                          answer, began)
+
+    def happened(self, began, ended):
+        """What was broken between two moments, or just before: after a round nothing is any more."""
+        began = max(began - ECHO_SECONDS, self.round_began)
+        return [each for each in list(self.happenings) if each.overlap(began, ended) > 0]
+
+    def was_disturbed(self, part, began, ended):
+        return any(each.part == part for each in self.happened(began, ended))
+
+    def may_cost(self, cost, began, ended):
+        return any(each.cost == cost for each in self.happened(began, ended))
+
+    def violated(self, what, answer=None, began=None):
+        now = time.monotonic()
+        if answer is not None:
+            request_id = header(answer, "X-Request-ID") or "no X-Request-ID"
+            what += f"\n  the answer: {answer.status_code} {answer.text[:400]}\n  its request: {request_id}"
+            for name in ("access", "ingest", "query"):
+                what += "".join(f"\n  {name}.log: {line}" for line in self.stack.log_text(name).splitlines() if request_id in line)
+        begun = [each.name for each in self.happened(began or now, now)]
+        with self.noting:
+            self.violations.append(f"{what}\n  what happened then: {'; '.join(begun) or 'nothing'}")
+
+    def stand(self):
+        """Ends the run where something was violated."""
+        if self.violations:
+            raise Violation(self.violations[0])
+
+    # What the faults need.
+
+    @contextlib.contextmanager
+    def load(self):
+        """Large batches without a pause: whatever is killed then has some in its hands."""
+        self.hurries += 1
+        time.sleep(self.random.uniform(0.3, 0.6))
+        try:
+            yield
+        finally:
+            self.hurries -= 1
+
+    @contextlib.contextmanager
+    def database_away(self):
+        """A database that is back when the block ends: how long until those who wait for it are served is an outage, too."""
+        yield
+        now = time.monotonic()
+        for monitor in self.monitors:
+            if monitor.signing.locked() or monitor.begun > monitor.acknowledged:
+                monitor.back_since = now
+
+    def wait_until_it_answers(self, name):
+        method, path, status = {"ingest": ("POST", "/ingest", 401), "query": ("GET", "/query", 401),
+                                "nginx": ("GET", "/", 200)}[name]
+
+        def answers():
+            with contextlib.suppress(httpx.TransportError), self.stack.client(self.address) as client:
+                return client.request(method, path).status_code == status
+
+        wait_for(answers, f"{name} to answer again", self.deadline + 20)
+
+    def administer(self, action, name, key):
+        """As an operator does: again, where the database was away, and done is done."""
+        def done():
+            said = self.stack.steepctl("monitor", action, name, key, check=False)
+            return said.returncode == 0 or "has this key already" in said.stderr or "has no such key" in said.stderr
+
+        wait_for(done, f"steepctl monitor {action}", 60, every=0.5)
+
+    def wait_until_known(self, signer):
+        """Until a key counts. How soon that is, is measured where nothing breaks."""
+        began = time.monotonic()
+
+        def known():
+            with contextlib.suppress(httpx.TransportError), self.stack.client(self.address) as client:
+                return signer.post(client, "[]").status_code == 400
+
+        wait_for(known, "a key to be known", self.deadline + 40)
+        self.note_most("key", time.monotonic() - began)
+
+    def switch_log(self):
+        """Use up the segments of PostgreSQL's log that are there, until it wants one more."""
+        with contextlib.suppress(psycopg.Error), self.stack.connect() as connection:
+            for _ in range(64):
+                connection.execute("SELECT pg_logical_emit_message(false, 'fault', ''), pg_switch_wal()")
+
+    # A round.
+
+    def start(self):
+        for monitor in self.monitors:
+            self.administer("add", monitor.name, monitor.signer.public_base64)
+        for monitor in self.monitors:
+            self.wait_until_known(monitor.signer)
+        for client in [*self.monitors, self.dashboard]:
+            client.start()
+
+    def stop(self):
+        self.finished = True
+        self.gate.open()
+        for client in [*self.monitors, self.dashboard]:
+            if client.ident is not None:
+                client.join(self.deadline + 60)
+
+    def happen(self, delay, fault):
+        time.sleep(delay)
+        with self.locks[PART[fault]]:
+            if not self.goes_on():
+                return
+            happening = Happening(fault)
+            self.happenings.append(happening)
+            try:
+                fault(self)
+            except Exception as error:  # whatever it was, the round can't stand
+                self.violated(f"{happening.name}: {error!r}")
+            happening.ended = time.monotonic()
+        self.count("faults")
+
+    def round(self, faults):
+        """Faults, each with the seconds before it begins; then wait for everybody, and check."""
+        before = self.counts["faults"]
+        self.round_began = time.monotonic()
+        self.gate.open()
+        threads = [threading.Thread(target=self.happen, args=each, daemon=True) for each in faults]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        self.stand()
+        if self.counts["faults"] != before + len(faults):
+            raise Violation(f"{self.counts['faults'] - before} of {len(faults)} faults happened")
+        self.settle()
+
+    def settle(self):
+        """Afterwards nobody sends anything before the next round."""
+        if not self.gate.close(self.deadline + 30 * SLOWNESS):
+            self.violated(f"{self.gate.inside} clients still wait, though nothing is broken any more")
+        self.stand()
+        for check in self.checks:
+            check(self)
+        self.stand()
+
+    def summary(self):
+        counts, figures = self.counts, self.figures
+        sent = sum(monitor.begun for monitor in self.monitors)
+        attempts = ", ".join(f"{number} {what}" for what, number in sorted(counts.items())
+                             if what.startswith(("answers", "connections")))
+        return [f"{sent} events sent, {counts['faults']} faults, {counts['events acknowledged']} events acknowledged,"
+                f" {counts['lost']} lost, {counts['doubled']} doubled",
+                f"longest wait for an answer {figures['wait']:.1f} s, {figures['wait for a program that is there']:.1f} s while there"
+                f" was a program to give it, {figures['request']:.1f} s by the programs' logs (the deadline is {self.deadline} s)",
+                f"longest outage after the database was back {figures['outage']:.1f} s; a new key was known after"
+                f" {figures['key']:.1f} s at most",
+                attempts]
