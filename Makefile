@@ -3,7 +3,8 @@
 #   make            the programs, into build/
 #   make run        everything from this checkout, see deploy/run
 #   make test       every suite, see tests/run
-#   make soak       200 faults and a million events; a quarter of an hour
+#   make soak       200 faults, a million events, 10,000 requests under valgrind; half an hour
+#   make valgrind   the last of these alone
 #   make unit       the unit tests alone
 #   make bench      the measurements, see tests/bench/run (bench-quick: the short form)
 #   make lint       formatting and static analysis
@@ -103,7 +104,10 @@ test:
 	tests/run
 
 soak:
-	tests/run soak
+	tests/run soak valgrind
+
+valgrind:
+	tests/run valgrind
 
 bench:
 	tests/bench/run
@@ -119,6 +123,6 @@ clean:
 
 .DELETE_ON_ERROR:
 FORCE:
-.PHONY: all unit run test soak bench bench-quick lint clean FORCE
+.PHONY: all unit run test soak valgrind bench bench-quick lint clean FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/*.d)
