@@ -3,7 +3,8 @@
 #   make            the programs, into build/
 #   make run        everything from this checkout, see deploy/run
 #   make test       every suite, see tests/run
-#   make soak       200 faults and a million events; a quarter of an hour
+#   make soak       200 faults, a million events, 10,000 requests under valgrind; half an hour
+#   make valgrind   the last of these alone
 #   make unit       the unit tests alone
 #   make fuzz       the fuzz targets, each for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
 #   make bench      the measurements, see tests/bench/run (bench-quick: the short form)
@@ -127,7 +128,10 @@ fuzz:
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) FUZZ_TARGETS='$(FUZZ_TARGETS)' tests/run fuzz
 
 soak:
-	tests/run soak
+	tests/run soak valgrind
+
+valgrind:
+	tests/run valgrind
 
 bench:
 	tests/bench/run
@@ -143,6 +147,6 @@ clean:
 
 .DELETE_ON_ERROR:
 FORCE:
-.PHONY: all unit run test fuzz soak bench bench-quick lint clean FORCE
+.PHONY: all unit run test fuzz soak valgrind bench bench-quick lint clean FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/*.d)

@@ -9,6 +9,9 @@ NAMES = ["ingest", "query", "nginx"]
 GROWTH = 1.05
 SLACK_KIB = 1024
 
+# Sessions and connections come and go.
+SLACK_DESCRIPTORS = 10
+
 
 def of_process(pid):
     fields = {}
@@ -16,6 +19,7 @@ def of_process(pid):
         name, _, value = line.partition(":")
         if name in ("VmRSS", "VmHWM", "RssAnon"):
             fields[name] = int(value.split()[0])
+    fields["descriptors"] = len(list(Path(f"/proc/{pid}/fd").iterdir()))
     return fields
 
 
@@ -29,7 +33,8 @@ def sample(stack):
 
 
 def line(found):
-    return ", ".join(f"{name} {found[name]['VmRSS'] / 1024:.1f} MiB (most {found[name]['VmHWM'] / 1024:.1f})" for name in NAMES)
+    return ", ".join(f"{name} VmRSS {each['VmRSS'] / 1024:.1f} MiB, VmHWM {each['VmHWM'] / 1024:.1f}, {each['descriptors']} descriptors"
+                     for name, each in found.items())
 
 
 def growing(samples):
@@ -43,4 +48,7 @@ def growing(samples):
         early, late = (statistics.median(each[name]["RssAnon"] for each in part) for part in (samples[:half], samples[half:]))
         if late > early * GROWTH + SLACK_KIB:
             found.append(f"the memory of {name} grows: {early:.0f} KiB in the first half, {late:.0f} in the second")
+        early, late = (statistics.median(each[name]["descriptors"] for each in part) for part in (samples[:half], samples[half:]))
+        if late > early + SLACK_DESCRIPTORS:
+            found.append(f"{name} opens more and more: {early:.0f} descriptors in the first half, {late:.0f} in the second")
     return found
