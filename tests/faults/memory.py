@@ -5,9 +5,9 @@ from pathlib import Path
 
 NAMES = ["ingest", "query", "nginx"]
 
-# What a heap may grow by once it is warm: a worker that was idle so far takes its first large batch.
+# What a heap may differ by once it is warm: each worker keeps up to 1 MiB for its next batch, or does not.
 GROWTH = 1.05
-SLACK_KIB = 1024
+SLACK_KIB = 3072
 
 # Sessions and connections come and go.
 SLACK_DESCRIPTORS = 10
