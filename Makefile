@@ -9,6 +9,8 @@
 #   make fuzz       the fuzz targets, each for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
 #   make bench      the measurements, see tests/bench/run (bench-quick: the short form)
 #   make lint       formatting and static analysis
+#   make install    by GNU's variables, see deploy/install.mk
+#   make deb        the Debian packages
 #
 # WERROR=1 makes warnings errors; SANITIZE=address,undefined (or thread) builds
 # with sanitizers, into a folder of its own.
@@ -144,6 +146,8 @@ lint:
 
 clean:
 	rm -rf $(BUILD)
+
+include deploy/install.mk
 
 .DELETE_ON_ERROR:
 FORCE:

@@ -3,10 +3,7 @@
 
 # Before the database is started: someone else on our port is worth a sentence.
 check_port() {
-	hex=$(printf '%04X' "$port")
-	# Local address and state of each TCP socket; 0A is "listening".
-	if cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
-		awk -v hex=":$hex" '$4 == "0A" && $2 ~ hex "$" { found = 1 } END { exit !found }'; then
+	if [ -n "$(listeners "$port")" ]; then
 		fail "port $port is in use; STEEP_PORT chooses another"
 	fi
 }
