@@ -1,0 +1,61 @@
+"""What the package is made of, before anybody installs it."""
+
+import re
+import subprocess
+
+from conftest import TOP
+
+
+def run(*command, **options):
+    return subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options)
+
+
+def test_the_version_is_the_makefiles_and_the_architecture_this_machines(package):
+    version = re.search(r"^VERSION = (.*)$", (TOP / "Makefile").read_text(), re.M)[1]
+    architecture = run("dpkg", "--print-architecture").stdout.strip()
+    assert package.name == f"steep_{version}_{architecture}.deb"
+
+
+def test_lintian_has_no_error_and_no_warning(packages):
+    for package in packages.glob("*.deb"):
+        if "-dbgsym" not in package.name:
+            done = run("lintian", "--allow-root", "--fail-on=error,warning", "--tag-display-limit=0", str(package))
+            assert done.returncode == 0, done.stdout
+
+
+def test_what_is_linked_is_depended_on(package):
+    depends = run("dpkg-deb", "-f", str(package), "Depends").stdout
+    for name in ("libc6", "libfcgi0ldbl", "libjson-c5", "libpq5", "libsodium23", "nginx", "postgresql-client", "openssl",
+                 "curl"):
+        assert re.search(rf"\b{re.escape(name)}\b", depends), depends
+    # A database on another machine needs none here.
+    assert re.search(r"\bpostgresql \(>= 15\)", run("dpkg-deb", "-f", str(package), "Recommends").stdout)
+
+
+def test_the_settings_and_the_site_are_the_administrators(package):
+    """dpkg asks before it replaces a file that was changed, and leaves it when the package is removed."""
+    files = {line.split()[5][1:] for line in run("dpkg-deb", "-c", str(package)).stdout.splitlines()
+             if line.startswith("-") and line.split()[5].startswith("./etc/")}
+    conffiles = set(run("dpkg-deb", "-I", str(package), "conffiles").stdout.split())
+    assert files == conffiles
+    for name in ("/etc/steep/ingest.env", "/etc/steep/query.env", "/etc/steep/prune.env",
+                 "/etc/nginx/sites-available/steep", "/etc/nginx/snippets/steep/listen.conf"):
+        assert name in conffiles
+
+
+def test_nothing_of_the_tree_is_forgotten(package):
+    """Each snippet, migration and file of the page is in the package."""
+    inside = run("dpkg-deb", "-c", str(package)).stdout
+    for source, folder in (("nginx/snippets", "etc/nginx/snippets/steep"), ("sql/migrations", "usr/share/steep/sql/migrations"),
+                           ("nginx/html", "usr/share/steep/html")):
+        names = {path.name for path in (TOP / source).iterdir()}
+        assert names and names == set(re.findall(rf"\./{folder}/(\S+)$", inside, re.M))
+
+
+def test_the_manuals_have_no_mistakes():
+    manuals = sorted((TOP / "deploy" / "man").iterdir())
+    assert {"steepctl.8", "ingest.fcgi.8", "query.fcgi.8", "steep.env.5"} <= {manual.name for manual in manuals}
+    for manual in manuals:
+        done = run("man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", str(manual), env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"})
+        warnings = [line for line in done.stdout.splitlines() if "warning" in line.lower()]
+        assert done.returncode == 0 and not warnings, warnings
