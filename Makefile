@@ -39,7 +39,7 @@ FLAGS = $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBRARIES)
 LIBRARIES = -lfcgi $(PACKAGE_LIBS) -lm
 
 # What both programs have, and what each has besides.
-PROCESS = service request reply error config log clock
+PROCESS = service workers listener status notify request reply error config log clock
 CREDENTIALS = keyring refresh signature bearer database connection sqlstate
 INGEST = ingest batch splitter skim event textarray rfc3339 utf8 $(CREDENTIALS) $(PROCESS)
 QUERY = query window utf8 $(CREDENTIALS) $(PROCESS)

@@ -264,6 +264,7 @@ int main(int argc, char **argv)
 {
     static const struct service SERVICE = {
         .name = PROGRAM,
+        .endpoint = "ingest",
         .usage = USAGE,
         .wait_seconds = DATABASE_WAIT_SECONDS,
         .variable = "VIBETEA_PUBLIC_KEYS",

@@ -198,6 +198,7 @@ int main(int argc, char **argv)
 {
     static const struct service SERVICE = {
         .name = PROGRAM,
+        .endpoint = "query",
         .usage = USAGE,
         .wait_seconds = DATABASE_WAIT_SECONDS,
         .variable = "VIBETEA_SUBSCRIBER_TOKEN",

@@ -1,7 +1,7 @@
 /*
- * The process that both programs are: options and configuration, a keyring, an
- * inherited listener, worker threads, and a stop that lets what is in flight
- * finish.
+ * The process that both programs are: options and configuration, a keyring,
+ * inherited listeners, worker threads, what the service manager is told, and a
+ * stop that lets what is in flight finish.
  */
 #ifndef STEEP_SERVICE_H
 #define STEEP_SERVICE_H
@@ -28,6 +28,7 @@ struct worker {
 
 struct service {
     const char *name;
+    const char *endpoint; /* the path's last part, and what health and metrics call it */
     const char *usage;
     int wait_seconds; /* default of STEEP_DATABASE_WAIT */
 
@@ -42,9 +43,8 @@ struct service {
 };
 
 /*
- * Reads options and environment, and serves until SIGTERM or SIGINT. The
- * listener is descriptor 3 where LISTEN_FDS is meant for this process
- * (sd_listen_fds(3)), else standard input. Returns main's status.
+ * Reads options and environment, and serves on what it inherits (listener.h)
+ * until SIGTERM or SIGINT. Returns main's status.
  */
 int service_main(const struct service *service, int argc, char **argv);
 

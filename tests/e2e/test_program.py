@@ -231,7 +231,7 @@ def test_the_405_names_what_is_allowed(ingest, query):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_listener_may_come_from_systemd(name, stack):
-    with program(stack, name, by_systemd=True) as instance:
+    with program(stack, name, passed=["requests"]) as instance:
         error(instance.ask({"REQUEST_METHOD": "DELETE"}), 405, "method_not_allowed")
         instance.terminate()
         assert instance.wait() == 0

@@ -1,0 +1,133 @@
+#include "status.h"
+
+#include "clock.h"
+#include "log.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+enum { ACCEPT_PAUSE_MS = 100 };
+
+static const char ALLOW[] = "GET, HEAD";
+
+struct status {
+    struct status_view view;
+    struct reply_text reply;
+    int listener;
+    int end_fd; /* not the view's stop_fd: while requests are being finished, this goes on */
+    pthread_t thread;
+};
+
+static bool is_readable(int fd)
+{
+    struct pollfd readable = {.fd = fd, .events = POLLIN};
+
+    return poll(&readable, 1, 0) > 0;
+}
+
+static enum error tell_health(struct status *status)
+{
+    reply_add_text(&status->reply, "{\"status\":\"ok\"}");
+    return ERROR_NONE;
+}
+
+static enum error tell_readiness(struct status *status)
+{
+    if (is_readable(status->view.stop_fd) || !refresh_is_current(status->view.refresh))
+        return ERROR_UNAVAILABLE;
+    reply_add_text(&status->reply, "{\"status\":\"ready\"}");
+    return ERROR_NONE;
+}
+
+static const struct route {
+    const char *prefix;
+    enum error (*tell)(struct status *status);
+} ROUTES[] = {
+    {"/healthz/", tell_health},
+    {"/readyz/", tell_readiness},
+};
+
+static const struct route *find_route(const char *path, const char *endpoint)
+{
+    for (size_t i = 0; path != NULL && i < sizeof(ROUTES) / sizeof(ROUTES[0]); i++) {
+        size_t length = strlen(ROUTES[i].prefix);
+
+        if (strncmp(path, ROUTES[i].prefix, length) == 0 && strcmp(path + length, endpoint) == 0)
+            return &ROUTES[i];
+    }
+    return NULL;
+}
+
+static void answer(struct status *status, struct request *request)
+{
+    const struct route *route =
+        find_route(request_parameter(request, "SCRIPT_NAME"), status->view.service->endpoint);
+    enum error error = route != NULL ? ERROR_NONE : ERROR_NOT_FOUND;
+
+    reply_reset(&status->reply);
+    if (error == ERROR_NONE)
+        error = request_expect_method(request, "GET", "HEAD");
+    if (error == ERROR_NONE)
+        error = route->tell(status);
+    if (error != ERROR_NONE)
+        reply_add_error(&status->reply, error);
+    error = reply_settle(&status->reply, error);
+    (void)reply_send(request, error, ALLOW, &status->reply);
+}
+
+static void *run(void *arg)
+{
+    struct status *status = arg;
+    struct request request = {0};
+    struct pollfd fds[2] = {{.fd = status->end_fd, .events = POLLIN},
+                            {.fd = status->listener, .events = POLLIN}};
+
+    FCGX_InitRequest(&request.fcgi, status->listener, FCGI_FAIL_ACCEPT_ON_INTR);
+    while (poll(fds, 2, -1) >= 0 && fds[0].revents == 0) {
+        int accepted = FCGX_Accept_r(&request.fcgi);
+
+        if (accepted != 0) {
+            if (accepted != -EAGAIN)
+                clock_sleep_jitter(ACCEPT_PAUSE_MS);
+            continue;
+        }
+        request.fcgi.keepConnection = 0;
+        answer(status, &request);
+        request_finish(&request);
+    }
+    FCGX_Free(&request.fcgi, 1);
+    return NULL;
+}
+
+struct status *status_start(const struct status_view *view, int listener)
+{
+    struct status *status = calloc(1, sizeof(*status));
+
+    if (status == NULL)
+        return NULL;
+    status->view = *view;
+    status->listener = listener;
+    status->end_fd = eventfd(0, EFD_CLOEXEC);
+    if (status->end_fd >= 0 && pthread_create(&status->thread, NULL, run, status) == 0)
+        return status;
+    if (status->end_fd >= 0)
+        close(status->end_fd);
+    free(status);
+    return NULL;
+}
+
+void status_stop(struct status *status)
+{
+    if (status == NULL)
+        return;
+    eventfd_write(status->end_fd, 1);
+    pthread_join(status->thread, NULL);
+    close(status->end_fd);
+    reply_free(&status->reply);
+    free(status);
+}
