@@ -32,7 +32,7 @@ places = sed -e 's|/usr/lib/steep|$(libexecdir)/steep|g' -e 's|/usr/share/steep|
 install_text = $(places) $(1) >$(2) && chmod $(3) $(2)
 
 # What of deploy/lib steepctl needs.
-STEEPCTL_PARTS = settings.sh port.sh certificate.sh monitor.sh setup-database.sh setup-site.sh setup-check.sh
+STEEPCTL_PARTS = settings.sh status.sh status.sql port.sh certificate.sh monitor.sh setup-database.sh setup-site.sh setup-check.sh
 PROGRAM_UNITS = .service .socket -status.socket
 
 install: install-programs install-scripts install-units install-site install-manuals
@@ -48,6 +48,7 @@ install-scripts:
 		$(call install_text,deploy/lib/$$file,$(DESTDIR)$(datadir)/steep/lib/$$file,644); done
 	$(call install_text,deploy/lib/setup,$(DESTDIR)$(datadir)/steep/lib/setup,755)
 	$(INSTALL_PROGRAM) sql/migrate $(DESTDIR)$(datadir)/steep/sql
+	$(INSTALL_DATA) sql/roles.sql $(DESTDIR)$(datadir)/steep/sql
 	$(INSTALL_DATA) sql/migrations/*.sql $(DESTDIR)$(datadir)/steep/sql/migrations
 
 install-units:

@@ -51,20 +51,23 @@ CREATE DATABASE :"name" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C.UTF-8' 
 SQL
 }
 
-# Who is who: each program's system user is its role, root is the administrator.
+# Who is who: each program's system user is its role, root is the administrator, and
+# the role that dumps are made as.
 # Before the lines that are there, of which the first that fits counts.
 map_users() {
 	hba=$(as_postgres -d postgres -c 'SHOW hba_file') ident=$(as_postgres -d postgres -c 'SHOW ident_file')
 	write_block "$hba" <<END
 local "$database" steep_ingest,steep_query,steep_prune peer map=steep
-local "$database" postgres peer map=steep
+local "$database" postgres,steep_backup peer map=steep
 END
 	write_block "$ident" <<'END'
 steep steep-ingest steep_ingest
 steep steep-query steep_query
 steep steep-prune steep_prune
 steep root postgres
+steep root steep_backup
 steep postgres postgres
+steep postgres steep_backup
 END
 	as_postgres -d postgres -c 'SELECT pg_reload_conf()' >/dev/null
 	errors=$(as_postgres -d postgres -c "

@@ -14,6 +14,7 @@ import pytest
 from psycopg.rows import namedtuple_row
 
 import wire
+from database import Cluster, made_database
 from monitor import Monitor
 from stack import Stack, addresses, running, wait_for
 
@@ -82,6 +83,33 @@ def raw(stack):
 def db(stack):
     with stack.connect() as connection:
         yield connection
+
+
+@pytest.fixture
+def cluster(stack):
+    return {"host": stack.pg["PGHOST"], "port": stack.pg["PGPORT"], "user": stack.pg["PGUSER"]}
+
+
+@pytest.fixture
+def database(cluster):
+    with made_database(cluster) as made:
+        made.migrate()
+        yield made
+
+
+@pytest.fixture
+def new_cluster(stack):
+    """Make clusters of a test's own, which are there until its end."""
+    made = []
+
+    def make(name="cluster"):
+        made.append(Cluster(stack, name))
+        made[-1].initialize()
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.remove()
 
 
 @pytest.fixture(scope="session")

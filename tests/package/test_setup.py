@@ -96,7 +96,7 @@ def test_the_database_has_what_setup_stored_no_longer(machine):
 def test_nobody_is_trusted_without_a_proof(machine):
     rules = machine.sql("SELECT type, database, user_name, auth_method, options FROM pg_hba_file_rules ORDER BY line_number LIMIT 2")
     assert rules.splitlines() == ["local|{steep}|{steep_ingest,steep_query,steep_prune}|peer|{map=steep}",
-                                  "local|{steep}|{postgres}|peer|{map=steep}"]
+                                  "local|{steep}|{postgres,steep_backup}|peer|{map=steep}"]
     for user in ("steep-ingest", "steep-query", "steep-prune"):
         machine.run("runuser", "-u", user, "--", "psql", "-XAt", "-d", "steep", "-U", user.replace("-", "_"), "-c", "SELECT 1")
         for role in {"steep_ingest", "steep_query", "steep_prune", "postgres"} - {user.replace("-", "_")}:

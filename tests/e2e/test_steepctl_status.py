@@ -1,0 +1,199 @@
+"""steepctl status: one look says what is wrong, in words and by its exit status."""
+
+import secrets
+import shutil
+
+import pytest
+
+from stack import wait_for
+
+OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
+
+
+@pytest.fixture
+def healthy(database):
+    """A connection to a database with which nothing is wrong."""
+    with database.connect() as connection:
+        connection.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES ('laptop', decode(repeat('01', 32), 'hex'))")
+        connection.execute("INSERT INTO public.access_tokens (label, token_sha256) VALUES ('wall', decode(repeat('02', 32), 'hex'))")
+        yield connection
+
+
+@pytest.fixture
+def status(stack, database):
+    """Ask for the status: (exit status, its lines)."""
+
+    def ask(**environment):
+        given = {"PGDATABASE": database.name, "STEEP_URL": stack.values["STEEP_URL"], "STEEP_CA": stack.ca}
+        done = stack.steepctl("status", check=False, **(given | environment))
+        assert done.stderr == ""
+        return done.returncode, done.stdout.splitlines()
+
+    return ask
+
+
+def check(result, expected, *sentences):
+    """The exit status, and that the sentences are there and in the summary, if something is wrong."""
+    code, lines = result
+    assert code == expected, lines
+    word = {OK: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL", UNKNOWN: "UNKNOWN"}[expected]
+    assert lines[0].startswith(f"STEEP {word}: ")
+    assert [line for line in lines if line.startswith(("STEEP ", f"{word}: "))][1:] or expected == OK
+    for sentence in sentences:
+        assert (sentence if expected == OK else f"{word}: {sentence}") in lines[1:], lines
+        assert expected == OK or sentence in lines[0]
+
+
+def test_when_all_is_well_it_says_so_in_detail(healthy, status):
+    healthy.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES"
+                    " ('evt_1', 'laptop', '2026-02-03T14:00:01Z', 'tool', '{}'), ('evt_2', 'laptop', '2026-02-03T13:59:59Z', 'tool', '{}'),"
+                    " ('evt_3', 'older', '2026-02-03T14:59:59.9Z', 'tool', '{}'), ('evt_4', E'ol\\nder', 'infinity', 'tool', '{}')")
+    healthy.execute("INSERT INTO public.access_tokens (label, token_sha256, expires_at)"
+                    " VALUES ('phone', decode(repeat('03', 32), 'hex'), '9999-02-03T04:05:06Z')")
+    code, lines = status()
+    check((code, lines), OK, "The roles are there, with their grants.", "Events: 4.",
+          "Monitor laptop: newest event 2026-02-03T14:00:01Z, 1 key.", "Monitor older: newest event 2026-02-03T14:59:59Z, not registered.",
+          "Monitor ol?der: newest event infinity (in the future: its clock is wrong), not registered.",
+          "Token phone: expires at 9999-02-03T04:05:06Z.", "Token wall: does not expire.")
+    assert lines[0] == "STEEP OK: all is well."
+    for program in ("ingest", "query"):
+        assert any(line.startswith(f"{program}.fcgi ") for line in lines)
+    assert not any(":" in line[:10] and line.split(":")[0].isupper() for line in lines[1:])
+
+
+def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):
+    healthy.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES ('laptop', decode(repeat('04', 32), 'hex'))")
+    check(status(), OK, "Monitor laptop: no event yet, 2 keys.", "Events: 0.")
+
+
+@pytest.mark.parametrize("fault, expected, sentence", [
+    ("INSERT INTO public.schema_migrations VALUES ('29990101_newer.sql', 'x')", CRITICAL,
+     "The database has had 29990101_newer.sql, which this version does not know: it belongs to a newer one."),
+    ("DELETE FROM public.schema_migrations WHERE name ~ '^2026021[23]'", WARNING, "Migrations to apply: 2 (steepctl migrate does it)."),
+    ("UPDATE public.schema_migrations SET sha256 = 'x' WHERE name ~ '^20260204'", WARNING,
+     "20260204_create_credentials.sql was another file when it was applied to the database."),
+    ("DROP TABLE public.schema_migrations", CRITICAL, "The database is not migrated; steepctl migrate does it."),
+    ("REVOKE EXECUTE ON FUNCTION public.bulk_insert_events FROM steep_ingest", CRITICAL,
+     "Role steep_ingest may not execute public.bulk_insert_events(jsonb);"
+     " GRANT EXECUTE ON FUNCTION public.bulk_insert_events(jsonb) TO steep_ingest mends it."),
+    ("REVOKE EXECUTE ON FUNCTION public.list_access_tokens FROM steep_query", CRITICAL,
+     "Role steep_query may not execute public.list_access_tokens();"
+     " GRANT EXECUTE ON FUNCTION public.list_access_tokens() TO steep_query mends it."),
+    ("DROP FUNCTION public.get_hourly_aggregates", CRITICAL, "Function public.get_hourly_aggregates(integer,text) is missing."),
+    ("REVOKE USAGE ON SCHEMA public FROM steep_query", CRITICAL,
+     "Role steep_query may not use the schema; GRANT USAGE ON SCHEMA public TO steep_query mends it."),
+    ("GRANT EXECUTE ON FUNCTION public.rebuild_hourly_counts TO PUBLIC", WARNING,
+     "PUBLIC may execute rebuild_hourly_counts(); REVOKE EXECUTE ON FUNCTION rebuild_hourly_counts() FROM PUBLIC mends it."),
+    ("ALTER FUNCTION public.list_monitor_keys OWNER TO postgres", WARNING,
+     "Function list_monitor_keys() runs as postgres instead of steep_owner."),
+    ("DELETE FROM public.monitor_keys", WARNING,
+     "No monitor is registered; steepctl monitor add does it (those in VIBETEA_PUBLIC_KEYS are not seen here)."),
+    ("DELETE FROM public.access_tokens", WARNING,
+     "There is no token that could ask; steepctl token add makes one (that in VIBETEA_SUBSCRIBER_TOKEN is not seen here)."),
+    ("UPDATE public.access_tokens SET expires_at = '2020-01-02T03:04:05Z'", WARNING, "Token wall: expired at 2020-01-02T03:04:05Z."),
+], ids=lambda value: str(value)[:40])
+def test_what_is_wrong_is_named(fault, expected, sentence, healthy, status):
+    healthy.execute(fault)
+    check(status(), expected, sentence)
+
+
+def test_a_token_that_expires_soon_is_a_warning(healthy, status):
+    healthy.execute("UPDATE public.access_tokens SET expires_at = now() + interval '6 days'")
+    code, lines = status()
+    assert code == WARNING and lines[0].startswith("STEEP WARNING: Token wall: expires at ")
+
+
+def test_a_role_that_may_not_connect_is_named(healthy, database, status):
+    healthy.execute(f"REVOKE CONNECT ON DATABASE {database.name} FROM steep_ingest")
+    check(status(), CRITICAL, "Role steep_ingest may not connect to the database;"
+          f" GRANT CONNECT ON DATABASE {database.name} TO steep_ingest mends it.")
+
+
+def test_what_is_worst_decides_and_all_is_said(healthy, status):
+    healthy.execute("DELETE FROM public.access_tokens")
+    healthy.execute("DROP FUNCTION public.list_monitor_keys")
+    healthy.execute("DROP FUNCTION public.list_access_tokens")
+    code, lines = status()
+    check((code, lines), CRITICAL, "Function public.list_monitor_keys() is missing.", "Function public.list_access_tokens() is missing.")
+    assert any(line.startswith("WARNING: There is no token") for line in lines) and "token that" not in lines[0]
+
+
+def test_roles_that_were_taken_away_are_named(new_cluster, stack):
+    cluster = new_cluster("status")
+    cluster.start()
+    database = cluster.make_database("steep")
+    database.migrate()
+    with database.connect() as connection:
+        connection.execute("DROP OWNED BY steep_query")
+        connection.execute("DROP ROLE steep_query")
+        connection.execute("ALTER ROLE steep_ingest NOLOGIN SUPERUSER")
+        connection.execute("ALTER ROLE steep_owner NOBYPASSRLS")
+    given = {"PGHOST": cluster.arguments["host"], "PGDATABASE": "steep", "STEEP_URL": stack.values["STEEP_URL"], "STEEP_CA": stack.ca}
+    done = stack.steepctl("status", check=False, **given)
+    check((done.returncode, done.stdout.splitlines()), CRITICAL, "Role steep_query is missing; steepctl roles prints what makes it.",
+          "Role steep_ingest may not log in; ALTER ROLE steep_ingest LOGIN mends it.",
+          "Role steep_owner lacks BYPASSRLS, without which its functions see no row; ALTER ROLE steep_owner BYPASSRLS mends it.")
+    assert "WARNING: Role steep_ingest may do more than its program has to: it is a superuser, or has BYPASSRLS." in done.stdout
+
+
+def test_a_database_that_is_away_is_critical_and_the_rest_is_said(status, stack):
+    code, lines = status(PGHOST="/nonexistent")
+    check((code, lines), CRITICAL, "no connection to the database: No such file or directory.")
+    assert any(line.startswith("ingest.fcgi ") for line in lines)
+    name = f"none_{secrets.token_hex(4)}"
+    check(status(PGDATABASE=name), CRITICAL, f'no connection to the database: database "{name}" does not exist.')
+
+
+def test_a_role_that_sees_nothing_makes_it_unknown_and_one_that_reads_everything_is_enough(healthy, status):
+    check(status(PGOPTIONS="-c role=steep_query"), UNKNOWN, "the database role is not an administrator; PGUSER chooses another.")
+    check(status(PGOPTIONS="-c role=pg_read_all_data"), UNKNOWN, "the database role is not an administrator; PGUSER chooses another.")
+    check(status(PGOPTIONS="-c role=steep_backup"), OK)
+
+
+@pytest.mark.parametrize("program", ["ingest", "query"])
+def test_a_program_that_does_not_answer_is_critical(program, healthy, status, second_stack):
+    listener = second_stack.state / "run" / f"{program}.sock"
+    where = {"STEEP_URL": second_stack.values["STEEP_URL"], "STEEP_CA": second_stack.ca}
+    away = listener.with_name("away")
+    listener.rename(away)
+    try:
+        code, lines = status(**where)
+    finally:
+        away.rename(listener)
+    assert code == CRITICAL and lines[0].startswith(f"STEEP CRITICAL: {program}.fcgi "), lines
+    assert len([line for line in lines if line.startswith("CRITICAL")]) == 1
+    # nginx tries the socket again after a while.
+    wait_for(lambda: status(**where)[0] == OK, "the program to be found well", every=0.5)
+
+
+def test_a_site_that_does_not_answer_is_critical_and_says_why(healthy, status, stack):
+    code, lines = status(STEEP_URL="https://localhost:1")
+    assert code == CRITICAL and "Nothing answers at https://localhost:1: Failed to connect" in lines[0]
+    code, lines = status(STEEP_CA="/etc/ssl/certs/ca-certificates.crt")
+    assert code == CRITICAL and "certificate" in lines[0]
+
+
+def test_no_table_of_events_is_read_from_end_to_end(healthy, database, status):
+    with database.connect() as connection:
+        connection.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+                           " SELECT 'evt_' || n, 'm' || n %% 7, now() - n * interval '5 minutes', 'tool', '{}' FROM generate_series(1, 20000) AS n",
+                           [])
+        connection.execute("ANALYZE public.events")
+
+    def scans():
+        with database.connect() as connection:
+            return connection.execute("SELECT seq_scan, idx_tup_fetch + idx_tup_read FROM pg_stat_user_tables"
+                                      " JOIN (SELECT relid, sum(idx_tup_read) AS idx_tup_read FROM pg_stat_user_indexes GROUP BY relid) AS read"
+                                      " USING (relid) WHERE relname = 'events'").fetchone()
+
+    before = scans()
+    check(status(), OK, "Events: 20000.")
+    after = scans()
+    assert after[0] == before[0]
+    assert after[1] - before[1] <= 7 * 13, "of each source it reads the newest hour"
+
+
+def test_psql_that_is_not_there_makes_it_unknown(status, tmp_path):
+    for tool in ("sh", "readlink", "dirname", "sed", "curl", "openssl", "mktemp", "rm", "timeout", "cat", "tr"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    check(status(PATH=str(tmp_path)), UNKNOWN, "psql is not installed.")
