@@ -48,7 +48,7 @@ def make_root(folder, package):
     call("mmdebstrap", "--mode=root", "--variant=minbase", f"--aptopt={folder}/apt.conf",
          "--dpkgopt=force-unsafe-io", "--skip=cleanup/apt", "--include=systemd,systemd-sysv,dbus,procps,ca-certificates",
          f"--customize-hook=copy-in {package} /root",
-         f'--customize-hook=chroot "$1" apt-get -y --download-only install /root/{package.name}',
+         f'--customize-hook=chroot "$1" apt-get -y -o APT::Install-Recommends=true --download-only install /root/{package.name}',
          "--customize-hook=echo steep.test >$1/etc/hostname",
          "bookworm", str(root), str(folder / "sources"), timeout=600)
     return root

@@ -56,6 +56,6 @@ def test_the_manuals_have_no_mistakes():
     manuals = sorted((TOP / "deploy" / "man").iterdir())
     assert {"steepctl.8", "ingest.fcgi.8", "query.fcgi.8", "steep.env.5"} <= {manual.name for manual in manuals}
     for manual in manuals:
-        done = run("man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", str(manual), env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"})
-        warnings = [line for line in done.stdout.splitlines() if "warning" in line.lower()]
-        assert done.returncode == 0 and not warnings, warnings
+        done = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", str(manual)], text=True, check=True,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"})
+        assert done.stderr == ""
