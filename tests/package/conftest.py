@@ -1,6 +1,7 @@
 """The packages, and a machine that they are installed on. The tests run in the order in which an operator
 would meet things: the package, its installation, what runs, what goes wrong, the upgrade, the removal."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tests" / "e2e"))
 
 from machine import Machine, build_packages, make_root  # noqa: E402
+from monitor import Monitor  # noqa: E402
 
 ORDER = ["test_package", "test_setup", "test_sandbox", "test_services", "test_bad_input", "test_upgrade", "test_removal"]
 NEXT_VERSION = "0.9.0"
@@ -96,23 +98,33 @@ def machine(folder, package, next_packages):
 
 
 @pytest.fixture(scope="session")
-def certificate(machine):
-    return machine.file("/etc/steep/tls/server.crt")
+def monitor(machine):
+    """A registered monitor. Only where setup has run."""
+    made = Monitor("tester")
+    machine.run("steepctl", "monitor", "add", made.source, made.public_base64)
+    return made
+
+
+@pytest.fixture(scope="session")
+def token(machine):
+    return machine.run("steepctl", "token", "add", "tester").stdout.split()[-1]
 
 
 @pytest.fixture
-def load(machine, certificate):
-    """Start senders and readers; ask what became of their requests when they are stopped."""
-    running = []
+def load(machine, monitor, token):
+    """Senders and a reader beside the test, which asks with stop() what became of their requests."""
+    process = subprocess.Popen(
+        machine.network("env", f"PYTHONPATH={TOP}/tests/e2e", sys.executable, str(Path(__file__).parent / "load.py"),
+                        str(machine.file("/etc/steep/tls/server.crt"))),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process.stdin.write(f"{monitor.source}\n{bytes(monitor.key).hex()}\n{token}\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "sending\n"
 
-    def start():
-        process = subprocess.Popen(
-            machine.network(sys.executable, str(Path(__file__).parent / "load.py"), str(certificate)),
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        running.append(process)
-        return process
+    def stop():
+        output, _ = process.communicate(timeout=120)
+        return json.loads(output)
 
-    yield start
-    for process in running:
-        process.kill()
-        process.wait()
+    yield stop
+    process.kill()
+    process.wait()
