@@ -26,6 +26,7 @@ INSERT INTO decided VALUES
   ('function', 'get_hourly_aggregates(integer,text)', '', 'EXECUTE', 'EXECUTE', ''),
   ('function', 'list_access_tokens()', '', 'EXECUTE', '', ''),
   ('function', 'list_monitor_keys()', 'EXECUTE', '', '', ''),
+  ('function', 'log_failure(text,text)', 'EXECUTE', 'EXECUTE', '', ''),
 
   -- An administrator's.
   ('function', 'check_hourly_counts()', '', '', '', ''),
