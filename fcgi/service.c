@@ -43,7 +43,11 @@ enum error service_error(enum database_verdict verdict)
 void service_log_begin(struct log_line *line, const char *event, const struct worker *worker,
                        const struct request *request, enum error error)
 {
-    log_begin(line, error == ERROR_INTERNAL ? LOG_ERROR : LOG_INFO, event);
+    log_begin(line,
+              error == ERROR_INTERNAL      ? LOG_ERROR
+              : error == ERROR_UNAVAILABLE ? LOG_WARNING
+                                           : LOG_INFO,
+              event);
     log_string(line, "request_id", request->id);
     log_number(line, "status", error_entry(error)->status);
     if (error != ERROR_NONE)
@@ -218,7 +222,10 @@ int service_main(const struct service *service, int argc, char **argv)
     struct config config;
     struct keyring *keyring;
     int status;
-    enum config_action action = config_options(argc, argv, service->name, service->usage, &status);
+    enum config_action action;
+
+    log_open();
+    action = config_options(argc, argv, service->name, service->usage, &status);
 
     if (action == CONFIG_EXIT)
         return status;

@@ -15,6 +15,7 @@
 enum {
     LOOK_MS = 500,
     ACCEPT_PAUSE_MS = 100,
+    REPORT_MS = 2000,
 };
 
 /* What a thread needs besides its worker's things. */
@@ -81,9 +82,12 @@ static void take_request(struct thread *thread, struct request *request)
     /* A connection that nginx kept for its next request would hold this worker. */
     request->fcgi.keepConnection = 0;
     request_begin(request);
+    database_set_request(thread->worker.db, request->id);
     thread->service->answer(&thread->worker, request);
     request_free_body(request);
     request_finish(request);
+    /* nginx has the answer by now. */
+    database_log_failure(thread->worker.db, clock_ms() + REPORT_MS);
     database_clear(thread->worker.db);
 }
 
