@@ -16,6 +16,7 @@
 # with sanitizers, into a folder of its own.
 
 VERSION = 0.1.0
+SCHEMA = $(notdir $(lastword $(sort $(wildcard sql/migrations/*.sql))))
 SANITIZE ?=
 WERROR ?=
 comma = ,
@@ -32,7 +33,7 @@ SANITIZERS = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -
 PACKAGES = libpq libsodium json-c
 PACKAGE_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES))
 PACKAGE_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES))
-ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSTEEP_VERSION='"$(VERSION)"' $(WARNINGS) $(HARDENING) \
+ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSTEEP_VERSION='"$(VERSION)"' -DSTEEP_SCHEMA='"$(SCHEMA)"' $(WARNINGS) $(HARDENING) \
 	$(SANITIZERS) -pthread $(PACKAGE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS = -pie -Wl,-z,relro -Wl,-z,now -Wl,--as-needed $(SANITIZERS) -pthread $(LDFLAGS)
 FLAGS = $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBRARIES)
@@ -40,7 +41,7 @@ LIBRARIES = -lfcgi $(PACKAGE_LIBS) -lm
 
 # What both programs have, and what each has besides.
 PROCESS = service workers listener status notify request reply error config log clock
-CREDENTIALS = keyring refresh signature bearer database connection sqlstate
+CREDENTIALS = keyring refresh schema signature bearer database connection sqlstate
 INGEST = ingest batch splitter skim event textarray rfc3339 utf8 $(CREDENTIALS) $(PROCESS)
 QUERY = query window utf8 $(CREDENTIALS) $(PROCESS)
 

@@ -2,6 +2,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "schema.h"
 
 #include <poll.h>
 #include <pthread.h>
@@ -144,6 +145,7 @@ static void *run(void *arg)
 {
     struct refresh *refresh = arg;
     struct reported last = {0};
+    bool is_level_known = false;
 
     database_listen(refresh->db, refresh->plan->channel);
     for (;;) {
@@ -155,6 +157,10 @@ static void *run(void *arg)
 
         note(refresh, verdict);
         report(&last, refresh, verdict, count);
+        /* A database that was away may come back at another level. */
+        if (verdict == DATABASE_DONE && !is_level_known)
+            schema_check(refresh->db, began + READ_DEADLINE_MS);
+        is_level_known = verdict == DATABASE_DONE;
         while (clock_left(next) > 0 && !must_stop(refresh)) {
             if (database_wait(refresh->db, refresh->stop_fd, next) && next > began + APART_MS)
                 next = began + APART_MS;

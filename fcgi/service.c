@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sysexits.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -242,7 +243,7 @@ int service_main(const struct service *service, int argc, char **argv)
         keyring_free(keyring);
         return EXIT_FAILURE;
     }
-    status = EXIT_FAILURE;
+    status = EX_CONFIG;
     if (config_read(&config, service->wait_seconds) && read_credentials(service, keyring))
         status = action == CONFIG_TEST ? EXIT_SUCCESS : serve(service, &config, keyring);
     keyring_free(keyring);

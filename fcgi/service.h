@@ -44,7 +44,8 @@ struct service {
 
 /*
  * Reads options and environment, and serves on what it inherits (listener.h)
- * until SIGTERM or SIGINT. Returns main's status.
+ * until SIGTERM or SIGINT. Returns main's status:
+ * EX_CONFIG (sysexits.h) where the environment is refused.
  */
 int service_main(const struct service *service, int argc, char **argv);
 

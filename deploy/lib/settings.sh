@@ -18,6 +18,13 @@ read_setting() {
 	return 1
 }
 
+# settings_fault FILE: says which line is no assignment, if any. systemd leaves it out,
+# and mentions that in its journal at most.
+settings_fault() {
+	line=$(grep -nvE '^[[:space:]]*([#;].*|[A-Za-z_][A-Za-z0-9_]*=.*)?$' "$1" | head -n 1)
+	[ -z "$line" ] || printf '%s, line %s, is not NAME=VALUE' "$1" "${line%%:*}"
+}
+
 # setting_of FILE NAME: prints its value, the last one where there are several.
 setting_of() {
 	found=''

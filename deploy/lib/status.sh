@@ -61,8 +61,17 @@ has_services() {
 # What a unit's own processes said last, or last called an error.
 last_words() {
 	journalctl -q -o cat -n 10 "_SYSTEMD_UNIT=$1" 2>/dev/null |
-		awk '/emerg|error|ERROR|cannot|invalid/ { found = $0 } { last = $0 }
+		awk '/still could not bind/ { next }
+			/emerg|error|ERROR|cannot|invalid/ { found = $0 } { last = $0 }
 			END { if (last != "") print ": " (found != "" ? found : last) }'
+}
+
+look_at_settings() {
+	for file in /etc/steep/*.env; do
+		[ -r "$file" ] || continue
+		fault=$(settings_fault "$file")
+		[ -z "$fault" ] || note warning "$fault."
+	done
 }
 
 # Services that are started by their socket may not have been asked for yet.
@@ -149,6 +158,7 @@ look_at_programs() {
 status() {
 	if has_services; then
 		look_at_services
+		look_at_settings
 		look_at_programs
 	elif [ -n "${STEEP_URL-}" ]; then
 		look_at_programs

@@ -69,7 +69,7 @@ BAD_SETTINGS = [(name, variable, value) for name in NAMES for variable, values i
 @pytest.mark.parametrize("name, variable, value", BAD_SETTINGS, ids=lambda value: ascii(value)[:24])
 def test_a_malformed_setting_is_refused_with_a_sentence(name, variable, value, stack):
     checked = run(stack, name, "-t", **{variable: value})
-    assert checked.returncode == 1
+    assert checked.returncode == os.EX_CONFIG
     assert variable in checked.stderr and " " in checked.stderr.strip()
     # A key may be told from a value only by its length here: short ones can stand in any sentence.
     assert len(value) < 30 or value not in checked.stderr

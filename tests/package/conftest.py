@@ -112,19 +112,22 @@ def token(machine):
 
 @pytest.fixture
 def load(machine, monitor, token):
-    """Senders and a reader beside the test, which asks with stop() what became of their requests."""
-    process = subprocess.Popen(
-        machine.network("env", f"PYTHONPATH={TOP}/tests/e2e", sys.executable, str(Path(__file__).parent / "load.py"),
-                        str(machine.file("/etc/steep/tls/server.crt"))),
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    process.stdin.write(f"{monitor.source}\n{bytes(monitor.key).hex()}\n{token}\n")
-    process.stdin.flush()
-    assert process.stdout.readline() == "sending\n"
-
+    """Senders and readers beside the test. Called, it stops them and says what became of their requests; before
+    is what the database had before they began."""
     def stop():
         output, _ = process.communicate(timeout=120)
         return json.loads(output)
 
-    yield stop
-    process.kill()
-    process.wait()
+    stop.before = int(machine.sql("SELECT count(*) FROM events WHERE source = 'tester'"))
+    process = subprocess.Popen(
+        machine.network("env", f"PYTHONPATH={TOP}/tests/e2e", sys.executable, str(Path(__file__).parent / "load.py"),
+                        str(machine.file("/etc/steep/tls/server.crt"))),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        process.stdin.write(f"{monitor.source}\n{bytes(monitor.key).hex()}\n{token}\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "sending\n"
+        yield stop
+    finally:
+        process.kill()
+        process.wait()

@@ -47,7 +47,7 @@ def test_setup_says_that_postgresql_does_not_run_and_leaves_nothing(machine):
 
 
 def test_setup_says_that_the_port_is_in_use_and_leaves_nothing(machine):
-    machine.run("systemd-run", "--quiet", "--unit=squatter", "systemd-socket-activate", "-l", "443", "cat")
+    machine.run("systemd-run", "--quiet", "--unit=squatter", "systemd-socket-activate", "--accept", "-l", "443", "true")
     machine.shell("until grep -q ':01BB .* 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done")
     done = machine.run("steepctl", "setup", check=False)
     machine.run("systemctl", "stop", "squatter")

@@ -28,6 +28,7 @@ INSERT INTO decided VALUES
   ('function', 'list_access_tokens()', '', 'EXECUTE', '', '', '', ''),
   ('function', 'list_monitor_keys()', 'EXECUTE', '', '', '', '', ''),
   ('function', 'log_failure(text,text)', 'EXECUTE', 'EXECUTE', '', '', '', ''),
+  ('function', 'schema_level()', 'EXECUTE', 'EXECUTE', '', '', '', ''),
 
   -- Whoever may delete and update events may prune them, and the role of the daily run.
   ('function', 'empty_payloads(interval,integer,timestamp with time zone)', '', '', 'EXECUTE', '', 'EXECUTE', ''),
