@@ -3,6 +3,7 @@
 #include "clock.h"
 #include "listener.h"
 #include "log.h"
+#include "metrics.h"
 #include "notify.h"
 #include "status.h"
 #include "workers.h"
@@ -38,6 +39,16 @@ enum error service_error(enum database_verdict verdict)
     return verdict == DATABASE_DONE   ? ERROR_NONE
            : verdict == DATABASE_AWAY ? ERROR_UNAVAILABLE
                                       : ERROR_INTERNAL;
+}
+
+void service_count(const struct worker *worker, const struct request *request, enum error error)
+{
+    int64_t in_database = database_spent_us(worker->db);
+
+    metrics_count_request(error);
+    metrics_observe(METRICS_REQUEST, clock_us() - request->arrived_us);
+    if (in_database >= 0)
+        metrics_observe(METRICS_DATABASE, in_database);
 }
 
 void service_log_begin(struct log_line *line, const char *event, const struct worker *worker,
@@ -161,7 +172,8 @@ static bool run_threads(const struct service *service, const struct config *conf
                         struct keyring *keyring, const struct listeners *listeners, int stop_fd)
 {
     struct refresh *refresh = refresh_start(service->plan, keyring, stop_fd);
-    struct status_view view = {.service = service, .refresh = refresh, .stop_fd = stop_fd};
+    struct status_view view = {
+        .service = service, .keyring = keyring, .refresh = refresh, .stop_fd = stop_fd};
     struct status *status = NULL;
     struct workers *workers = NULL;
 
@@ -171,6 +183,7 @@ static bool run_threads(const struct service *service, const struct config *conf
     }
     await_keyring(keyring);
     workers = workers_start(service, config, keyring, listeners->requests, stop_fd);
+    view.workers = workers;
     if (workers != NULL && listeners->status >= 0) {
         status = status_start(&view, listeners->status);
         if (status == NULL)
