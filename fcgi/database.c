@@ -153,9 +153,11 @@ static enum outcome run_once(struct database *db, const char *sql,
         lengths[i] = (int)parameters[i].length;
         formats[i] = 1;
     }
-    snprintf(text, sizeof(text), *db->request != '\0' ? "%s /* request %s */" : "%s", sql,
-             db->request);
-    if (!PQsendQueryParams(db->connection.pg, text, count, types, values, lengths, formats, 1))
+    if (*db->request != '\0') {
+        snprintf(text, sizeof(text), "%s /* request %s */", sql, db->request);
+        sql = text;
+    }
+    if (!PQsendQueryParams(db->connection.pg, sql, count, types, values, lengths, formats, 1))
         return LOST;
     return collect(db, deadline);
 }

@@ -75,8 +75,7 @@ void service_log_end(struct log_line *line, const struct request *request, bool 
     log_end(line);
 }
 
-/* libfcgi's reads don't survive a signal: blocks them in the threads that are started from now on.
- */
+/* In the threads that are started from now on too: libfcgi's reads don't survive a signal. */
 static void block_signals(void)
 {
     static const int FAULTS[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP};
