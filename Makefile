@@ -40,7 +40,7 @@ FLAGS = $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBRARIES)
 LIBRARIES = -lfcgi $(PACKAGE_LIBS) -lm
 
 # What both programs have, and what each has besides.
-PROCESS = service workers listener status notify request reply error config log clock
+PROCESS = service workers listener status metrics notify request reply error config log clock
 CREDENTIALS = keyring refresh schema signature bearer database connection sqlstate
 INGEST = ingest batch splitter skim event textarray rfc3339 utf8 $(CREDENTIALS) $(PROCESS)
 QUERY = query window utf8 $(CREDENTIALS) $(PROCESS)
@@ -52,6 +52,7 @@ UNIT_error = error
 UNIT_event = $(UNIT_batch)
 UNIT_keyring = keyring signature
 UNIT_log = log
+UNIT_metrics = metrics reply error request clock
 UNIT_reply = reply error request clock
 UNIT_rfc3339 = rfc3339
 UNIT_signature = signature
@@ -61,7 +62,7 @@ UNIT_sqlstate = sqlstate
 UNIT_textarray = textarray
 UNIT_utf8 = utf8
 UNIT_window = window utf8
-UNITS = batch bearer error event keyring log reply rfc3339 signature skim splitter sqlstate textarray utf8 window
+UNITS = batch bearer error event keyring log metrics reply rfc3339 signature skim splitter sqlstate textarray utf8 window
 
 # What each fuzz target needs besides; clang builds them, see tests/fuzz/run.
 FUZZ_batch = splitter skim event rfc3339 utf8 error fuzz_mutator fuzz_values

@@ -31,6 +31,7 @@ struct database {
     struct connection connection;
     PGresult *result;
     char sqlstate[6]; /* of the last statement; "" when it had none */
+    int64_t spent_us; /* in the request's calls; -1 before the first */
     char failure[6];  /* of the request's last statement that failed; "" for none */
     char request[DATABASE_REQUEST_BYTES + 1]; /* an id, or "" */
     const char *channel;                      /* to LISTEN on, or NULL */
@@ -67,9 +68,10 @@ void database_set_request(struct database *db, const char *id)
     static const char PLAIN[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-";
     size_t length = strspn(id, PLAIN);
 
+    db->spent_us = -1;
     db->failure[0] = '\0';
     db->request[0] = '\0';
-    if (id[length] == '\0' && length <= DATABASE_REQUEST_BYTES)
+    if (length <= DATABASE_REQUEST_BYTES && id[length] == '\0')
         memcpy(db->request, id, length + 1);
 }
 
@@ -151,9 +153,11 @@ static enum outcome run_once(struct database *db, const char *sql,
         lengths[i] = (int)parameters[i].length;
         formats[i] = 1;
     }
-    snprintf(text, sizeof(text), *db->request != '\0' ? "%s /* request %s */" : "%s", sql,
-             db->request);
-    if (!PQsendQueryParams(db->connection.pg, text, count, types, values, lengths, formats, 1))
+    if (*db->request != '\0') {
+        snprintf(text, sizeof(text), "%s /* request %s */", sql, db->request);
+        sql = text;
+    }
+    if (!PQsendQueryParams(db->connection.pg, sql, count, types, values, lengths, formats, 1))
         return LOST;
     return collect(db, deadline);
 }
@@ -233,6 +237,7 @@ enum database_verdict database_call(struct database *db, const char *sql,
 {
     struct connection_wait wait;
     enum database_verdict verdict = DATABASE_AWAY;
+    int64_t begun = clock_us();
     int losses = 0;
     int conflicts = 0;
     bool is_retried = false;
@@ -265,7 +270,13 @@ enum database_verdict database_call(struct database *db, const char *sql,
     connection_end_wait(&wait, &db->connection);
     if (verdict != DATABASE_DONE)
         memcpy(db->failure, db->sqlstate, sizeof(db->failure));
+    db->spent_us = (db->spent_us > 0 ? db->spent_us : 0) + clock_us() - begun;
     return verdict;
+}
+
+int64_t database_spent_us(const struct database *db)
+{
+    return db->spent_us;
 }
 
 void database_log_failure(struct database *db, int64_t deadline)

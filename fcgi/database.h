@@ -65,6 +65,9 @@ enum database_verdict database_call(struct database *db, const char *sql,
                                     const struct database_parameter *parameters, int count,
                                     int64_t deadline) __attribute__((warn_unused_result));
 
+/* Microseconds spent in the calls for this request, waits included; -1 where there were none. */
+int64_t database_spent_us(const struct database *db);
+
 /* Frees the rows of the last statement, and forgets what it came to. */
 void database_clear(struct database *db);
 

@@ -47,6 +47,11 @@ enum error {
     ERROR_COUNT
 };
 
+/* Errors that stand together above, both ends included. */
+struct error_range {
+    enum error first, last;
+};
+
 struct error_entry {
     int status;          /* HTTP status */
     const char *code;    /* the "error" member, and the status line's reason */

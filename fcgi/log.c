@@ -19,11 +19,11 @@ static const char *const LEVELS[] = {
     [LOG_ERROR] = "error",
 };
 
-/* As in <syslog.h>, in the form of sd-daemon(3). */
-static const char *const PRIORITIES[] = {
-    [LOG_INFO] = "<6>",
-    [LOG_WARNING] = "<4>",
-    [LOG_ERROR] = "<3>",
+/* As in <syslog.h>, in digits. */
+static const char PRIORITIES[] = {
+    [LOG_INFO] = '6',
+    [LOG_WARNING] = '4',
+    [LOG_ERROR] = '3',
 };
 
 static bool is_journal;
@@ -136,20 +136,14 @@ void log_number(struct log_line *line, const char *key, long long value)
 
 void log_end(struct log_line *line)
 {
-    struct iovec parts[2] = {{.iov_base = line->text, .iov_len = line->length + 1}};
-    char priority[4];
-    int count = 1;
+    char priority[] = {'<', PRIORITIES[line->level], '>'};
+    struct iovec parts[2] = {{priority, is_journal ? sizeof(priority) : 0}};
     ssize_t ignored;
 
     line->text[line->length++] = '\n';
-    if (is_journal) {
-        memcpy(priority, PRIORITIES[line->level], sizeof(priority));
-        parts[1] = parts[0];
-        parts[0] = (struct iovec){priority, strlen(priority)};
-        count = 2;
-    }
+    parts[1] = (struct iovec){line->text, line->length};
     /* Where the log itself can't be written, there is nobody left to tell. */
-    ignored = writev(STDERR_FILENO, parts, count);
+    ignored = writev(STDERR_FILENO, parts, 2);
     (void)ignored;
 }
 

@@ -3,6 +3,7 @@
 #include "clock.h"
 #include "listener.h"
 #include "log.h"
+#include "metrics.h"
 #include "notify.h"
 #include "status.h"
 #include "workers.h"
@@ -41,6 +42,16 @@ enum error service_error(enum database_verdict verdict)
                                       : ERROR_INTERNAL;
 }
 
+void service_count(const struct worker *worker, const struct request *request, enum error error)
+{
+    int64_t in_database = database_spent_us(worker->db);
+
+    metrics_count_request(error);
+    metrics_observe(METRICS_REQUEST, clock_us() - request->arrived_us);
+    if (in_database >= 0)
+        metrics_observe(METRICS_DATABASE, in_database);
+}
+
 void service_log_begin(struct log_line *line, const char *event, const struct worker *worker,
                        const struct request *request, enum error error)
 {
@@ -65,8 +76,7 @@ void service_log_end(struct log_line *line, const struct request *request, bool 
     log_end(line);
 }
 
-/* libfcgi's reads don't survive a signal: blocks them in the threads that are started from now on.
- */
+/* In the threads that are started from now on too: libfcgi's reads don't survive a signal. */
 static void block_signals(void)
 {
     static const int FAULTS[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP};
@@ -162,7 +172,8 @@ static bool run_threads(const struct service *service, const struct config *conf
                         struct keyring *keyring, const struct listeners *listeners, int stop_fd)
 {
     struct refresh *refresh = refresh_start(service->plan, keyring, stop_fd);
-    struct status_view view = {.service = service, .refresh = refresh, .stop_fd = stop_fd};
+    struct status_view view = {
+        .service = service, .keyring = keyring, .refresh = refresh, .stop_fd = stop_fd};
     struct status *status = NULL;
     struct workers *workers = NULL;
 
@@ -172,6 +183,7 @@ static bool run_threads(const struct service *service, const struct config *conf
     }
     await_keyring(keyring);
     workers = workers_start(service, config, keyring, listeners->requests, stop_fd);
+    view.workers = workers;
     if (workers != NULL && listeners->status >= 0) {
         status = status_start(&view, listeners->status);
         if (status == NULL)

@@ -30,7 +30,9 @@ struct service {
     const char *name;
     const char *endpoint; /* the path's last part, and what health and metrics call it */
     const char *usage;
-    int wait_seconds; /* default of STEEP_DATABASE_WAIT */
+    bool takes_batches;
+    struct error_range errors; /* those that this program alone can answer */
+    int wait_seconds;          /* default of STEEP_DATABASE_WAIT */
 
     /* The variable that holds credentials, and what takes it: see keyring.h. */
     const char *variable;
@@ -58,6 +60,9 @@ enum error service_expect_timely(const struct worker *worker,
 
 /* What a verdict of the database means to a client, other than DATABASE_REFUSED: none, 503, 500. */
 enum error service_error(enum database_verdict verdict);
+
+/* Counts a request whose reply was just sent. */
+void service_count(const struct worker *worker, const struct request *request, enum error error);
 
 /* The line that each request leaves in the log: what both programs say first, and what last. */
 void service_log_begin(struct log_line *line, const char *event, const struct worker *worker,

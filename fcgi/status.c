@@ -2,6 +2,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "metrics.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -9,15 +10,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { ACCEPT_PAUSE_MS = 100 };
 
 static const char ALLOW[] = "GET, HEAD";
+static const char JSON[] = "application/json";
+static const char METRICS[] = "text/plain; version=0.0.4; charset=utf-8";
 
 struct status {
     struct status_view view;
     struct reply_text reply;
+    time_t started;
     int listener;
     int end_fd; /* not the view's stop_fd: while requests are being finished, this goes on */
     pthread_t thread;
@@ -36,20 +41,48 @@ static enum error tell_health(struct status *status)
     return ERROR_NONE;
 }
 
+static bool is_ready(const struct status *status)
+{
+    return !is_readable(status->view.stop_fd) && refresh_is_current(status->view.refresh);
+}
+
 static enum error tell_readiness(struct status *status)
 {
-    if (is_readable(status->view.stop_fd) || !refresh_is_current(status->view.refresh))
+    if (!is_ready(status))
         return ERROR_UNAVAILABLE;
     reply_add_text(&status->reply, "{\"status\":\"ready\"}");
     return ERROR_NONE;
 }
 
+static enum error tell_metrics(struct status *status)
+{
+    const struct status_view *view = &status->view;
+    struct metrics_state state = {
+        .program = view->service->name,
+        .endpoint = view->service->endpoint,
+        .takes_batches = view->service->takes_batches,
+        .errors = view->service->errors,
+        .is_ready = is_ready(status),
+        .workers = workers_count(view->workers),
+        .workers_busy = workers_busy(view->workers),
+        .longest_ms = workers_longest_ms(view->workers),
+        .keyring_age_ms = refresh_age_ms(view->refresh),
+        .started = (int64_t)status->started,
+    };
+
+    keyring_count(view->keyring, &state.keyring_fixed, &state.keyring_read);
+    metrics_write(&status->reply, &state);
+    return ERROR_NONE;
+}
+
 static const struct route {
     const char *prefix;
+    const char *type;
     enum error (*tell)(struct status *status);
 } ROUTES[] = {
-    {"/healthz/", tell_health},
-    {"/readyz/", tell_readiness},
+    {"/healthz/", JSON, tell_health},
+    {"/readyz/", JSON, tell_readiness},
+    {"/metrics/", METRICS, tell_metrics},
 };
 
 static const struct route *find_route(const char *path, const char *endpoint)
@@ -77,7 +110,8 @@ static void answer(struct status *status, struct request *request)
     if (error != ERROR_NONE)
         reply_add_error(&status->reply, error);
     error = reply_settle(&status->reply, error);
-    (void)reply_send(request, error, ALLOW, &status->reply);
+    (void)reply_send_as(request, error, ALLOW, error == ERROR_NONE ? route->type : JSON,
+                        &status->reply);
 }
 
 static void *run(void *arg)
@@ -112,6 +146,7 @@ struct status *status_start(const struct status_view *view, int listener)
         return NULL;
     status->view = *view;
     status->listener = listener;
+    status->started = time(NULL);
     status->end_fd = eventfd(0, EFD_CLOEXEC);
     if (status->end_fd >= 0 && pthread_create(&status->thread, NULL, run, status) == 0)
         return status;

@@ -163,6 +163,11 @@ struct workers *workers_start(const struct service *service, const struct config
     return NULL;
 }
 
+int workers_count(const struct workers *workers)
+{
+    return workers->count;
+}
+
 static int64_t busy_since(const struct workers *workers, int number)
 {
     return atomic_load_explicit(&workers->threads[number].busy_since, memory_order_relaxed);

@@ -21,6 +21,8 @@ struct workers;
 struct workers *workers_start(const struct service *service, const struct config *config,
                               struct keyring *keyring, int listener, int stop_fd);
 
+int workers_count(const struct workers *workers);
+
 /* How many of them have a request in hand. */
 int workers_busy(const struct workers *workers);
 
