@@ -50,8 +50,11 @@ MONITOR = $(addprefix monitor_,monitor options input follow intake complete reje
 # A unit test needs the file it tests, and what that one needs.
 UNIT_batch = batch splitter skim event rfc3339 utf8 error
 UNIT_bearer = bearer
+UNIT_answer = monitor_answer
+UNIT_complete = monitor_complete $(UNIT_batch)
 UNIT_error = error
 UNIT_event = $(UNIT_batch)
+UNIT_input = $(addprefix monitor_,input follow record) log unit_folder
 UNIT_keyring = keyring signature
 UNIT_log = log
 UNIT_reply = reply error request clock
@@ -59,11 +62,13 @@ UNIT_rfc3339 = rfc3339
 UNIT_signature = signature
 UNIT_skim = skim splitter event rfc3339 utf8
 UNIT_splitter = splitter
+UNIT_spool = $(addprefix monitor_,$(SPOOL) outgoing) log clock unit_folder
 UNIT_sqlstate = sqlstate
 UNIT_textarray = textarray
 UNIT_utf8 = utf8
 UNIT_window = window utf8
-UNITS = batch bearer error event keyring log reply rfc3339 signature skim splitter sqlstate textarray utf8 window
+UNITS = answer batch bearer complete error event input keyring log reply rfc3339 signature skim splitter \
+	spool sqlstate textarray utf8 window
 
 # What each fuzz target needs besides; clang builds them, see tests/fuzz/run.
 FUZZ_batch = splitter skim event rfc3339 utf8 error fuzz_mutator fuzz_values
@@ -99,10 +104,10 @@ $(BUILD)/monitor_%.o: deploy/monitor/%.c $(BUILD)/flags
 	$(CC) $(ALL_CFLAGS) -Ifcgi -MMD -MP -c -o $@ $<
 
 $(BUILD)/unit_%.o: tests/unit/%.c $(BUILD)/flags
-	$(CC) $(ALL_CFLAGS) -Ifcgi -MMD -MP -c -o $@ $<
+	$(CC) $(ALL_CFLAGS) -Ifcgi -Ideploy/monitor -MMD -MP -c -o $@ $<
 
 $(BUILD)/fuzz_%.o: tests/fuzz/%.c $(BUILD)/flags
-	$(CC) $(ALL_CFLAGS) -Ifcgi -MMD -MP -c -o $@ $<
+	$(CC) $(ALL_CFLAGS) -Ifcgi -Ideploy/monitor -MMD -MP -c -o $@ $<
 
 $(BUILD)/flags: FORCE
 	@mkdir -p $(BUILD)

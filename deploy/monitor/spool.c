@@ -142,10 +142,10 @@ static bool rotate(struct spool *spool)
     old = spool->file;
     spool->file = file;
     spool->synced = segment.bytes;
+    spool->must_rotate = false;
     pthread_mutex_unlock(&spool->lock);
     if (old >= 0)
         close(old);
-    spool->must_rotate = false;
     return true;
 }
 
@@ -221,7 +221,8 @@ enum spool_verdict spool_append(struct spool *spool, const char *text, size_t le
                                 const struct position *position)
 {
     struct record record = {
-        .flags = text == NULL ? 0 : RECORD_EVENT,
+        .flags = (uint8_t)((text == NULL ? 0 : RECORD_EVENT) |
+                           (position->inode == 0 ? 0 : RECORD_FOLLOWED)),
         .serial = spool->pending_serial,
         .time_ms = wall_ms(),
         .position = *position,
@@ -262,7 +263,7 @@ static uint64_t total_bytes(const struct spool *spool)
 static bool drop_oldest(struct spool *spool)
 {
     const struct spool_segment *next = &spool->segments[1];
-    uint64_t number, first, lost = 0;
+    uint64_t number, lost = 0;
     struct log_line line;
 
     pthread_mutex_lock(&spool->lock);
@@ -271,10 +272,8 @@ static bool drop_oldest(struct spool *spool)
         return false;
     }
     number = spool->segments[0].number;
-    first = spool->cursor.serial > spool->taken ? spool->cursor.serial : spool->taken;
     if (spool->cursor.segment == number) {
-        if (next->first_serial > first)
-            lost = next->first_serial - first;
+        lost = next->first_serial - spool->cursor.serial;
         spool->cursor =
             (struct spool_place){next->number, SEGMENT_HEADER_BYTES, next->first_serial};
     }
@@ -296,17 +295,18 @@ static bool drop_oldest(struct spool *spool)
 static enum spool_verdict make_room(struct spool *spool, off_t *end)
 {
     for (;;) {
-        bool is_full, is_last_full;
+        bool is_full, must_rotate;
 
         pthread_mutex_lock(&spool->lock);
         *end = (off_t)last_segment(spool)->bytes;
         is_full = total_bytes(spool) + spool->pending_length > spool->limit;
-        is_last_full = (uint64_t)*end + spool->pending_length > spool->segment_bytes &&
-                       (uint64_t)*end > empty_bytes();
+        must_rotate =
+            spool->must_rotate || ((uint64_t)*end + spool->pending_length > spool->segment_bytes &&
+                                   (uint64_t)*end > empty_bytes());
         pthread_mutex_unlock(&spool->lock);
         if (is_full && spool->is_blocking)
             return SPOOL_FULL;
-        if (is_last_full || spool->must_rotate) {
+        if (must_rotate) {
             if (!rotate(spool))
                 return SPOOL_FAILED;
             continue;
@@ -398,8 +398,13 @@ bool spool_sync(struct spool *spool)
         close(file);
 
     pthread_mutex_lock(&spool->lock);
-    if (is_synced && last_segment(spool)->number == number && spool->synced < end)
-        spool->synced = end;
+    if (last_segment(spool)->number == number) {
+        /* What a file has lost once, a second try may call written (Linux forgets the error). */
+        if (!is_synced)
+            spool->must_rotate = true;
+        if (spool->synced < end)
+            spool->synced = end;
+    }
     pthread_mutex_unlock(&spool->lock);
     return is_synced;
 }
@@ -424,12 +429,13 @@ uint64_t spool_dropped(struct spool *spool)
     return dropped;
 }
 
-struct spool_place spool_begin(struct spool *spool)
+struct spool_place spool_take(struct spool *spool)
 {
     struct spool_place place;
 
     pthread_mutex_lock(&spool->lock);
     place = spool->cursor;
+    spool->taken = place.serial;
     pthread_mutex_unlock(&spool->lock);
     return place;
 }
@@ -454,25 +460,22 @@ bool spool_extent(struct spool *spool, uint64_t number, struct spool_extent *ext
     return is_there;
 }
 
-void spool_hold(struct spool *spool, uint64_t serial)
-{
-    pthread_mutex_lock(&spool->lock);
-    spool->taken = serial;
-    pthread_mutex_unlock(&spool->lock);
-}
-
 void spool_forget(struct spool *spool, const struct spool_place *place, uint64_t sent)
 {
     struct cursor cursor;
-    uint64_t numbers[SEGMENTS];
+    uint64_t known, numbers[SEGMENTS];
     size_t count = 0;
 
     pthread_mutex_lock(&spool->lock);
+    known = place->serial < spool->cursor.serial ? place->serial : spool->cursor.serial;
+    if (known > spool->taken)
+        spool->dropped -= known - spool->taken;
     if (place->serial >= spool->cursor.serial && place->segment >= spool->cursor.segment)
         spool->cursor = *place;
+    spool->taken = spool->cursor.serial;
     spool->sent += sent;
-    if (spool->cursor.serial == spool->next_serial)
-        spool->waiting_since = 0;
+    /* Those that wait now came while others were sent. */
+    spool->waiting_since = spool->cursor.serial == spool->next_serial ? 0 : clock_ms();
     while (spool->segments[count].number < spool->cursor.segment && count < SEGMENTS) {
         numbers[count] = spool->segments[count].number;
         count++;
