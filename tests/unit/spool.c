@@ -328,8 +328,7 @@ static void drops_the_oldest_and_counts_them(void **state)
     assert_int_equal(spool_waiting(&spool) + spool_dropped(&spool), 100);
     assert_true(folder_logged("event=spool_dropped"));
     load(&spool);
-    assert_int_equal(outgoing->end.serial,
-                     100 - spool_waiting(&spool) + 1 + outgoing->count);
+    assert_int_equal(outgoing->end.serial, 100 - spool_waiting(&spool) + 1 + outgoing->count);
     unload(&spool);
 }
 
