@@ -10,7 +10,10 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { FOLDER_BYTES = 4096 };
+enum {
+    FOLDER_BYTES = 4096,
+    STEP_MS = 10, /* files may be stamped with a clock that goes in steps, with HZ of 100 */
+};
 
 static const int64_t NO_RANK = INT64_MAX;
 static const int64_t NANOSECONDS = 1000000000;
@@ -40,7 +43,7 @@ int64_t follow_now(void)
 {
     struct timespec now;
 
-    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    clock_gettime(CLOCK_REALTIME, &now);
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
@@ -85,7 +88,7 @@ static int64_t rank(const struct search *search, int file, const char *suffix)
         return NO_RANK;
     if (search->position != NULL) {
         made = birth(file, (int64_t)status.st_mtim.tv_sec * NANOSECONDS);
-        return made / MILLISECOND >= search->position->read_ms &&
+        return made / MILLISECOND >= search->position->read_ms - STEP_MS &&
                        follow_matches(file, search->position)
                    ? made
                    : NO_RANK;

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The wall's clock as files are stamped with it, in milliseconds since 1970. */
+/* The wall's clock, in milliseconds since 1970. */
 int64_t follow_now(void);
 
 /* The last bytes before an offset of a file; at most POSITION_TAIL_BYTES. -1 with errno. */
