@@ -78,8 +78,9 @@ FUZZ_judges = $(FUZZ_batch) sqlstate fuzz_exact
 FUZZ_keyring = keyring signature
 FUZZ_rfc3339 = rfc3339
 FUZZ_signature = signature
+FUZZ_spool = $(addprefix monitor_,recovery cursor segment record files) log
 FUZZ_window = window utf8
-FUZZERS = batch bearer config judges keyring rfc3339 signature window
+FUZZERS = batch bearer config judges keyring rfc3339 signature spool window
 
 # The bench's load generator.
 LOAD = load bodies https direct

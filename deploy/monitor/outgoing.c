@@ -46,6 +46,12 @@ static void report_lost(struct outgoing *outgoing, uint64_t records, uint64_t by
     log_end(&line);
 }
 
+/* How many events are missing where one serial was expected and another is found. */
+static uint64_t missing(uint64_t expected, uint64_t found)
+{
+    return found > expected ? found - expected : 0;
+}
+
 /* Adds an event to the body, behind a bracket or comma; false where it doesn't fit. */
 static bool add(struct outgoing *outgoing, const struct record *record)
 {
@@ -83,7 +89,7 @@ static bool take(struct outgoing *outgoing, const struct record *record, uint64_
     if (!add(outgoing, record))
         return false;
     if (record->serial > *expected || skipped > 0)
-        report_lost(outgoing, record->serial - *expected, skipped);
+        report_lost(outgoing, missing(*expected, record->serial), skipped);
     *expected = record->serial + 1;
     outgoing->end = (struct spool_place){reader->number, reader->offset, *expected};
     outgoing->events[outgoing->count - 1].end = outgoing->end;
@@ -119,7 +125,7 @@ bool outgoing_load(struct outgoing *outgoing, struct spool *spool, size_t most)
             break;
         case SEGMENT_END:
             if (reader->skipped > 0 || expected < extent.next_serial)
-                report_lost(outgoing, extent.next_serial - expected, reader->skipped);
+                report_lost(outgoing, missing(expected, extent.next_serial), reader->skipped);
             expected = extent.next_serial;
             if (extent.next == 0) {
                 if (outgoing->count == 0)

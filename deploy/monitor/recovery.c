@@ -183,8 +183,6 @@ static void settle_cursor(struct recovery *recovery, enum cursor_verdict verdict
     if (verdict == CURSOR_DAMAGED && is_logged)
         log_event(LOG_WARNING, "spool_recovered",
                   "the cursor is damaged; the oldest events are sent once more");
-    if (recovery->next_serial < place->serial)
-        recovery->next_serial = place->serial;
     if (last == NULL || place->segment > last->number ||
         (place->segment == last->number && place->offset > last->bytes)) {
         recovery->must_rotate = true;
@@ -214,6 +212,8 @@ static bool recover(struct recovery *recovery, struct segment_reader *reader, bo
     if (recovery->count > 0 && !recover_last(recovery, reader, is_logged))
         return false;
     settle_cursor(recovery, verdict, is_logged);
+    if (recovery->next_serial < recovery->cursor.place.serial)
+        recovery->next_serial = recovery->cursor.place.serial;
     return true;
 }
 
