@@ -43,7 +43,7 @@ INGEST = ingest batch splitter skim event textarray rfc3339 utf8 $(CREDENTIALS) 
 QUERY = query window utf8 $(CREDENTIALS) $(PROCESS)
 
 # The monitor judges events by the same files as ingest.fcgi.
-SPOOL = spool recovery cursor segment record files
+SPOOL = spool spool_reader recovery cursor segment record files
 MONITOR = $(addprefix monitor_,monitor options input follow intake complete rejected sender outgoing \
 	post answer keys status $(SPOOL)) batch splitter skim event rfc3339 utf8 signature error config log clock
 

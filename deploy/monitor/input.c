@@ -149,8 +149,6 @@ static bool is_same(struct input *input)
     if (fstat(input->file, &status) != 0 || (uint64_t)status.st_size < reached.offset)
         return false;
     if (input->is_idle && !input->is_cut) {
-        if (length > reached.offset)
-            length = (size_t)reached.offset;
         reached.tail = record_check(input->buffer + input->filled - length, length);
         if (!follow_matches(input->file, &reached))
             return false;
@@ -300,10 +298,9 @@ static void cut(struct input *input)
 /* How long the line at hand is, and what it takes of the buffer; false where it has no end yet. */
 static bool find_end(struct input *input, size_t *length, size_t *bytes)
 {
-    const char *newline;
-
     if (!input->is_cut) {
-        newline = memchr(input->buffer + input->scanned, '\n', input->filled - input->scanned);
+        const char *newline =
+            memchr(input->buffer + input->scanned, '\n', input->filled - input->scanned);
         if (newline != NULL && newline <= input->buffer + input->start + INPUT_LINE_BYTES) {
             *length = (size_t)(newline - input->buffer) - input->start;
             *bytes = *length + 1;

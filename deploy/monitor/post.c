@@ -251,7 +251,6 @@ void post_send(struct post *post, const char *body, size_t length, const char *s
 {
     int64_t begun = clock_ms();
     struct curl_slist *headers = make_headers(post, signature);
-    CURLcode result = CURLE_OUT_OF_MEMORY;
 
     *answer = (struct post_answer){.body = ""};
     post->length = 0;
@@ -261,8 +260,7 @@ void post_send(struct post *post, const char *body, size_t length, const char *s
         curl_easy_setopt(post->easy, CURLOPT_HTTPHEADER, headers);
         curl_easy_setopt(post->easy, CURLOPT_POSTFIELDS, body);
         curl_easy_setopt(post->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)length);
-        result = perform(post, limit, context);
-        read_answer(post, result, answer);
+        read_answer(post, perform(post, limit, context), answer);
         curl_easy_setopt(post->easy, CURLOPT_HTTPHEADER, NULL);
         curl_easy_setopt(post->easy, CURLOPT_POSTFIELDS, NULL);
     } else {

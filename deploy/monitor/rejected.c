@@ -123,11 +123,11 @@ bool rejected_add(struct rejected *rejected, const struct rejected_item *item)
     char *line = malloc(item->length * ESCAPED_BYTES + FRAME_BYTES * 2);
     bool is_added = false;
     off_t size = -1;
-    size_t length;
     int error = ENOMEM;
 
     if (line != NULL) {
-        length = format(line, item);
+        const size_t length = format(line, item);
+
         pthread_mutex_lock(&rejected->lock);
         is_added =
             open_file(rejected, length, &size) && files_write(rejected->file, line, length, -1);

@@ -124,7 +124,7 @@ static void remove_folder(void)
     (void)rmdir(path);
 }
 
-int LLVMFuzzerInitialize(int *argc, char ***argv)
+int LLVMFuzzerInitialize(int *argc, char ***argv) // NOLINT(readability-non-const-parameter)
 {
     (void)argc;
     (void)argv;

@@ -3,6 +3,7 @@
 #include "unit.h"
 
 #include <json-c/json.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -56,11 +57,10 @@ static void leaves_a_whole_event_as_it_is(void **state)
     static const char EVENT[] =
         "{\"id\":\"evt_1\",\"source\":\"lap \\\"1\\\"\",\"timestamp\":\"2026-02-03T14:35:00Z\", "
         "\"type\":\"tool\",\"payload\":{\"n\":1e3}, \"more\":null}";
-    char line[512] = " \t";
+    char line[512];
     (void)state;
     assert_same(EVENT, EVENT);
-    strcat(line, EVENT);
-    strcat(line, "  ");
+    snprintf(line, sizeof(line), " \t%s  ", EVENT);
     assert_same(line, EVENT);
 }
 

@@ -243,17 +243,14 @@ static void cuts_lines_that_are_too_long(void **state)
     assert_non_null(text);
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         struct input_line line;
-        enum input_step step;
 
         memset(text, 'x', sizes[i]);
         memcpy(text + sizes[i], "\nnext\n", 6);
         folder_write("events", text, sizes[i] + 6);
         reached = (struct position){0};
         open_input();
-        while (!input_line(input, &line)) {
-            step = input_read(input);
-            assert_int_equal(step, INPUT_DATA);
-        }
+        while (!input_line(input, &line))
+            assert_int_equal(input_read(input), INPUT_DATA);
         assert_true(input_line(input, &line)); /* and once more the same */
         assert_int_equal(line.length, INPUT_LINE_BYTES);
         assert_int_equal(line.is_cut, sizes[i] > INPUT_LINE_BYTES);
@@ -272,13 +269,12 @@ static void cuts_lines_that_are_too_long(void **state)
 
 static void lets_the_writers_of_a_fifo_come_and_go(void **state)
 {
-    int writer;
     (void)state;
     assert_int_equal(mkfifo(path, 0600), 0);
     open_input();
     assert_int_equal(input->kind, INPUT_FIFO);
     for (int i = 0; i < 3; i++) {
-        writer = open(path, O_WRONLY | O_CLOEXEC);
+        int writer = open(path, O_WRONLY | O_CLOEXEC);
         assert_int_equal(write(writer, "one\ntwo", 7), 7);
         assert_read("one|");
         close(writer);

@@ -24,7 +24,8 @@ static size_t make_event(size_t number, char text[static EVENT_BYTES])
 
     for (size_t i = 0; i < number * 7 % 90; i++)
         length += snprintf(text + length, 8, "%s", i % 9 == 0 ? "ä" : "x");
-    return (size_t)(length + snprintf(text + length, 8, "\"}}"));
+    length += snprintf(text + length, 8, "\"}}");
+    return (size_t)length;
 }
 
 static struct position place_of(size_t number, bool is_followed)
