@@ -1,7 +1,7 @@
 -- The roles that a dump's owners and grants name, made or put right on a cluster that
 -- does not have them: steepctl roles prints this, to be run by a superuser before
--- pg_restore. Passwords are not in it. The migrations make the same (tests/operations
--- compares the two); a dump cannot, since roles belong to the cluster.
+-- pg_restore. Passwords are not in it. A dump has no roles, since they belong to the
+-- cluster; the migrations make the same ones (tests/e2e/test_backup.py compares them).
 
 DO $$
 DECLARE

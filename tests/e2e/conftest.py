@@ -13,10 +13,11 @@ from urllib.parse import urlencode
 import pytest
 from psycopg.rows import namedtuple_row
 
+import conformance
 import wire
 from database import Cluster, made_database
 from monitor import Monitor
-from stack import Stack, addresses, running, wait_for
+from stack import ANSWER_HOOKS, Stack, addresses, running, wait_for
 
 
 def pytest_configure():
@@ -25,6 +26,8 @@ def pytest_configure():
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, leave)
+    conformance.answers = {}
+    ANSWER_HOOKS.append(conformance.record_response)
 
 
 def pytest_collection_modifyitems(items):
