@@ -28,14 +28,14 @@ MULTIARCH = $(shell $(CC) -print-multiarch)
 # installation. $(call install_text,FROM,TO,MODE)
 places = sed -e 's|/usr/lib/steep|$(libexecdir)/steep|g' -e 's|/usr/share/steep|$(datadir)/steep|g' \
 	-e 's|/usr/share/doc/steep|$(docdir)|g' -e 's|/etc/steep|$(sysconfdir)/steep|g' \
-	-e 's|/usr/bin/steepctl|$(bindir)/steepctl|g' -e 's|@multiarch@|$(MULTIARCH)|g'
+	-e 's|/usr/bin/steep|$(bindir)/steep|g' -e 's|@multiarch@|$(MULTIARCH)|g'
 install_text = $(places) $(1) >$(2) && chmod $(3) $(2)
 
 # What of deploy/lib steepctl needs.
 STEEPCTL_PARTS = settings.sh status.sh status.sql port.sh certificate.sh monitor.sh setup-database.sh setup-site.sh setup-check.sh
 PROGRAM_UNITS = .service .socket -status.socket
 
-install: install-programs install-scripts install-units install-site install-manuals
+install: install-programs install-scripts install-units install-site install-manuals install-monitor
 
 install-programs: all
 	$(INSTALL) -d $(DESTDIR)$(libexecdir)/steep
@@ -78,6 +78,16 @@ install-manuals:
 	set -e; for file in deploy/man/*.[58]; do \
 		$(call install_text,$$file,$(DESTDIR)$(mandir)/man$${file##*.}/$${file##*/},644); done
 
+# For the machines that are watched: nothing of the above is needed there.
+install-monitor: $(BUILD)/steep-monitor
+	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir) $(DESTDIR)$(sysconfdir)/steep \
+		$(DESTDIR)$(mandir)/man1
+	$(INSTALL_PROGRAM) $(BUILD)/steep-monitor $(DESTDIR)$(bindir)
+	$(call install_text,deploy/systemd/steep-monitor.service,$(DESTDIR)$(unitdir)/steep-monitor.service,644)
+	$(INSTALL_DATA) deploy/systemd/steep-monitor.sysusers $(DESTDIR)$(sysusersdir)/steep-monitor.conf
+	$(INSTALL_DATA) deploy/monitor/steep-monitor.env $(DESTDIR)$(sysconfdir)/steep
+	$(call install_text,deploy/man/steep-monitor.1,$(DESTDIR)$(mandir)/man1/steep-monitor.1,644)
+
 # From a copy, since the build wants debian/ at the top and leaves files around it.
 # The changelog's version is this one's.
 DEB_SOURCES = Makefile README.md LICENSE fcgi sql nginx deploy
@@ -92,4 +102,4 @@ deb:
 	mv $(BUILD)/deb/*.deb $(BUILD)
 	rm -rf $(BUILD)/deb
 
-.PHONY: install install-programs install-scripts install-units install-site install-manuals deb
+.PHONY: install install-programs install-scripts install-units install-site install-manuals install-monitor deb
