@@ -101,27 +101,28 @@ fetch() {
 	curl "$@" 2>"$errors" || :
 }
 
-# look_at_program NAME STATUS: STATUS is what a stranger gets from the program
-# itself where the site in front has no health paths.
+# look_at_program NAME STATUS: STATUS is what a stranger gets from the program itself.
 look_at_program() {
-	code=$(fetch "/healthz/$1")
+	code=$(fetch "/$1")
 	case $code in
-	200)
-		code=$(fetch "/readyz/$1")
-		case $code in
-		200) note ok "$1.fcgi is ready." ;;
-		*) note critical "$1.fcgi runs and is not ready ($code from $url/readyz/$1): it has not read its keys, or not reached the database." ;;
-		esac
+	"$2") ;;
+	000)
+		note critical "Nothing answers at $url: $(sed -n '1s/^curl: ([0-9]*) //p' "$errors")."
+		return
 		;;
-	404)
-		code=$(fetch "/$1")
-		case $code in
-		"$2") note ok "$1.fcgi answers." ;;
+	*)
+		case $(fetch "/healthz/$1") in
+		200) note critical "$1.fcgi runs and does not answer requests ($code from $url/$1)." ;;
 		*) note critical "$1.fcgi does not answer ($code from $url/$1)." ;;
 		esac
+		return
 		;;
-	000) note critical "Nothing answers at $url: $(sed -n '1s/^curl: ([0-9]*) //p' "$errors")." ;;
-	*) note critical "$1.fcgi does not answer ($code from $url/healthz/$1)." ;;
+	esac
+	code=$(fetch "/readyz/$1")
+	case $code in
+	200) note ok "$1.fcgi is ready." ;;
+	404) note ok "$1.fcgi answers." ;;
+	*) note critical "$1.fcgi is not ready ($code from $url/readyz/$1): it has not read its keys, or not reached the database." ;;
 	esac
 }
 
