@@ -80,11 +80,12 @@ install-manuals:
 
 # For the machines that are watched: nothing of the above is needed there.
 install-monitor: $(BUILD)/steep-monitor
-	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir) $(DESTDIR)$(sysconfdir)/steep \
-		$(DESTDIR)$(mandir)/man1
+	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir) $(DESTDIR)$(tmpfilesdir) \
+		$(DESTDIR)$(sysconfdir)/steep $(DESTDIR)$(mandir)/man1
 	$(INSTALL_PROGRAM) $(BUILD)/steep-monitor $(DESTDIR)$(bindir)
 	$(call install_text,deploy/systemd/steep-monitor.service,$(DESTDIR)$(unitdir)/steep-monitor.service,644)
 	$(INSTALL_DATA) deploy/systemd/steep-monitor.sysusers $(DESTDIR)$(sysusersdir)/steep-monitor.conf
+	$(INSTALL_DATA) deploy/systemd/steep-monitor.tmpfiles $(DESTDIR)$(tmpfilesdir)/steep-monitor.conf
 	$(INSTALL_DATA) deploy/monitor/steep-monitor.env $(DESTDIR)$(sysconfdir)/steep
 	$(call install_text,deploy/man/steep-monitor.1,$(DESTDIR)$(mandir)/man1/steep-monitor.1,644)
 

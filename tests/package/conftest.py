@@ -18,7 +18,8 @@ sys.path.insert(0, str(TOP / "tests" / "e2e"))
 from machine import Machine, Refused, build_packages, make_root  # noqa: E402
 from monitor import Monitor  # noqa: E402
 
-ORDER = ["test_package", "test_setup", "test_sandbox", "test_services", "test_bad_input", "test_upgrade", "test_removal"]
+ORDER = ["test_package", "test_setup", "test_sandbox", "test_services", "test_bad_input", "test_monitor",
+         "test_upgrade", "test_removal"]
 NEXT_VERSION = "0.9.0"
 NEXT_MIGRATION = "29990101_add_nothing.sql"
 
@@ -53,6 +54,11 @@ def packages(folder):
 @pytest.fixture(scope="session")
 def package(packages):
     return next(packages.glob("steep_*.deb"))
+
+
+@pytest.fixture(scope="session")
+def monitor_package(packages):
+    return next(packages.glob("steep-monitor_*.deb"))
 
 
 class Background(threading.Thread):

@@ -52,6 +52,21 @@ def test_nothing_of_the_tree_is_forgotten(package):
         assert names and names == set(re.findall(rf"\./{folder}/(\S+)$", inside, re.M))
 
 
+def test_it_can_be_installed_elsewhere(packages, tmp_path):
+    """By GNU's variables: the files then name the folders that they are in."""
+    tree = packages.parent
+    done = run("make", "-C", str(tree), "install", f"DESTDIR={tmp_path}", "prefix=/opt/steep", "sysconfdir=/opt/etc")
+    assert done.returncode == 0, done.stdout
+    for name in ("libexec/steep/ingest.fcgi", "bin/steepctl", "bin/steep-monitor", "share/steep/lib/setup",
+                 "share/man/man8/steepctl.8", "lib/systemd/system/steep-query.service"):
+        assert (tmp_path / "opt/steep" / name).is_file(), name
+    assert (tmp_path / "opt/etc/nginx/sites-available/steep").is_file()
+    for file in tmp_path.rglob("*"):
+        if file.is_file() and b"\x7fELF" not in file.read_bytes()[:4]:
+            text = file.read_text()
+            assert not re.search(r"(?<!opt)/etc/steep|/usr/lib/steep|/usr/share/steep|/usr/bin/steep|@[a-z]+@", text), file
+
+
 def test_the_manuals_have_no_mistakes():
     manuals = sorted((TOP / "deploy" / "man").iterdir())
     assert {"steepctl.8", "ingest.fcgi.8", "query.fcgi.8", "steep.env.5"} <= {manual.name for manual in manuals}

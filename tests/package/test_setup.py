@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from service import drop_in
+
 SOCKETS = ["steep-ingest.socket", "steep-ingest-status.socket", "steep-query.socket", "steep-query-status.socket"]
 SERVICES = ["steep-ingest.service", "steep-query.service"]
 
@@ -73,6 +75,30 @@ def test_setup_refuses_a_malformed_setting(machine):
         assert done.returncode == 1 and "/etc/steep/ingest.env" in done.stdout and sentence in done.stdout, done.stdout
         nothing_is_left(machine)
     file.write_text(before)
+
+
+def test_a_service_that_does_not_start_leaves_nothing(machine):
+    """As far as the sockets had been started already."""
+    drop_in(machine, "steep-query.service", "[Service]\nExecStart=\nExecStart=/bin/false\n")
+    done = machine.run("steepctl", "setup", check=False)
+    drop_in(machine, "steep-query.service", "")
+    assert done.returncode == 1
+    assert "steep-query.service does not start; above is what its journal says" in done.stdout
+    assert "what this run had started is stopped again" in done.stdout
+    nothing_is_left(machine)
+
+
+def test_a_database_elsewhere_is_described_to_its_administrator(machine):
+    file = machine.file("/etc/steep/ingest.env")
+    before = file.read_text()
+    file.write_text(before.replace("PGHOST=/run/postgresql", "PGHOST=db.example"))
+    done = machine.run("steepctl", "setup", check=False)
+    file.write_text(before)
+    assert done.returncode == 1
+    for words in ("the database is on another machine, db.example", "createdb ", "steepctl migrate", "\\password steep_ingest",
+                  "hostssl steep steep_ingest,steep_query,steep_prune"):
+        assert words in done.stdout
+    nothing_is_left(machine)
 
 
 def test_the_second_command_ends_with_a_line_that_says_it_works(machine, times):
