@@ -111,7 +111,7 @@ enable_site() {
 		ln -sfn ../sites-available/steep "$site"
 		new_site=yes
 	fi
-	output=$(nginx -t -q 2>&1) || fail "nginx does not take the site: $(printf '%s\n' "$output" | head -n 1)"
+	output=$(nginx -t -q 2>&1) || fail "nginx does not take the site: $(printf '%s\n' "$output" | grep -m 1 emerg)"
 	systemctl enable --quiet nginx.service
 	systemctl reload-or-restart nginx.service || fail_with_journal nginx.service
 }

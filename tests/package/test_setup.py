@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from conftest import TOP
 from service import drop_in
 
 SOCKETS = ["steep-ingest.socket", "steep-ingest-status.socket", "steep-query.socket", "steep-query-status.socket"]
@@ -22,6 +23,11 @@ def nothing_is_left(machine):
 @pytest.fixture(scope="module")
 def times():
     return {}
+
+
+def test_readme_has_these_two_commands():
+    section = re.search(r"^## In production$(.*?)^## ", (TOP / "README.md").read_text(), re.M | re.S)[1]
+    assert re.findall(r"^```sh\n(.*?)^```$", section, re.M | re.S) == ["apt install ./steep_*_amd64.deb\nsteepctl setup\n"]
 
 
 def test_one_command_installs_it_and_starts_nothing(machine, package, times):
