@@ -197,7 +197,7 @@ def test_without_a_database(stack):
     assert found['steep_keyring_entries{origin="database"}'] == 0
 
 
-def test_workers_and_the_keyring(stack, db, monitor, ingest):
+def test_workers_and_the_keyring(stack, db, monitor):
     body = encode([monitor.event()])
     entries = 'steep_keyring_entries{origin="database"}'
     with program(stack, "ingest", passed=BOTH, STEEP_WORKERS="3") as instance:

@@ -85,6 +85,19 @@ def test_a_program_with_a_malformed_setting_does_not_start(name, variable, value
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shift, begins", [(0, "<3>time="), (1, "time=")], ids=["journal", "another file"])
+def test_the_priority_stands_in_front_where_standard_error_is_the_journal(shift, begins, name, stack, tmp_path):
+    with open(tmp_path / "stderr", "w+", encoding="utf-8") as errors:
+        is_at = os.fstat(errors.fileno())
+        environment = {"JOURNAL_STREAM": f"{is_at.st_dev}:{is_at.st_ino + shift}", "STEEP_WORKERS": "0"}
+        subprocess.run([str(stack.program(name)), "-t"], env=environment, stderr=errors, stdin=subprocess.DEVNULL,
+                       timeout=30 * SLOWNESS, check=False)
+        errors.seek(0)
+        line, = errors.read().splitlines()
+    assert line.startswith(begins) and "STEEP_WORKERS" in line
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_an_unknown_option_is_refused(name, stack):
     done = run(stack, name, "--nonsense")
     assert done.returncode not in (0, -signal.SIGSEGV) and done.stderr.strip()

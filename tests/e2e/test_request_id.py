@@ -72,7 +72,7 @@ def test_a_function_that_may_not_be_executed(stack, db, query):
     check_found(stack, "query", answer, "42501")
 
 
-def test_a_failure_that_can_not_be_noted_is_answered_all_the_same(stack, db, query):
+def test_a_failure_that_can_not_be_noted_is_answered_all_the_same(db, query):
     grants = ["FUNCTION public.get_hourly_aggregates(integer, text)", "FUNCTION public.log_failure(text, text)"]
     for grant in grants:
         db.execute(f"REVOKE EXECUTE ON {grant} FROM steep_query")

@@ -277,7 +277,7 @@ def test_the_manager_hears_that_it_serves_and_that_it_stops(name, abstract, stac
 def test_a_manager_that_is_gone_does_no_harm(stack):
     with program(stack, "ingest", passed=BOTH, NOTIFY_SOCKET="/nonexistent/notify") as instance:
         assert instance.ask({}).status_code == 405
-        assert "event=notify" in instance.errors.read_text()
+        wait_for(lambda: "event=notify" in instance.errors.read_text(), "its complaint")
 
 
 def test_a_manager_that_does_not_listen_keeps_nobody_from_stopping(stack):
