@@ -199,10 +199,11 @@ static void drain_input(struct monitor *monitor)
 static void begin_stop(struct monitor *monitor)
 {
     log_event(LOG_INFO, "stopping", "sending what waits, for up to 5 s");
-    sender_stop(&monitor->sender);
+    /* Before the sender finds that nothing waits. */
     if (monitor->is_reading)
         drain_input(monitor);
     monitor->is_reading = false;
+    sender_stop(&monitor->sender);
 }
 
 static void take_signals(struct monitor *monitor)
