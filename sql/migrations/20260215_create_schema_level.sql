@@ -5,10 +5,13 @@ SET ROLE steep_owner;
 
 CREATE FUNCTION public.schema_level()
 RETURNS text
-LANGUAGE sql STABLE SECURITY DEFINER
+LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET timezone = 'UTC'
 AS $$
-  SELECT max(name COLLATE "C") FROM public.schema_migrations;
+BEGIN
+  RETURN (SELECT max(name COLLATE "C") FROM public.schema_migrations);
+END
 $$;
 
 COMMENT ON FUNCTION public.schema_level() IS 'The name of the newest migration that this database has had';

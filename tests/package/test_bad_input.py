@@ -83,6 +83,23 @@ def test_a_database_of_a_newer_level(machine, token):
     assert is_well(machine), status(machine)
 
 
+def test_a_database_that_lacks_a_migration(machine, token):
+    name, digest = machine.sql("SELECT name, sha256 FROM schema_migrations ORDER BY name DESC LIMIT 1").split("|")
+    machine.sql(f"DELETE FROM schema_migrations WHERE name = '{name}'")
+    since = machine.journal_now()
+    try:
+        machine.run("systemctl", "restart", "steep-ingest", "steep-query")
+        for program in ("ingest", "query"):
+            wait_for(lambda: "the database lacks migrations; steepctl migrate does it" in machine.journal(f"steep-{program}", since),
+                     f"{program}'s sentence")
+        code, said = status(machine)
+        assert code == WARNING and "Migrations to apply: 1" in said, said
+        assert "aggregates" in query(machine, token)
+    finally:
+        machine.sql(f"INSERT INTO schema_migrations (name, sha256) VALUES ('{name}', '{digest}')")
+    assert is_well(machine), status(machine)
+
+
 def test_a_role_that_lacks_its_grant(machine, monitor):
     machine.sql("REVOKE EXECUTE ON FUNCTION list_monitor_keys() FROM steep_ingest")
     since = machine.journal_now()

@@ -171,3 +171,42 @@ def test_the_certificate_that_certbot_made_is_found_and_its_renewal_noticed(mach
 def test_root_administers_without_naming_a_database(machine):
     assert machine.run("steepctl", "monitor", "list").stdout == ""
     assert machine.run("steepctl", "migrate").stdout == "nothing to do: steep has every migration\n"
+
+
+def test_a_database_elsewhere_is_set_up_by_what_was_printed(machine):
+    """The same PostgreSQL over TCP stands for another machine's: the steps are the printed ones, in their order."""
+    programs = ("ingest", "query", "prune")
+    files = {program: machine.file(f"/etc/steep/{program}.env") for program in programs}
+    before = {program: file.read_text() for program, file in files.items()}
+    example = machine.file("/usr/share/doc/steep/examples/remote-database.conf").read_text()
+    administrator = {"PGHOST": "127.0.0.1", "PGDATABASE": "elsewhere", "PGUSER": "postgres", "PGPASSWORD": "for-this-test"}
+
+    def settings(program, *lines):
+        text = before[program].replace("PGHOST=/run/postgresql", "PGHOST=127.0.0.1").replace("PGDATABASE=steep", "PGDATABASE=elsewhere")
+        files[program].write_text(text + "".join(f"{line}\n" for line in lines))
+
+    for program in programs:
+        settings(program)
+    printed = machine.run("steepctl", "setup", check=False)
+    assert printed.returncode == 1
+    machine.sql("ALTER ROLE postgres PASSWORD 'for-this-test'")
+    createdb = next(line for line in printed.stdout.splitlines() if line.startswith("  createdb "))
+    machine.run("runuser", "-u", "postgres", "--", *createdb.split())
+    machine.run("steepctl", "migrate", env=administrator)
+    for program in programs:
+        machine.sql(f"ALTER ROLE steep_{program} PASSWORD 'for-this-test'")
+        settings(program, "PGPASSWORD=for-this-test")
+        drop_in(machine, f"steep-{program}.service", example.replace("192.0.2.1", "127.0.0.1"))
+    done = machine.run("steepctl", "setup", check=False, env=administrator)
+    pruned = machine.run("systemctl", "start", "steep-prune", check=False)
+
+    for program in programs:
+        files[program].write_text(before[program])
+        drop_in(machine, f"steep-{program}.service", "")
+        machine.sql(f"ALTER ROLE steep_{program} PASSWORD NULL")
+    machine.sql("ALTER ROLE postgres PASSWORD NULL")
+    assert "it works" in machine.run("steepctl", "setup").stdout
+    assert done.returncode == 0 and "it works" in done.stdout, done.stdout
+    assert pruned.returncode == 0
+    assert machine.sql("SELECT count(*) FROM schema_migrations", "elsewhere") == machine.sql("SELECT count(*) FROM schema_migrations")
+    machine.run("runuser", "-u", "postgres", "--", "dropdb", "elsewhere")
