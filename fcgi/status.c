@@ -10,10 +10,18 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { ACCEPT_PAUSE_MS = 100 };
+enum {
+    ACCEPT_PAUSE_MS = 100,
+    NO_LISTENER = -1,
+};
+
+/* nginx sends its question, which is short, in one piece. */
+static const struct timeval PATIENCE = {.tv_sec = 1};
 
 static const char ALLOW[] = "GET, HEAD";
 static const char JSON[] = "application/json";
@@ -114,6 +122,34 @@ static void answer(struct status *status, struct request *request)
                         &status->reply);
 }
 
+/*
+ * Accepts a connection whose peer can't keep the thread for long: libfcgi has no
+ * time-outs of its own. It accepts nothing itself as long as it believes that the
+ * last request left it a connection.
+ */
+static bool accept_request(const struct status *status, struct request *request)
+{
+    int fd = accept4(status->listener, NULL, NULL, SOCK_CLOEXEC);
+
+    if (fd < 0) {
+        /* No descriptors are left, and that takes a while; or the peer has gone. */
+        if (errno != EAGAIN)
+            clock_sleep_jitter(ACCEPT_PAUSE_MS);
+        return false;
+    }
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &PATIENCE, sizeof(PATIENCE)) != 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &PATIENCE, sizeof(PATIENCE)) != 0) {
+        close(fd);
+        return false;
+    }
+    request->fcgi.ipcFd = fd;
+    request->fcgi.keepConnection = 1;
+    if (FCGX_Accept_r(&request->fcgi) != 0)
+        return false;
+    request->fcgi.keepConnection = 0;
+    return true;
+}
+
 static void *run(void *arg)
 {
     struct status *status = arg;
@@ -121,18 +157,12 @@ static void *run(void *arg)
     struct pollfd fds[2] = {{.fd = status->end_fd, .events = POLLIN},
                             {.fd = status->listener, .events = POLLIN}};
 
-    FCGX_InitRequest(&request.fcgi, status->listener, FCGI_FAIL_ACCEPT_ON_INTR);
+    FCGX_InitRequest(&request.fcgi, NO_LISTENER, 0);
     while (poll(fds, 2, -1) >= 0 && fds[0].revents == 0) {
-        int accepted = FCGX_Accept_r(&request.fcgi);
-
-        if (accepted != 0) {
-            if (accepted != -EAGAIN)
-                clock_sleep_jitter(ACCEPT_PAUSE_MS);
-            continue;
+        if (accept_request(status, &request)) {
+            answer(status, &request);
+            request_finish(&request);
         }
-        request.fcgi.keepConnection = 0;
-        answer(status, &request);
-        request_finish(&request);
     }
     FCGX_Free(&request.fcgi, 1);
     return NULL;

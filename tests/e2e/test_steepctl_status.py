@@ -184,10 +184,20 @@ def test_health_is_answered_while_every_worker_hangs(stack, monitor):
             assert instance.ask_status("/healthz/ingest").status_code == 200
 
 
-def test_a_peer_that_says_nothing_keeps_nobody_waiting_for_long(stack):
-    with program(stack, "ingest", passed=BOTH) as instance, socket.socket(socket.AF_UNIX) as silent:
-        silent.connect(str(instance.status_path))
-        assert instance.ask_status("/healthz/ingest").status_code == 200
+@pytest.mark.parametrize("said", [b"", b"\x01\x01\0\x01\0\x08\0\0"], ids=["nothing", "a header"])
+def test_a_peer_that_says_half_of_it_keeps_neither_health_nor_the_end_waiting(said, stack):
+    def silent():
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(instance.status_path))
+        connection.sendall(said)
+        return connection
+
+    with program(stack, "ingest", passed=BOTH) as instance:
+        with silent():
+            assert instance.ask_status("/healthz/ingest").status_code == 200
+        with silent():
+            instance.terminate()
+            assert instance.wait() == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
