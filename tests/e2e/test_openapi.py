@@ -14,8 +14,6 @@ from wire import check_error, check_headers, exchange, header, read_answers, req
 
 # Described answers that no test causes, each with its reason.
 NOT_CAUSED = {
-    ("/ingest", 500): "takes a fault of the program; unit/reply.c builds it",
-    ("/query", 500): "takes a fault of the program; unit/reply.c builds it",
     ("/metrics/{program}", 429): "takes a flood from the machine's own address, which would keep other tests out",
 }
 
@@ -129,6 +127,18 @@ def test_a_program_whose_status_socket_is_gone_is_503(stack, here):
             listener.with_name(f"{listener.name}.away").rename(listener)
     for path in asked:
         wait_for(lambda: here.get(path).status_code == 200, "nginx to try the socket again", 30)
+
+
+@pytest.mark.outage
+@pytest.mark.parametrize("function", ["bulk_insert_events(jsonb)", "get_hourly_aggregates(integer, text)"])
+def test_a_database_without_the_function_is_a_fault_of_the_servers(function, db, monitor, client, query):
+    name, arguments = function.split("(")
+    db.execute(f"ALTER FUNCTION public.{function} RENAME TO away")
+    try:
+        answer = query() if name.startswith("get") else monitor.post(client, [monitor.event()])
+    finally:
+        db.execute(f"ALTER FUNCTION public.away({arguments} RENAME TO {name}")
+    check_error(answer, 500, "internal_error")
 
 
 def test_a_file_has_the_answers_of_conditional_requests(client):

@@ -59,18 +59,23 @@ def test_each_step_is_a_transaction_of_its_own(kind, stack, database):
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_two_who_prune_at_once_take_turns_and_leave_nothing(kind, stack, database):
+def test_two_who_prune_at_once_take_turns_and_neither_ends_before_all_is_done(kind, stack, database):
+    results = []
+
+    def prune():
+        deleted = stack.steepctl(*COMMANDS[kind], PGDATABASE=database.name).stdout.split()[-1]
+        with database.connect() as connection:
+            results.append((int(deleted), connection.execute(LEFT[kind]).fetchone()[0]))
+
     with database.connect() as connection:
-        connection.execute(FILL, (45000,))
-        results = []
-        both = [threading.Thread(target=lambda: results.append(stack.steepctl(*COMMANDS[kind], PGDATABASE=database.name).stdout))
-                for _ in range(2)]
-        for each in both:
-            each.start()
-        for each in both:
-            each.join()
-        assert sum(int(result.split()[-1]) for result in results) == 45000
-        assert connection.execute(LEFT[kind]).fetchone() == (0,)
+        connection.execute(FILL, (65000,))
+    both = [threading.Thread(target=prune) for _ in range(2)]
+    for each in both:
+        each.start()
+    for each in both:
+        each.join()
+    assert sum(deleted for deleted, _ in results) == 65000
+    assert [left for _, left in results] == [0, 0]
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
