@@ -147,6 +147,22 @@ static void leaves_a_renamed_file_once_the_new_one_is_used(void **state)
     input_close(input);
 }
 
+static void reads_an_old_file_to_its_end_after_the_new_one_is_seen(void **state)
+{
+    (void)state;
+    append("events", "one\ntw");
+    open_input();
+    assert_int_equal(input_read(input), INPUT_DATA);
+    take_lines();
+    rename_to("events.1");
+    append("events", "three\n");
+    assert_int_equal(input_read(input), INPUT_DATA); /* the end, and another file */
+    take_lines();
+    append("events.1", "o\n");
+    assert_read("one|two|three|");
+    input_close(input);
+}
+
 static void finds_a_file_that_was_renamed_meanwhile(void **state)
 {
     (void)state;
@@ -221,6 +237,7 @@ static void takes_no_older_file_for_a_copy(void **state)
 
 static void takes_no_new_file_for_the_one_whose_inode_it_got(void **state)
 {
+    struct stat status;
     (void)state;
     append("events", "same\nsame\n");
     open_input();
@@ -229,6 +246,8 @@ static void takes_no_new_file_for_the_one_whose_inode_it_got(void **state)
     assert_int_equal(unlinkat(folder_file(), "events", 0), 0);
     usleep(30000);
     append("events", "same\nsame\nsame\n");
+    assert_int_equal(stat(path, &status), 0);
+    reached.inode = status.st_ino;
     open_input();
     assert_read("same|same|same|");
     input_close(input);
@@ -294,6 +313,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(waits_for_a_file_that_is_missing, make, unmake),
         cmocka_unit_test_setup_teardown(leaves_a_renamed_file_once_the_new_one_is_used, make,
                                         unmake),
+        cmocka_unit_test_setup_teardown(reads_an_old_file_to_its_end_after_the_new_one_is_seen,
+                                        make, unmake),
         cmocka_unit_test_setup_teardown(finds_a_file_that_was_renamed_meanwhile, make, unmake),
         cmocka_unit_test_setup_teardown(reads_the_rest_from_the_copy_of_a_truncated_file, make,
                                         unmake),
