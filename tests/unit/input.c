@@ -235,6 +235,27 @@ static void takes_no_older_file_for_a_copy(void **state)
     input_close(input);
 }
 
+static void reads_no_copy_twice(void **state)
+{
+    (void)state;
+    append("events", "one\n");
+    open_input();
+    assert_read("one|");
+    usleep(30000);
+    copy_and_truncate("events.1");
+    usleep(30000);
+    append("events", "two\n");
+    assert_read("two|");
+    /* Renamed now, while nobody looks; the copy is younger than the file. */
+    input_close(input);
+    append("events", "three\n");
+    rename_to("events.2");
+    append("events", "four\n");
+    open_input();
+    assert_read("three|four|");
+    input_close(input);
+}
+
 static void takes_no_new_file_for_the_one_whose_inode_it_got(void **state)
 {
     struct stat status;
@@ -321,6 +342,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(notices_a_file_that_was_truncated_and_is_longer_again, make,
                                         unmake),
         cmocka_unit_test_setup_teardown(takes_no_older_file_for_a_copy, make, unmake),
+        cmocka_unit_test_setup_teardown(reads_no_copy_twice, make, unmake),
         cmocka_unit_test_setup_teardown(takes_no_new_file_for_the_one_whose_inode_it_got, make,
                                         unmake),
         cmocka_unit_test_setup_teardown(cuts_lines_that_are_too_long, make, unmake),
