@@ -134,8 +134,11 @@ function drawHeatmap() {
   });
   grid.render(map);
   performance.measure('steep: render', { start: begun, end: performance.now() });
+  // Whoever observes it has it; a page that is open for days must not keep them all.
+  performance.clearMeasures('steep: render');
 
-  const of = `in the last ${days} days, ${source === null ? 'all sources' : `source ${source}`}`;
+  // Isolated, so that a name written from right to left doesn't turn the words around it.
+  const of = `in the last ${days} days, ${source === null ? 'all sources' : `\u2068source ${source}\u2069`}`;
   element('total').textContent = map.sum.count === 0 && !map.sum.whole ? '' : events(map.sum.count);
   element('total-of').textContent = map.sum.whole ? of : map.sum.count ? 'live; the rest is not loaded' : '';
   element('caption').textContent =
