@@ -138,6 +138,15 @@ def test_an_older_failure_leaves_a_newer_answer_alone(page):
     """) == ["success", None]
 
 
+def test_a_question_that_another_one_overtakes_is_ended(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(30);
+        store.fetchHistoricData(7);
+        return server.asked.map(({ options }) => options.signal.aborted);
+    """) == [True, False]
+
+
 def test_what_was_cleared_does_not_come_back(page):
     assert page.with_fakes("""
         const store = make();
@@ -218,6 +227,71 @@ def test_a_refused_token_is_not_tried_again_by_itself(page):
     """) == [1, "The token is not valid.", 401]
 
 
+def test_a_token_that_cant_be_sent_is_told_as_such(page):
+    assert page.with_fakes("""
+        const store = make({ getToken: () => 'steep_two words…' });
+        store.fetchHistoricData(7);
+        await clock.pass(7200);
+        return [server.asked.length, store.historicDataError, store.getState().historicDataErrorStatus];
+    """) == [0, "The token has characters that can’t be sent.", 401]
+
+
+def test_answers_that_always_end_an_hour_make_no_loop_of_requests(page):
+    asked = page.with_fakes("""
+        const store = make();
+        server.always = (request) => request.answer(good([], 7, '2026-02-03T14:59:59.990Z'));
+        store.fetchHistoricData(7);
+        await clock.pass(60);
+        return server.asked.length;
+    """)
+    assert 2 <= asked <= 7
+
+
+def test_being_connected_again_ends_a_pause_of_ours_and_no_other(page):
+    assert page.with_fakes("""
+        const seen = [], refusals = [[503, {}], [503, { 'Retry-After': '120' }], [401, {}]];
+        for (const [status, headers] of refusals) {
+            const defaultView = new EventTarget(), store = make({ document: Object.assign(screen, { defaultView }) });
+            const before = server.asked.length;
+            store.fetchHistoricData(7);
+            await server.asked.at(-1).answer('{}', status, headers);
+            defaultView.dispatchEvent(new Event('online'));
+            seen.push(server.asked.length - before);
+            store.close();
+            defaultView.dispatchEvent(new Event('online'));
+        }
+        return [...seen, server.asked.length];
+    """) == [2, 1, 1, 4]
+
+
+@pytest.mark.parametrize("away, asked, time", [(8 * 3600, 2, "2026-02-03T22:10"), (30, 1, "2026-02-03T14:10"),
+                                               (-8 * 3600, 1, "2026-02-03T14:10")])
+def test_after_the_machine_slept_no_count_passes_for_fresh(page, away, asked, time):
+    # While it sleeps performance.now() and timers may stand still; the clock on the wall goes on.
+    nap, *seen = page.with_fakes("""
+        const { setTimeout } = globalThis, { now } = Date, timers = [];
+        let away = 0;
+        globalThis.setTimeout = (action, delay) => timers.push({ action, delay });
+        Date.now = () => now.call(Date) + away;
+        try {
+            const store = make({ clock: undefined });
+            store.fetchHistoricData(7);
+            await server.asked[0].answer(good());
+            // The driver has timers too.
+            const { action, delay } = timers.filter((timer) => timer.delay > 0).at(-1);
+            away = given[0] * 1000;
+            action();
+            const seen = [delay, server.asked.length, new Date(store.now()).toJSON().slice(0, 16)];
+            store.close();
+            return seen;
+        } finally {
+            Object.assign(globalThis, { setTimeout });
+            Date.now = now;
+        }
+    """, away)
+    assert nap <= 15_000 and seen == [asked, time]
+
+
 def test_a_failed_refresh_keeps_what_was_there(page):
     assert page.with_fakes("""
         const store = make();
@@ -284,7 +358,9 @@ HTML = "<!DOCTYPE html><html><body><h1>502 Bad Gateway</h1></body></html>"
     (HTML, "not JSON"), ("", "not JSON"), ("null", "no list"), ("[]", "no list"), ('"x"', "no list"),
     ('{"aggregates": {}, "meta": {"fetchedAt": "2026-02-03T14:10:00Z"}}', "no list"),
     ('{"aggregates": []}', "what time"), ('{"aggregates": [], "meta": {"fetchedAt": 5}}', "what time"),
-    ('{"aggregates": [], "meta": {"fetchedAt": "yesterday"}}', "what time"),
+    *[(f'{{"aggregates": [], "meta": {{"fetchedAt": "{stamp}"}}}}', "what time")
+      # The third would be the viewer's own time, the fourth a time that browsers make up.
+      for stamp in ("yesterday", "2026", "2026-02-03T14:10:00", "yesterday 5", "9999-12-31T23:10:00Z")],
     ('{"aggregates": [], "meta": {"fetchedAt": "2026-02-03T14:10:00Z", "daysRequested": 30}}', "not for 7 days"),
     *[(f'{{"aggregates": [{{"source": "a", "date": "2026-02-03", "hour": 1, "eventCount": 1}}, {row}],'
        '"meta": {"fetchedAt": "2026-02-03T14:10:00Z", "daysRequested": 7}}', f"row 1 has no valid {field}")
@@ -348,6 +424,7 @@ def test_live_events_are_counted_by_utc_hour_whatever_their_offset(page):
                                    {"source": "a", "timestamp": 5}, {"source": "a", "timestamp": "2026-02-03"},
                                    {"source": "a", "timestamp": "2026-02-03T14:00:00"}, {"source": "a", "timestamp": "now"},
                                    {"source": 5, "timestamp": "2026-02-03T14:00:00Z"},
+                                   {"source": "a", "timestamp": "9999-12-31T12:00:00Z"},
                                    {"source": "a", "timestamp": "2026-13-03T14:00:00Z"}], ids=repr)
 def test_what_is_no_event_is_not_counted(page, event):
     assert page.module(MERGE + "return [live.add(given[0], 0), live.since(0, null).size]", event) == [False, 0]
@@ -421,6 +498,48 @@ def test_a_websocket_that_brings_something_is_forgiven_and_one_that_is_ended_sta
         waiting();
         return [pause <= 1000, events, sockets.length];
     """) == [True, [{"a": 1}], 6]
+
+
+def test_what_goes_wrong_with_an_event_is_not_hidden(page):
+    assert page.module(SOCKET + """
+        const told = [];
+        listen('wss://live.example/', () => { throw new Error('a fault'); }, { WebSocket: Socket });
+        try { sockets.at(-1).onmessage({ data: '{}' }); } catch ({ message }) { told.push(message); }
+        return told;
+    """) == ["a fault"]
+
+
+# The grid
+
+def test_whoever_is_at_a_cell_stays_at_its_day_when_another_one_begins(page):
+    assert page.module("""
+        const { createGrid } = await import('/grid.js');
+        const { heatmap } = await import('/heatmap.js');
+        const table = document.createElement('table'), seen = [];
+        table.append(...['thead', 'tbody', 'tfoot'].map((name) => document.createElement(name)));
+        document.body.append(table);
+        const grid = createGrid(table);
+        const render = (stamp) => {
+            const now = Date.parse(stamp);
+            grid.render(heatmap({ days: 7, source: null, aggregates: [], fetchedAt: now, live: new Map(), now, timeZone: 'UTC' }));
+            const { activeElement } = document;
+            return activeElement.getAttribute('aria-label')?.split(':')[0];
+        };
+        const press = (key, ctrlKey) => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key, ctrlKey, bubbles: true }));
+        render('2026-02-03T23:59:00Z');
+        table.querySelector('tbody tr:nth-child(3) td:nth-child(7)').focus();
+        seen.push(render('2026-02-03T23:59:30Z'), render('2026-02-04T00:01:00Z'));
+        press('ArrowDown');
+        seen.push(render('2026-02-04T00:02:00Z'));
+        press('End', true);
+        seen.push(render('2026-02-05T00:01:00Z'));
+        // Its day is over and gone.
+        press('ArrowUp');
+        seen.push(render('2026-03-05T00:01:00Z'));
+        table.remove();
+        return seen;
+    """) == ["Sunday, 1 February 2026, 05", "Sunday, 1 February 2026, 05", "Saturday, 31 January 2026, 05", "All days",
+              "Thursday, 26 February 2026"]
 
 
 # Colours
