@@ -180,6 +180,20 @@ def test_it_backs_off_after_an_error_with_growing_pauses(page):
     assert all(150_000 <= pause <= 300_000 for pause in pauses[8:])
 
 
+def test_an_answer_ends_the_growing_of_the_pauses(page):
+    assert page.with_fakes("""
+        const store = make();
+        server.always = (request) => request.answer('{}', 503);
+        store.fetchHistoricData(7);
+        await clock.pass(600);
+        server.always = (request) => request.answer(good());
+        await clock.pass(600);
+        server.always = (request) => request.answer('{}', 503);
+        while (store.historicDataStatus !== 'error') await clock.pass(1);
+        return store.retryIn() <= 4000;
+    """)
+
+
 def test_a_dashboard_that_asks_in_a_loop_after_an_error_makes_no_loop_of_requests(page):
     assert page.with_fakes("""
         const store = make();
@@ -351,6 +365,36 @@ def test_the_time_is_the_servers_and_goes_on(page):
     """) == [None, "2026-02-03T14:11:01.000Z"]
 
 
+def test_a_refusal_tells_the_time_too_until_an_answer_does(page):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        const see = () => seen.push(new Date(store.now()).toJSON().slice(11, 19));
+        store.fetchHistoricData(7);
+        await server.asked[0].answer('{}', 503, { Date: 'Tue, 03 Feb 2026 14:05:00 GMT' });
+        see();
+        store.retryHistoricData();
+        await server.asked[1].answer(good());
+        see();
+        store.fetchHistoricData(30);
+        await server.asked[2].answer('{}', 503, { Date: 'Tue, 03 Feb 2026 14:05:00 GMT' });
+        see();
+        return seen;
+    """) == ["14:05:00", "14:10:00", "14:10:00"]
+
+
+def test_it_knows_the_earliest_request_whose_answer_may_be_shown_again(page):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        server.always = (request) => request.answer(good([], request.url.includes('days=30') ? 30 : 7));
+        for (const [days, seconds] of [[7, 0], [30, 0], [30, 310]]) {
+            await store.fetchHistoricData(days);
+            await clock.pass(seconds);
+            seen.push([store.requests, store.oldestRequest]);
+        }
+        return seen;
+    """) == [[1, 1], [2, 1], [3, 3]]
+
+
 HTML = "<!DOCTYPE html><html><body><h1>502 Bad Gateway</h1></body></html>"
 
 
@@ -446,10 +490,13 @@ def test_an_event_counts_once_before_during_and_after_the_fetch_that_finds_it(pa
         seen.push(shown([{ source: 'a', date: '2026-02-03', hour: 14, eventCount: 1 }], 1));
         // The second one finds all three.
         seen.push(shown([{ source: 'a', date: '2026-02-03', hour: 14, eventCount: 3 }], 2));
+        // The first answer is still shown.
+        live.forgetBefore(1);
+        seen.push(shown([{ source: 'a', date: '2026-02-03', hour: 14, eventCount: 1 }], 1));
         live.forgetBefore(2);
         seen.push(live.since(0, null).size);
         return seen;
-    """) == [1, 2, 2, 3, 3, 0]
+    """) == [1, 2, 2, 3, 3, 3, 0]
 
 
 def test_live_counts_obey_the_source_filter(page):

@@ -237,6 +237,15 @@ def test_a_live_event_is_counted_at_once_and_only_under_its_source(page, token, 
     assert "someone-else" in page.sources()
 
 
+def test_a_live_event_stays_counted_when_the_viewer_comes_back_to_counts_from_before_it(page, token):
+    page.open_loaded(token)
+    page.add_events([{"source": "live", "timestamp": datetime.datetime.now(UTC).isoformat()}])
+    before = page.text("#total")
+    page.choose_days(30)
+    page.choose_days(7)
+    assert page.text("#total") == before
+
+
 def test_a_live_event_moves_neither_focus_nor_anything_else(page, token):
     page.open_loaded(token)
     before = page.table()

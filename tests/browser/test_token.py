@@ -62,6 +62,18 @@ def test_one_button_forgets_it(page, token):
     assert asked(page)
 
 
+def test_what_one_showed_is_gone_when_another_is_given(page, token):
+    page.open_loaded(token)
+    before = page.text("#total")
+    page.add_events([{"source": "gone", "timestamp": page.run("return new Date().toJSON()")}])
+    assert page.text("#total") != before and "gone" in page.sources()
+    page.find("#forget").click()
+    assert asked(page)
+    give(page, token)
+    page.wait_loaded()
+    assert page.text("#total") == before and "gone" not in page.sources()
+
+
 def test_a_wrong_one_leads_back_to_the_form_with_the_servers_sentence(page, stack):
     with stack.client() as client:
         sentence = client.get("/query", headers={"Authorization": "Bearer steep_wrong"}).json()["message"]
