@@ -556,6 +556,27 @@ def test_what_goes_wrong_with_an_event_is_not_hidden(page):
     """) == ["a fault"]
 
 
+# What each cell is
+
+def test_of_an_hour_that_began_after_the_fetch_only_live_events_are_known(page):
+    seen, partial, sums = page.module("""
+        const { heatmap } = await import('/heatmap.js');
+        const { hourOf } = await import('/time.js');
+        const fetchedAt = Date.parse('2026-02-03T14:10:00Z'), now = Date.parse('2026-02-03T16:05:00Z');
+        const live = new Map([[hourOf(now), 2], [hourOf(now) + 2, 1]]);
+        const aggregates = [{ source: 'a', date: '2026-02-03', hour: 14, eventCount: 5 }];
+        const map = heatmap({ days: 7, source: null, aggregates, fetchedAt, live, now, timeZone: 'UTC' });
+        const cells = map.days[0].cells.flat();
+        return [cells.slice(13, 20).map(({ state, count, level }) => [state, count, level]),
+                map.days.flatMap((day) => day.cells.flat().filter((each) => each.partial).map(({ place }) => [day.date, place.hour])),
+                [map.sum, map.days[1].sum]];
+    """)
+    assert seen == [["count", 0, 0], ["count", 5, 5], ["unloaded", 0, 0], ["live", 2, 0], ["future", 0, 0], ["count", 1, 1],
+                    ["future", 0, 0]]
+    assert partial == [["2026-01-27", 14]]
+    assert sums == [{"count": 8, "whole": False}, {"count": 0, "whole": True}]
+
+
 # The grid
 
 def test_whoever_is_at_a_cell_stays_at_its_day_when_another_one_begins(page):
