@@ -19,6 +19,8 @@ export function createGrid(table) {
   const body = table.tBodies[0];
   /** @type {HTMLTableCellElement[][]} the cells that keys move between: days, then the sums */
   let cells = [];
+  /** @type {string[]} those of the rows before the sums */
+  let dates = [];
   let shape = '';
   let row = 0;
   let column = 0;
@@ -77,8 +79,13 @@ export function createGrid(table) {
     header.textContent = 'All days';
     body.replaceChildren(...rows);
     foot.replaceChildren(sums);
+    // Whoever is at a day stays at it when another one begins.
+    const before = dates[row];
+    const atSums = row > 0 && row === dates.length;
+    dates = map.days.map(({ date }) => date);
     cells = [...rows, sums].map((tr) => [.../** @type {any} */ (tr.children)].slice(1));
-    row = Math.min(row, cells.length - 1);
+    const same = dates.indexOf(before);
+    row = atSums ? rows.length : same >= 0 ? same : Math.min(row, rows.length - 1);
     cells[row][column].tabIndex = 0;
     if (focused) {
       cells[row][column].focus();
@@ -171,7 +178,10 @@ export function createGrid(table) {
       return;
     }
     event.preventDefault();
-    stopAt(...step(event.ctrlKey)).focus();
+    const cell = stopAt(...step(event.ctrlKey));
+    cell.focus();
+    // Focus is content with a part of it, which may be behind the days.
+    cell.scrollIntoView({ block: 'nearest', inline: 'nearest' });
   });
 
   table.addEventListener('focusin', ({ target }) => {
@@ -235,7 +245,8 @@ function textOf({ state, count }) {
  */
 function labelOf(buckets, date, hour) {
   if (buckets.length === 0) {
-    return `${date}, ${two(hour)}:00: no such hour, the clocks go forward`;
+    // Where they do so by half an hour, or at a quarter to, some of its minutes are there.
+    return `${date}, ${two(hour)}:00: no hour begins here, the clocks go forward`;
   }
   const parts = buckets.map((bucket) => {
     const zone = buckets.length > 1 ? ` (${offsetText(bucket.place.offset)})` : '';

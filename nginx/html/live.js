@@ -15,8 +15,9 @@ export function readEvent(event) {
   if (typeof source !== 'string' || source === '' || typeof timestamp !== 'string') {
     return null;
   }
-  // RFC 3339: without an offset it would be read as the viewer's time.
-  const instant = /^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$/.test(timestamp)
+  // RFC 3339: without an offset it would be read as the viewer's time. The days around the last
+  // of the year 9999 can't be written as dates.
+  const instant = /^(?!9999)\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$/.test(timestamp)
     ? Date.parse(timestamp.toUpperCase().replace(' ', 'T')) : NaN;
   return instant === instant ? { source, hour: hourOf(instant) } : null;
 }

@@ -6,7 +6,7 @@ import { createLive } from './live.js';
 import { listen } from './socket.js';
 import { createStore } from './store.js';
 import { clockOf, dateTexts, localTimeZone, offsetText, two } from './time.js';
-import { forgetToken, keepToken, readToken } from './token.js';
+import { forgetRefusedToken, forgetToken, keepToken, readToken, watchToken } from './token.js';
 import { attachTooltip } from './tooltip.js';
 
 /** @typedef {import('./store.js').Store} Store */
@@ -79,7 +79,8 @@ function draw() {
   const state = store.getState();
   if (state.historicDataErrorStatus === 401) {
     // A token that was good yesterday is of no more use either.
-    signOut(state.historicDataError ?? '');
+    forgetRefusedToken();
+    startAgain(state.historicDataError ?? '');
     return;
   }
   const signedIn = readToken() !== '';
@@ -133,8 +134,11 @@ function drawHeatmap() {
   });
   grid.render(map);
   performance.measure('steep: render', { start: begun, end: performance.now() });
+  // Whoever observes it has it; a page that is open for days must not keep them all.
+  performance.clearMeasures('steep: render');
 
-  const of = `in the last ${days} days, ${source === null ? 'all sources' : `source ${source}`}`;
+  // Isolated, so that a name written from right to left doesn't turn the words around it.
+  const of = `in the last ${days} days, ${source === null ? 'all sources' : `\u2068source ${source}\u2069`}`;
   element('total').textContent = map.sum.count === 0 && !map.sum.whole ? '' : events(map.sum.count);
   element('total-of').textContent = map.sum.whole ? of : map.sum.count ? 'live; the rest is not loaded' : '';
   element('caption').textContent =
@@ -249,9 +253,11 @@ function signIn() {
   fetchChosen();
 }
 
-/** @param {string} sentence  why, '' when it was the viewer's own wish */
-function signOut(sentence) {
-  forgetToken();
+/**
+ * Goes on with the token that is kept now, if there is one; what another one showed is gone.
+ * @param {string} sentence  why that one is gone, '' when it was the viewer's own wish
+ */
+function startAgain(sentence) {
   stopListening?.();
   stopListening = null;
   live.clear();
@@ -260,10 +266,21 @@ function signOut(sentence) {
   drawn = false;
   controls.reset();
   store?.clearHistoricData();
+  const signedIn = readToken() !== '';
+  if (signedIn) {
+    signIn();
+  }
   draw();
+  refuseInput(signedIn ? '' : sentence);
+  if (!signedIn) {
+    element('token').focus();
+  }
+}
+
+/** @param {string} sentence  what is wrong with the token, '' for nothing */
+function refuseInput(sentence) {
   element('token-error').textContent = sentence;
   element('token').setAttribute('aria-invalid', `${sentence !== ''}`);
-  element('token').focus();
 }
 
 function fetchChosen() {
@@ -277,13 +294,12 @@ function onToken(event) {
   const field = /** @type {HTMLInputElement} */ (element('token'));
   const token = field.value.trim();
   if (!/^[\x21-\x7e]+$/.test(token)) {
-    element('token-error').textContent = 'A token has only letters, digits and signs, and no spaces between them.';
+    refuseInput('A token has only letters, digits and signs, and no spaces between them.');
     return;
   }
   keepToken(token, /** @type {HTMLInputElement} */ (element('remember')).checked);
   field.value = '';
-  element('token-error').textContent = '';
-  field.removeAttribute('aria-invalid');
+  refuseInput('');
   signIn();
   draw();
   element('heatmap-title').focus();
@@ -335,7 +351,11 @@ async function start() {
   });
   controls.addEventListener('submit', (event) => event.preventDefault());
   element('token-form').addEventListener('submit', onToken);
-  element('forget').addEventListener('click', () => signOut(''));
+  element('forget').addEventListener('click', () => {
+    forgetToken();
+    startAgain('');
+  });
+  watchToken(() => startAgain(''));
   element('retry').addEventListener('click', onRetry);
   setInterval(drawWait, 1000);
   draw();

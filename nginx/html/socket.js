@@ -5,7 +5,7 @@ const LONGEST_PAUSE = 60_000;
 
 /**
  * Reads until closed. A connection that ends is made again after a pause, which doubles until
- * a message arrives.
+ * a message arrives. An address that no connection can be made to is told on the console.
  * @param {string} url
  * @param {(event: unknown) => void} onEvent
  * @param {{ WebSocket?: typeof WebSocket, setTimeout?: (action: () => void, delay: number) => unknown }} [using]
@@ -23,14 +23,22 @@ export function listen(url, onEvent, using = {}) {
     if (ended) {
       return;
     }
-    socket = new Socket(url);
+    try {
+      socket = new Socket(url);
+    } catch (error) {
+      // Not an address, or not an encrypted one in an encrypted page: it won't get better.
+      console.error(`There will be no live events: ${error}`);
+      return;
+    }
     socket.onmessage = ({ data }) => {
       failures = 0;
+      let event;
       try {
-        onEvent(JSON.parse(data));
+        event = JSON.parse(data);
       } catch {
-        // Not JSON: no event.
+        return;
       }
+      onEvent(event);
     };
     socket.onclose = () => {
       const longest = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** failures++);

@@ -24,7 +24,8 @@
  * @property {HistoricStatus} historicDataStatus
  * @property {number | null} historicDataFetchedAt      the server's time, in ms since 1970
  * @property {string | null} historicDataError          a sentence
- * @property {number | null} historicDataErrorStatus    the HTTP status, if there was an answer
+ * @property {number | null} historicDataErrorStatus    the HTTP status, if there was an answer; 401 as
+ *                                                      well for a token that can't be sent
  * @property {7 | 30 | null} historicDays
  * @property {string | null} historicSource             null for all of them
  * @property {number | null} historicRequest            which request the data answers, from 1 on
@@ -32,7 +33,7 @@
 
 /**
  * @typedef {object} Clock
- * @property {() => number} now  ms that never jump
+ * @property {() => number} now  ms that never jump, and go on while the machine sleeps
  * @property {(action: () => void, delay: number) => unknown} setTimeout
  * @property {(timer: any) => void} clearTimeout
  */
@@ -43,7 +44,7 @@
  * @property {() => string} getToken  asked before each request
  * @property {typeof globalThis.fetch} [fetch]
  * @property {Clock} [clock]
- * @property {Document} [document]    whose visibility counts
+ * @property {Document} [document]    whose visibility counts, and its window's connection
  */
 
 /**
@@ -62,6 +63,11 @@ const GIVE_UP_AFTER = 5_000;
 const FIRST_PAUSE = 4_000;
 const LONGEST_PAUSE = 300_000;
 const LONGEST_RETRY_AFTER = 86_400_000;
+// However often an hour ends by what the answers say.
+const LEAST_FRESH = 10_000;
+// A timer doesn't run on while the machine sleeps, so none is waited for longer.
+const LONGEST_NAP = 15_000;
+const LEAST_SLEEP = 60_000;
 // Not every dashboard in the world at the full hour.
 const HOUR_SPREAD = 2_000;
 
@@ -88,9 +94,23 @@ class Refusal extends Error {
   }
 }
 
+let slept = 0;
+let ahead = Date.now() - performance.now();
+
+/**
+ * performance.now() may stand still while the machine sleeps. Date.now() doesn't, but can be set;
+ * a great leap of it is taken for a sleep, so that afterwards no count passes for a fresh one.
+ */
+function timeAwakeOrAsleep() {
+  const before = ahead;
+  ahead = Date.now() - performance.now();
+  slept += ahead - before > LEAST_SLEEP ? ahead - before : 0;
+  return performance.now() + slept;
+}
+
 /** @type {Clock} */
 const browserClock = {
-  now: () => performance.now(),
+  now: timeAwakeOrAsleep,
   setTimeout: (action, delay) => setTimeout(action, delay),
   clearTimeout: (timer) => clearTimeout(timer),
 };
@@ -151,27 +171,35 @@ export function createStore({
     }
   }
 
-  /** Wakes when the data goes stale, or when the pause after a failure is over. */
-  function plan() {
-    clock.clearTimeout(timer);
-    timer = null;
+  /** In how many ms the data goes stale, or the pause after a failure is over; null for never. */
+  function dueIn() {
     if (!wanted || pending) {
-      return;
+      return null;
     }
     const key = keyOf(wanted);
     const failed = failureOf(key);
-    const known = cache.get(key);
-    const fresh = known && clock.now() < known.staleAt;
+    const staleAt = cache.get(key)?.staleAt ?? 0;
+    const now = clock.now();
     // What the question was at fault for gets no better by itself.
-    if (fresh || (failed && !failed.key)) {
-      const at = Math.max(fresh ? known.staleAt : 0, failed ? failed.until : 0);
-      timer = clock.setTimeout(wake, Math.max(0, at - clock.now()));
-    }
+    const awaited = now < staleAt || (failed && !failed.key);
+    return awaited ? Math.max(0, staleAt - now, failed ? failed.until - now : 0) : null;
   }
 
-  function wake() {
-    if (wanted && document.visibilityState !== 'hidden' && !failureOf(keyOf(wanted))?.key) {
-      ask();
+  function plan() {
+    clock.clearTimeout(timer);
+    const due = dueIn();
+    timer = due === null ? null : clock.setTimeout(wake, Math.min(LONGEST_NAP, due));
+  }
+
+  /** @param {boolean} urgent  as ask has it */
+  function wake(urgent = false) {
+    if (!wanted || document.visibilityState === 'hidden' || failureOf(keyOf(wanted))?.key) {
+      return;
+    }
+    if (dueIn() && !urgent) {
+      plan();
+    } else {
+      ask(urgent);
     }
   }
 
@@ -239,7 +267,8 @@ export function createStore({
         cache.delete(other);
       }
     }
-    cache.set(key, { aggregates, fetchedAt, request, staleAt: now + Math.min(STALE_AFTER, rest) });
+    const fresh = Math.max(LEAST_FRESH, Math.min(STALE_AFTER, rest));
+    cache.set(key, { aggregates, fetchedAt, request, staleAt: now + fresh });
     plan();
     show('success');
   }
@@ -275,6 +304,9 @@ export function createStore({
   async function load({ days, source }, signal) {
     const query = new URLSearchParams({ days: `${days}`, ...(source !== null && { source }) });
     const token = getToken();
+    if (token && !/^[\x21-\x7e]+$/.test(token.trim())) {
+      throw new Refusal('The token has characters that can’t be sent.', 401);
+    }
     let response, text;
     try {
       response = await fetch(`${address}?${query}`, {
@@ -292,8 +324,11 @@ export function createStore({
   }
 
   const onVisibility = () => document.visibilityState === 'visible' && wake();
+  // Whoever is connected again need not wait for the end of a pause.
+  const onOnline = () => wake(true);
   if (enabled) {
     document.addEventListener('visibilitychange', onVisibility);
+    document.defaultView?.addEventListener('online', onOnline);
   }
 
   return {
@@ -367,6 +402,7 @@ export function createStore({
     /** Ends the store: no more timers, no more requests. */
     close() {
       document.removeEventListener('visibilitychange', onVisibility);
+      document.defaultView?.removeEventListener('online', onOnline);
       listeners.clear();
       this.clearHistoricData();
     },
@@ -409,7 +445,11 @@ function readAnswer(text, days) {
     throw new Refusal('The server’s answer is not JSON.');
   }
   const rows = answer?.aggregates;
-  const fetchedAt = typeof answer?.meta?.fetchedAt === 'string' ? Date.parse(answer.meta.fetchedAt) : NaN;
+  const stamp = answer?.meta?.fetchedAt;
+  // Without an offset it would be read as the viewer's time. The days around the last of the
+  // year 9999 can't be written as dates.
+  const fetchedAt = typeof stamp === 'string' && /^(?!9999)\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)$/.test(stamp)
+    ? Date.parse(stamp) : NaN;
   if (!Array.isArray(rows)) {
     throw new Refusal('The server’s answer has no list of counts.');
   }

@@ -42,3 +42,29 @@ export function forgetToken() {
   kept = '';
   withStorages((storage) => storage.removeItem(NAME));
 }
+
+/** Forgets the token that was read last, and no better one that another tab was given since. */
+export function forgetRefusedToken() {
+  const refused = kept;
+  kept = '';
+  withStorages((storage) => storage.getItem(NAME) === refused && storage.removeItem(NAME));
+}
+
+/**
+ * Tells that another tab forgot or replaced the token that the browser keeps for all of them.
+ * @param {() => void} action
+ */
+export function watchToken(action) {
+  addEventListener('storage', ({ key }) => {
+    // null: everything was cleared.
+    if (key !== NAME && key !== null) {
+      return;
+    }
+    const before = kept;
+    kept = '';
+    // A tab with a token of its own finds that again.
+    if (readToken() !== before) {
+      action();
+    }
+  });
+}

@@ -19,7 +19,10 @@ FAKES = Path(__file__).with_name("fakes.js").read_text()
 
 ARGUMENTS = ["--headless=new", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
-             "--window-size=1280,900", "--lang=en-GB"]
+             "--window-size=1280,900", "--lang=en-GB",
+             # Its own sandbox refuses root, and not every container lets another user make the
+             # namespaces it needs. All it opens is this machine's.
+             "--no-sandbox"]
 
 TABLE = """
 return [...document.querySelectorAll('#grid tbody tr')].map(tr => [tr.querySelector('th time').dateTime,
@@ -37,8 +40,7 @@ def chromium(authority):
         trust(home, authority)
         options = webdriver.ChromeOptions()
         options.binary_location = "/usr/bin/chromium"
-        # Chromium's own sandbox refuses root.
-        for argument in ARGUMENTS + (["--no-sandbox"] if os.geteuid() == 0 else []):
+        for argument in ARGUMENTS:
             options.add_argument(argument)
         options.add_argument(f"--user-data-dir={home}/profile")
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

@@ -1,6 +1,7 @@
 """The stack under test, a browser, and monitors that put data where the tests look for it."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 import signal
@@ -16,6 +17,7 @@ from stack import free_port, reachable_folder, started, wait_for
 
 # The one file that comes from a package registry: the tests alone need it, and it is never kept.
 AXE = "axe-core@4.14.1"
+AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 
 
 def pytest_configure():
@@ -155,4 +157,6 @@ def axe(tmp_path_factory):
     done = subprocess.run(["npm", "pack", "--silent", AXE], cwd=folder, capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, f"{AXE} can't be fetched, so nobody knows what it would find: {done.stderr}"
     with tarfile.open(next(folder.glob("*.tgz"))) as package:
-        return package.extractfile("package/axe.min.js").read().decode()
+        script = package.extractfile("package/axe.min.js").read()
+    assert hashlib.sha256(script).hexdigest() == AXE_SHA256, f"what came as {AXE} is something else"
+    return script.decode()

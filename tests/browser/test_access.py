@@ -177,3 +177,77 @@ def test_axe_finds_nothing_in_an_error_either(page, token, axe):
     page.add_events([{"source": "live", "timestamp": "2026-02-03T14:10:00Z"}])
     assert violations(page, axe) == []
     page.screenshot("dark-error")
+
+
+@pytest.mark.parametrize("width", [320, 640])
+def test_the_cell_that_has_focus_is_never_behind_the_days(page, token, width):
+    # 1280 pixels at 400 and at 200 percent.
+    page.set_width(width, 700)
+    page.open_loaded(token)
+    page.run("document.querySelector('#grid td[tabindex=\"0\"]').focus()")
+    assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+    for key in [Keys.END, *[Keys.ARROW_LEFT] * 24, Keys.END, Keys.HOME]:
+        press(page, key)
+        cell, days, right = page.run("""
+            const { left, right } = document.activeElement.getBoundingClientRect();
+            return [left, document.activeElement.parentElement.firstChild.getBoundingClientRect().right, right];""")
+        assert days <= cell and right <= width, key
+
+
+def test_on_paper_the_whole_grid_is_there_with_its_colours_and_nothing_to_click(page, token):
+    # A4 upright, with the browser's own margins.
+    page.set_width(718, 1000)
+    page.open_loaded(token, days=30)
+    page.cdp("Emulation.setEmulatedMedia", media="print")
+    assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+    cut, colours = page.run("""
+        const frame = document.querySelector('.frame');
+        return [frame.scrollWidth - frame.clientWidth, getComputedStyle(document.querySelector('#grid td.count')).printColorAdjust];""")
+    assert cut <= 0 and colours == "exact"
+    assert not any(page.visible(each) for each in ("#controls", "#forget", "footer"))
+    assert page.visible("#as-of") and page.visible("#legend") and page.visible("#total")
+    page.screenshot("print")
+
+
+# axe-core leaves a text of one character out, and what stands on stripes: most of the cells.
+CONTRASTS = """
+const rgb = (text) => [...text.matchAll(/rgb\\((\\d+), (\\d+), (\\d+)\\)/g)].map(([, ...parts]) => parts.map(Number));
+const light = (colour) => colour.map((part) => part / 255).map((part) =>
+    part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4).reduce((sum, part, n) => sum + part * [0.2126, 0.7152, 0.0722][n], 0);
+const ratio = (a, b) => (Math.max(light(a), light(b)) + 0.05) / (Math.min(light(a), light(b)) + 0.05);
+const behind = (element) => {
+    const { backgroundColor, backgroundImage } = getComputedStyle(element);
+    const own = rgb(`${backgroundColor} ${backgroundImage}`);
+    return [...own, ...(rgb(backgroundColor).length ? [] : behind(element.parentElement))];
+};
+const cell = document.querySelector('#grid tbody td');
+return ['count level-1', 'count level-2', 'count level-3', 'count level-4', 'count level-5', 'zero', 'live', 'unloaded', 'sum'].map((look) => {
+    cell.className = look;
+    return [look, Math.min(...behind(cell).map((colour) => ratio(rgb(getComputedStyle(cell).color)[0], colour)))];
+});
+"""
+
+
+@pytest.mark.parametrize("contrast, least", [("no-preference", 4.5), ("more", 7)])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_whatever_a_cell_is_its_text_can_be_read(page, token, axe, scheme, contrast, least):
+    page.set_media(prefers_color_scheme=scheme, prefers_contrast=contrast, prefers_reduced_motion="reduce")
+    page.open_loaded(token, days=30)
+    page.screenshot(f"contrast-{contrast}-{scheme}")
+    page.run(axe)
+    rule = "color-contrast-enhanced" if least == 7 else "color-contrast"
+    found = page.module("const { violations, passes } = await axe.run(document, { runOnly: [given[0]] });"
+                        "return [passes.length, violations.flatMap(({ nodes }) => nodes.map(({ html }) => html.slice(0, 80)))]", rule)
+    assert found == [1, []]
+    contrasts = page.run(CONTRASTS)
+    assert min(ratio for _, ratio in contrasts) >= least, contrasts
+
+
+def test_a_name_written_from_right_to_left_leaves_the_words_around_it_alone(page, token):
+    name = "\u202eשלום"
+    page.open_loaded(token)
+    stamp = page.run("return new Date().toJSON()")
+    page.add_events([{"source": name, "timestamp": stamp}])
+    page.choose_source(name)
+    for element in ("total-of", "caption"):
+        assert f"\u2068source {name}\u2069" in page.run("return document.getElementById(arguments[0]).textContent", element)

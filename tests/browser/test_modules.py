@@ -138,6 +138,15 @@ def test_an_older_failure_leaves_a_newer_answer_alone(page):
     """) == ["success", None]
 
 
+def test_a_question_that_another_one_overtakes_is_ended(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(30);
+        store.fetchHistoricData(7);
+        return server.asked.map(({ options }) => options.signal.aborted);
+    """) == [True, False]
+
+
 def test_what_was_cleared_does_not_come_back(page):
     assert page.with_fakes("""
         const store = make();
@@ -169,6 +178,20 @@ def test_it_backs_off_after_an_error_with_growing_pauses(page):
     assert 12 <= len(pauses) <= 40
     assert 2000 <= pauses[0] <= 4000 and 4000 <= pauses[1] <= 8000 and 8000 <= pauses[2] <= 16000
     assert all(150_000 <= pause <= 300_000 for pause in pauses[8:])
+
+
+def test_an_answer_ends_the_growing_of_the_pauses(page):
+    assert page.with_fakes("""
+        const store = make();
+        server.always = (request) => request.answer('{}', 503);
+        store.fetchHistoricData(7);
+        await clock.pass(600);
+        server.always = (request) => request.answer(good());
+        await clock.pass(600);
+        server.always = (request) => request.answer('{}', 503);
+        while (store.historicDataStatus !== 'error') await clock.pass(1);
+        return store.retryIn() <= 4000;
+    """)
 
 
 def test_a_dashboard_that_asks_in_a_loop_after_an_error_makes_no_loop_of_requests(page):
@@ -216,6 +239,71 @@ def test_a_refused_token_is_not_tried_again_by_itself(page):
         screen.turn('visible');
         return [server.asked.length, store.historicDataError, store.getState().historicDataErrorStatus];
     """) == [1, "The token is not valid.", 401]
+
+
+def test_a_token_that_cant_be_sent_is_told_as_such(page):
+    assert page.with_fakes("""
+        const store = make({ getToken: () => 'steep_two words…' });
+        store.fetchHistoricData(7);
+        await clock.pass(7200);
+        return [server.asked.length, store.historicDataError, store.getState().historicDataErrorStatus];
+    """) == [0, "The token has characters that can’t be sent.", 401]
+
+
+def test_answers_that_always_end_an_hour_make_no_loop_of_requests(page):
+    asked = page.with_fakes("""
+        const store = make();
+        server.always = (request) => request.answer(good([], 7, '2026-02-03T14:59:59.990Z'));
+        store.fetchHistoricData(7);
+        await clock.pass(60);
+        return server.asked.length;
+    """)
+    assert 2 <= asked <= 7
+
+
+def test_being_connected_again_ends_a_pause_of_ours_and_no_other(page):
+    assert page.with_fakes("""
+        const seen = [], refusals = [[503, {}], [503, { 'Retry-After': '120' }], [401, {}]];
+        for (const [status, headers] of refusals) {
+            const defaultView = new EventTarget(), store = make({ document: Object.assign(screen, { defaultView }) });
+            const before = server.asked.length;
+            store.fetchHistoricData(7);
+            await server.asked.at(-1).answer('{}', status, headers);
+            defaultView.dispatchEvent(new Event('online'));
+            seen.push(server.asked.length - before);
+            store.close();
+            defaultView.dispatchEvent(new Event('online'));
+        }
+        return [...seen, server.asked.length];
+    """) == [2, 1, 1, 4]
+
+
+@pytest.mark.parametrize("away, asked, time", [(8 * 3600, 2, "2026-02-03T22:10"), (30, 1, "2026-02-03T14:10"),
+                                               (-8 * 3600, 1, "2026-02-03T14:10")])
+def test_after_the_machine_slept_no_count_passes_for_fresh(page, away, asked, time):
+    # While it sleeps performance.now() and timers may stand still; the clock on the wall goes on.
+    nap, *seen = page.with_fakes("""
+        const { setTimeout } = globalThis, { now } = Date, timers = [];
+        let away = 0;
+        globalThis.setTimeout = (action, delay) => timers.push({ action, delay });
+        Date.now = () => now.call(Date) + away;
+        try {
+            const store = make({ clock: undefined });
+            store.fetchHistoricData(7);
+            await server.asked[0].answer(good());
+            // The driver has timers too.
+            const { action, delay } = timers.filter((timer) => timer.delay > 0).at(-1);
+            away = given[0] * 1000;
+            action();
+            const seen = [delay, server.asked.length, new Date(store.now()).toJSON().slice(0, 16)];
+            store.close();
+            return seen;
+        } finally {
+            Object.assign(globalThis, { setTimeout });
+            Date.now = now;
+        }
+    """, away)
+    assert nap <= 15_000 and seen == [asked, time]
 
 
 def test_a_failed_refresh_keeps_what_was_there(page):
@@ -277,6 +365,36 @@ def test_the_time_is_the_servers_and_goes_on(page):
     """) == [None, "2026-02-03T14:11:01.000Z"]
 
 
+def test_a_refusal_tells_the_time_too_until_an_answer_does(page):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        const see = () => seen.push(new Date(store.now()).toJSON().slice(11, 19));
+        store.fetchHistoricData(7);
+        await server.asked[0].answer('{}', 503, { Date: 'Tue, 03 Feb 2026 14:05:00 GMT' });
+        see();
+        store.retryHistoricData();
+        await server.asked[1].answer(good());
+        see();
+        store.fetchHistoricData(30);
+        await server.asked[2].answer('{}', 503, { Date: 'Tue, 03 Feb 2026 14:05:00 GMT' });
+        see();
+        return seen;
+    """) == ["14:05:00", "14:10:00", "14:10:00"]
+
+
+def test_it_knows_the_earliest_request_whose_answer_may_be_shown_again(page):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        server.always = (request) => request.answer(good([], request.url.includes('days=30') ? 30 : 7));
+        for (const [days, seconds] of [[7, 0], [30, 0], [30, 310]]) {
+            await store.fetchHistoricData(days);
+            await clock.pass(seconds);
+            seen.push([store.requests, store.oldestRequest]);
+        }
+        return seen;
+    """) == [[1, 1], [2, 1], [3, 3]]
+
+
 HTML = "<!DOCTYPE html><html><body><h1>502 Bad Gateway</h1></body></html>"
 
 
@@ -284,7 +402,9 @@ HTML = "<!DOCTYPE html><html><body><h1>502 Bad Gateway</h1></body></html>"
     (HTML, "not JSON"), ("", "not JSON"), ("null", "no list"), ("[]", "no list"), ('"x"', "no list"),
     ('{"aggregates": {}, "meta": {"fetchedAt": "2026-02-03T14:10:00Z"}}', "no list"),
     ('{"aggregates": []}', "what time"), ('{"aggregates": [], "meta": {"fetchedAt": 5}}', "what time"),
-    ('{"aggregates": [], "meta": {"fetchedAt": "yesterday"}}', "what time"),
+    *[(f'{{"aggregates": [], "meta": {{"fetchedAt": "{stamp}"}}}}', "what time")
+      # The third would be the viewer's own time, the fourth a time that browsers make up.
+      for stamp in ("yesterday", "2026", "2026-02-03T14:10:00", "yesterday 5", "9999-12-31T23:10:00Z")],
     ('{"aggregates": [], "meta": {"fetchedAt": "2026-02-03T14:10:00Z", "daysRequested": 30}}', "not for 7 days"),
     *[(f'{{"aggregates": [{{"source": "a", "date": "2026-02-03", "hour": 1, "eventCount": 1}}, {row}],'
        '"meta": {"fetchedAt": "2026-02-03T14:10:00Z", "daysRequested": 7}}', f"row 1 has no valid {field}")
@@ -348,6 +468,7 @@ def test_live_events_are_counted_by_utc_hour_whatever_their_offset(page):
                                    {"source": "a", "timestamp": 5}, {"source": "a", "timestamp": "2026-02-03"},
                                    {"source": "a", "timestamp": "2026-02-03T14:00:00"}, {"source": "a", "timestamp": "now"},
                                    {"source": 5, "timestamp": "2026-02-03T14:00:00Z"},
+                                   {"source": "a", "timestamp": "9999-12-31T12:00:00Z"},
                                    {"source": "a", "timestamp": "2026-13-03T14:00:00Z"}], ids=repr)
 def test_what_is_no_event_is_not_counted(page, event):
     assert page.module(MERGE + "return [live.add(given[0], 0), live.since(0, null).size]", event) == [False, 0]
@@ -369,10 +490,13 @@ def test_an_event_counts_once_before_during_and_after_the_fetch_that_finds_it(pa
         seen.push(shown([{ source: 'a', date: '2026-02-03', hour: 14, eventCount: 1 }], 1));
         // The second one finds all three.
         seen.push(shown([{ source: 'a', date: '2026-02-03', hour: 14, eventCount: 3 }], 2));
+        // The first answer is still shown.
+        live.forgetBefore(1);
+        seen.push(shown([{ source: 'a', date: '2026-02-03', hour: 14, eventCount: 1 }], 1));
         live.forgetBefore(2);
         seen.push(live.since(0, null).size);
         return seen;
-    """) == [1, 2, 2, 3, 3, 0]
+    """) == [1, 2, 2, 3, 3, 3, 0]
 
 
 def test_live_counts_obey_the_source_filter(page):
@@ -421,6 +545,69 @@ def test_a_websocket_that_brings_something_is_forgiven_and_one_that_is_ended_sta
         waiting();
         return [pause <= 1000, events, sockets.length];
     """) == [True, [{"a": 1}], 6]
+
+
+def test_what_goes_wrong_with_an_event_is_not_hidden(page):
+    assert page.module(SOCKET + """
+        const told = [];
+        listen('wss://live.example/', () => { throw new Error('a fault'); }, { WebSocket: Socket });
+        try { sockets.at(-1).onmessage({ data: '{}' }); } catch ({ message }) { told.push(message); }
+        return told;
+    """) == ["a fault"]
+
+
+# What each cell is
+
+def test_of_an_hour_that_began_after_the_fetch_only_live_events_are_known(page):
+    seen, partial, sums = page.module("""
+        const { heatmap } = await import('/heatmap.js');
+        const { hourOf } = await import('/time.js');
+        const fetchedAt = Date.parse('2026-02-03T14:10:00Z'), now = Date.parse('2026-02-03T16:05:00Z');
+        const live = new Map([[hourOf(now), 2], [hourOf(now) + 2, 1]]);
+        const aggregates = [{ source: 'a', date: '2026-02-03', hour: 14, eventCount: 5 }];
+        const map = heatmap({ days: 7, source: null, aggregates, fetchedAt, live, now, timeZone: 'UTC' });
+        const cells = map.days[0].cells.flat();
+        return [cells.slice(13, 20).map(({ state, count, level }) => [state, count, level]),
+                map.days.flatMap((day) => day.cells.flat().filter((each) => each.partial).map(({ place }) => [day.date, place.hour])),
+                [map.sum, map.days[1].sum]];
+    """)
+    assert seen == [["count", 0, 0], ["count", 5, 5], ["unloaded", 0, 0], ["live", 2, 0], ["future", 0, 0], ["count", 1, 1],
+                    ["future", 0, 0]]
+    assert partial == [["2026-01-27", 14]]
+    assert sums == [{"count": 8, "whole": False}, {"count": 0, "whole": True}]
+
+
+# The grid
+
+def test_whoever_is_at_a_cell_stays_at_its_day_when_another_one_begins(page):
+    assert page.module("""
+        const { createGrid } = await import('/grid.js');
+        const { heatmap } = await import('/heatmap.js');
+        const table = document.createElement('table'), seen = [];
+        table.append(...['thead', 'tbody', 'tfoot'].map((name) => document.createElement(name)));
+        document.body.append(table);
+        const grid = createGrid(table);
+        const render = (stamp) => {
+            const now = Date.parse(stamp);
+            grid.render(heatmap({ days: 7, source: null, aggregates: [], fetchedAt: now, live: new Map(), now, timeZone: 'UTC' }));
+            const { activeElement } = document;
+            return activeElement.getAttribute('aria-label')?.split(':')[0];
+        };
+        const press = (key, ctrlKey) => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key, ctrlKey, bubbles: true }));
+        render('2026-02-03T23:59:00Z');
+        table.querySelector('tbody tr:nth-child(3) td:nth-child(7)').focus();
+        seen.push(render('2026-02-03T23:59:30Z'), render('2026-02-04T00:01:00Z'));
+        press('ArrowDown');
+        seen.push(render('2026-02-04T00:02:00Z'));
+        press('End', true);
+        seen.push(render('2026-02-05T00:01:00Z'));
+        // Its day is over and gone.
+        press('ArrowUp');
+        seen.push(render('2026-03-05T00:01:00Z'));
+        table.remove();
+        return seen;
+    """) == ["Sunday, 1 February 2026, 05", "Sunday, 1 February 2026, 05", "Saturday, 31 January 2026, 05", "All days",
+              "Thursday, 26 February 2026"]
 
 
 # Colours

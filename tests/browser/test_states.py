@@ -180,6 +180,13 @@ def test_live_events_come_from_the_websocket_that_is_configured(page, token, con
     assert page.states() == [] and total(page) == before + 1
 
 
+@pytest.mark.parametrize("url", ["wss://", "ftp://live.example/", "wss://live.example/#all"])
+def test_an_address_that_is_no_websockets_costs_the_live_events_and_nothing_else(page, token, configure, url):
+    configure(web_socket_url=url)
+    page.open_loaded(token)
+    assert total(page) > 0 and page.states() == []
+
+
 def total(page):
     return int(page.text("#total").split()[0].replace(",", ""))
 
