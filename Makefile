@@ -1,4 +1,4 @@
-# steep: ingest.fcgi and query.fcgi. README.md says what for.
+# steep: ingest.fcgi, query.fcgi and steep-monitor. README.md says what for.
 #
 #   make            the programs, into build/
 #   make run        everything from this checkout, see deploy/run
@@ -9,11 +9,14 @@
 #   make fuzz       the fuzz targets, each for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
 #   make bench      the measurements, see tests/bench/run (bench-quick: the short form)
 #   make lint       formatting and static analysis
+#   make install    by GNU's variables, see deploy/install.mk
+#   make deb        the Debian packages
 #
 # WERROR=1 makes warnings errors; SANITIZE=address,undefined (or thread) builds
 # with sanitizers, into a folder of its own.
 
 VERSION = 0.1.0
+SCHEMA = $(notdir $(lastword $(sort $(wildcard sql/migrations/*.sql))))
 SANITIZE ?=
 WERROR ?=
 comma = ,
@@ -30,35 +33,46 @@ SANITIZERS = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -
 PACKAGES = libpq libsodium json-c
 PACKAGE_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES))
 PACKAGE_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES))
-ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSTEEP_VERSION='"$(VERSION)"' $(WARNINGS) $(HARDENING) \
+ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSTEEP_VERSION='"$(VERSION)"' -DSTEEP_SCHEMA='"$(SCHEMA)"' $(WARNINGS) $(HARDENING) \
 	$(SANITIZERS) -pthread $(PACKAGE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS = -pie -Wl,-z,relro -Wl,-z,now -Wl,--as-needed $(SANITIZERS) -pthread $(LDFLAGS)
 FLAGS = $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBRARIES)
 LIBRARIES = -lfcgi $(PACKAGE_LIBS) -lm
 
 # What both programs have, and what each has besides.
-PROCESS = service request reply error config log clock
-CREDENTIALS = keyring refresh signature bearer database connection sqlstate
+PROCESS = service workers listener status metrics notify request reply error config log clock
+CREDENTIALS = keyring refresh schema signature bearer database connection sqlstate
 INGEST = ingest batch splitter skim event textarray rfc3339 utf8 $(CREDENTIALS) $(PROCESS)
 QUERY = query window utf8 $(CREDENTIALS) $(PROCESS)
+
+# The monitor judges events by the same files as ingest.fcgi.
+SPOOL = spool spool_reader recovery cursor segment record files
+MONITOR = $(addprefix monitor_,monitor options input follow intake complete rejected sender outgoing \
+	post answer keys status $(SPOOL)) batch splitter skim event rfc3339 utf8 signature error config log clock
 
 # A unit test needs the file it tests, and what that one needs.
 UNIT_batch = batch splitter skim event rfc3339 utf8 error
 UNIT_bearer = bearer
+UNIT_answer = monitor_answer
+UNIT_complete = monitor_complete $(UNIT_batch)
 UNIT_error = error
 UNIT_event = $(UNIT_batch)
+UNIT_input = $(addprefix monitor_,input follow record) log unit_folder
 UNIT_keyring = keyring signature
 UNIT_log = log
+UNIT_metrics = metrics reply error request clock
 UNIT_reply = reply error request clock
 UNIT_rfc3339 = rfc3339
 UNIT_signature = signature
 UNIT_skim = skim splitter event rfc3339 utf8
 UNIT_splitter = splitter
+UNIT_spool = $(addprefix monitor_,$(SPOOL) outgoing) log clock unit_folder
 UNIT_sqlstate = sqlstate
 UNIT_textarray = textarray
 UNIT_utf8 = utf8
 UNIT_window = window utf8
-UNITS = batch bearer error event keyring log reply rfc3339 signature skim splitter sqlstate textarray utf8 window
+UNITS = answer batch bearer complete error event input keyring log metrics reply rfc3339 signature skim splitter \
+	spool sqlstate textarray utf8 window
 
 # What each fuzz target needs besides; clang builds them, see tests/fuzz/run.
 FUZZ_batch = splitter skim event rfc3339 utf8 error fuzz_mutator fuzz_values
@@ -68,30 +82,37 @@ FUZZ_judges = $(FUZZ_batch) sqlstate fuzz_exact
 FUZZ_keyring = keyring signature
 FUZZ_rfc3339 = rfc3339
 FUZZ_signature = signature
+FUZZ_spool = $(addprefix monitor_,recovery cursor segment record files) log
 FUZZ_window = window utf8
-FUZZERS = batch bearer config judges keyring rfc3339 signature window
+FUZZERS = batch bearer config judges keyring rfc3339 signature spool window
 
 # The bench's load generator.
 LOAD = load bodies https direct
 
 objects = $(patsubst %,$(BUILD)/%.o,$(1))
 
-all: $(BUILD)/ingest.fcgi $(BUILD)/query.fcgi
+all: $(BUILD)/ingest.fcgi $(BUILD)/query.fcgi $(BUILD)/steep-monitor
 
 $(BUILD)/ingest.fcgi: $(call objects,$(INGEST))
 $(BUILD)/query.fcgi: $(call objects,$(QUERY))
 $(BUILD)/%.fcgi: $(BUILD)/flags
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(LIBRARIES)
 
+$(BUILD)/steep-monitor: $(call objects,$(MONITOR)) $(BUILD)/flags
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -lcurl $(PACKAGE_LIBS) -lm
+
 # The flags are a prerequisite, so that other ones build anew.
 $(BUILD)/%.o: fcgi/%.c $(BUILD)/flags
 	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(BUILD)/unit_%.o: tests/unit/%.c $(BUILD)/flags
+$(BUILD)/monitor_%.o: deploy/monitor/%.c $(BUILD)/flags
 	$(CC) $(ALL_CFLAGS) -Ifcgi -MMD -MP -c -o $@ $<
 
+$(BUILD)/unit_%.o: tests/unit/%.c $(BUILD)/flags
+	$(CC) $(ALL_CFLAGS) -Ifcgi -Ideploy/monitor -MMD -MP -c -o $@ $<
+
 $(BUILD)/fuzz_%.o: tests/fuzz/%.c $(BUILD)/flags
-	$(CC) $(ALL_CFLAGS) -Ifcgi -MMD -MP -c -o $@ $<
+	$(CC) $(ALL_CFLAGS) -Ifcgi -Ideploy/monitor -MMD -MP -c -o $@ $<
 
 $(BUILD)/flags: FORCE
 	@mkdir -p $(BUILD)
@@ -144,6 +165,8 @@ lint:
 
 clean:
 	rm -rf $(BUILD)
+
+include deploy/install.mk
 
 .DELETE_ON_ERROR:
 FORCE:

@@ -1,10 +1,11 @@
-/* Time for deadlines: monotonic, in milliseconds. */
+/* Time for deadlines and durations: monotonic. */
 #ifndef STEEP_CLOCK_H
 #define STEEP_CLOCK_H
 
 #include <stdint.h>
 
 int64_t clock_ms(void);
+int64_t clock_us(void);
 
 /* Milliseconds from now to a moment of clock_ms, 0 when it has passed; fits poll(2). */
 int clock_left(int64_t until);

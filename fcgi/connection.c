@@ -2,6 +2,7 @@
 
 #include "clock.h"
 #include "log.h"
+#include "metrics.h"
 
 #include <libpq-fe.h>
 #include <poll.h>
@@ -98,8 +99,11 @@ static bool connect_once(struct connection *connection, int64_t until)
         report_away(connection,
                     status == PGRES_POLLING_FAILED ? PQerrorMessage(pg) : "no answer in time");
         PQfinish(pg);
+        metrics_add(METRIC_CONNECT_FAILURES, 1);
         return false;
     }
+    metrics_add(METRIC_RECONNECTS, connection->was_open);
+    connection->was_open = true;
     connection->pg = pg;
     return true;
 }

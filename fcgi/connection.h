@@ -24,6 +24,7 @@ struct connection {
     const char *name; /* shown in pg_stat_activity and in the log */
     struct connection_patience *patience;
     struct pg_conn *pg;                     /* libpq's PGconn: open, as far as we know, or NULL */
+    bool was_open;                          /* there has been one before */
     bool is_asked;                          /* LISTEN was sent over it */
     char reported[CONNECTION_REPORT_BYTES]; /* what the log was told of an outage; "" for none */
 };

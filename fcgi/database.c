@@ -17,6 +17,7 @@ enum {
     CONFLICT_PAUSE_MS = 40,
     LOSS_PAUSE_MS = 1000,
     PARAMETERS_MOST = 4,
+    STATEMENT_BYTES = 512, /* longer than any of ours */
 };
 
 /* Type OIDs never change (src/include/catalog/pg_type.dat). */
@@ -29,9 +30,12 @@ static const Oid TYPE_OIDS[] = {
 struct database {
     struct connection connection;
     PGresult *result;
-    char sqlstate[6];         /* of the last statement; "" when it had none */
-    const char *channel;      /* to LISTEN on, or NULL */
-    bool is_unasked_reported; /* the log has been told that this can't be had */
+    char sqlstate[6]; /* of the last statement; "" when it had none */
+    int64_t spent_us; /* in the request's calls; -1 before the first */
+    char failure[6];  /* of the request's last statement that failed; "" for none */
+    char request[DATABASE_REQUEST_BYTES + 1]; /* an id, or "" */
+    const char *channel;                      /* to LISTEN on, or NULL */
+    bool is_unasked_reported;                 /* the log has been told that this can't be had */
 };
 
 enum outcome {
@@ -57,6 +61,18 @@ void database_clear(struct database *db)
     PQclear(db->result);
     db->result = NULL;
     db->sqlstate[0] = '\0';
+}
+
+void database_set_request(struct database *db, const char *id)
+{
+    static const char PLAIN[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-";
+    size_t length = strspn(id, PLAIN);
+
+    db->spent_us = -1;
+    db->failure[0] = '\0';
+    db->request[0] = '\0';
+    if (length <= DATABASE_REQUEST_BYTES && id[length] == '\0')
+        memcpy(db->request, id, length + 1);
 }
 
 void database_free(struct database *db)
@@ -129,12 +145,17 @@ static enum outcome run_once(struct database *db, const char *sql,
     const char *values[PARAMETERS_MOST];
     int lengths[PARAMETERS_MOST];
     int formats[PARAMETERS_MOST];
+    char text[STATEMENT_BYTES];
 
     for (int i = 0; i < count; i++) {
         types[i] = TYPE_OIDS[parameters[i].type];
         values[i] = parameters[i].value;
         lengths[i] = (int)parameters[i].length;
         formats[i] = 1;
+    }
+    if (*db->request != '\0') {
+        snprintf(text, sizeof(text), "%s /* request %s */", sql, db->request);
+        sql = text;
     }
     if (!PQsendQueryParams(db->connection.pg, sql, count, types, values, lengths, formats, 1))
         return LOST;
@@ -216,6 +237,7 @@ enum database_verdict database_call(struct database *db, const char *sql,
 {
     struct connection_wait wait;
     enum database_verdict verdict = DATABASE_AWAY;
+    int64_t begun = clock_us();
     int losses = 0;
     int conflicts = 0;
     bool is_retried = false;
@@ -246,7 +268,30 @@ enum database_verdict database_call(struct database *db, const char *sql,
         }
     } while (is_retried);
     connection_end_wait(&wait, &db->connection);
+    if (verdict != DATABASE_DONE)
+        memcpy(db->failure, db->sqlstate, sizeof(db->failure));
+    db->spent_us = (db->spent_us > 0 ? db->spent_us : 0) + clock_us() - begun;
     return verdict;
+}
+
+int64_t database_spent_us(const struct database *db)
+{
+    return db->spent_us;
+}
+
+void database_log_failure(struct database *db, int64_t deadline)
+{
+    char code[sizeof(db->failure)];
+    const struct database_parameter parameters[] = {
+        {DATABASE_TEXT, db->request, strlen(db->request)},
+        {DATABASE_TEXT, code, strlen(db->failure)},
+    };
+
+    memcpy(code, db->failure, sizeof(code));
+    if (*code == '\0' || *db->request == '\0' || db->connection.pg == NULL)
+        return;
+    /* Nobody is told when this fails as well: the program's own log has the same. */
+    (void)!database_call(db, "SELECT public.log_failure($1, $2)", parameters, 2, deadline);
 }
 
 const char *database_sqlstate(const struct database *db)

@@ -16,6 +16,8 @@
 
 struct database;
 
+enum { DATABASE_REQUEST_BYTES = 64 };
+
 enum database_verdict {
     DATABASE_DONE,
     DATABASE_REFUSED, /* it calls the data bad, see sqlstate.h */
@@ -39,6 +41,21 @@ struct database *database_new(const char *name, struct connection_patience *pati
 void database_free(struct database *db);
 
 /*
+ * Says for which request the next statements are: their text ends in a comment
+ * with its id, which pg_stat_activity shows. The id is copied. As it becomes a part
+ * of SQL, one that is not of letters, digits and hyphens counts as none.
+ */
+void database_set_request(struct database *db, const char *id);
+
+/*
+ * Where a statement of that request failed, has PostgreSQL write the request's id
+ * and the SQLSTATE to its log: in the errors themselves the programs' roles have it
+ * leave out all that could quote data. Takes a round trip then, until deadline at
+ * the most; without a connection it does nothing.
+ */
+void database_log_failure(struct database *db, int64_t deadline);
+
+/*
  * Runs one statement, and commits it, before deadline (clock_ms). Connects
  * first where need be; a host name that has to be resolved may take longer than
  * the deadline, as libpq's look-up can't be interrupted. DATABASE_DONE is said only after the
@@ -47,6 +64,9 @@ void database_free(struct database *db);
 enum database_verdict database_call(struct database *db, const char *sql,
                                     const struct database_parameter *parameters, int count,
                                     int64_t deadline) __attribute__((warn_unused_result));
+
+/* Microseconds spent in the calls for this request, waits included; -1 where there were none. */
+int64_t database_spent_us(const struct database *db);
 
 /* Frees the rows of the last statement, and forgets what it came to. */
 void database_clear(struct database *db);

@@ -5,6 +5,7 @@
 static const struct error_entry ENTRIES[ERROR_COUNT] = {
     [ERROR_NONE] = {200, "ok", ""},
 
+    [ERROR_NOT_FOUND] = {404, "not_found", "There is nothing at this address."},
     [ERROR_METHOD_NOT_ALLOWED] = {405, "method_not_allowed",
                                   "This method is not allowed here; see the Allow header."},
     [ERROR_PAYLOAD_TOO_LARGE] = {413, "payload_too_large",

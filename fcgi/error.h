@@ -15,6 +15,7 @@
 enum error {
     ERROR_NONE = 0,
 
+    ERROR_NOT_FOUND,
     ERROR_METHOD_NOT_ALLOWED,
     ERROR_PAYLOAD_TOO_LARGE,
     ERROR_UNAVAILABLE,
@@ -44,6 +45,11 @@ enum error {
     ERROR_INVALID_QUERY,
 
     ERROR_COUNT
+};
+
+/* Errors that stand together above, both ends included. */
+struct error_range {
+    enum error first, last;
 };
 
 struct error_entry {

@@ -5,11 +5,13 @@
 #include "batch.h"
 #include "clock.h"
 #include "log.h"
+#include "metrics.h"
 #include "service.h"
 #include "signature.h"
 #include "textarray.h"
 
 #include <sodium.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +30,7 @@ enum {
 struct ingest {
     size_t source_length;
     char source[KEYRING_SOURCE_BYTES];
+    bool is_verified;
     size_t events;
     int64_t inserted;
 };
@@ -46,6 +49,7 @@ static enum error authenticate(struct worker *worker, struct request *request, s
     unsigned char signature[SIGNATURE_BYTES];
     size_t key_count;
     bool is_complete;
+    int64_t begun;
     enum error error;
 
     if (source == NULL || *source == '\0' || text == NULL || *text == '\0')
@@ -64,8 +68,11 @@ static enum error authenticate(struct worker *worker, struct request *request, s
     error = request_read_body(request, body_length);
     if (error != ERROR_NONE)
         return error;
-    if (!signature_verify(signature, (const unsigned char *)request->body, request->body_length,
-                          keys, key_count))
+    begun = clock_us();
+    ingest->is_verified = signature_verify(signature, (const unsigned char *)request->body,
+                                           request->body_length, keys, key_count);
+    metrics_observe(METRICS_VERIFICATION, clock_us() - begun);
+    if (!ingest->is_verified)
         return is_complete ? ERROR_INVALID_SIGNATURE : ERROR_UNAVAILABLE;
     return ERROR_NONE;
 }
@@ -191,6 +198,31 @@ static void write_reply(struct reply_text *out, const struct batch *batch,
         reply_add_error(out, error);
 }
 
+/* Counts a batch that its monitor signed, and what became of its events. */
+static void count_batch(const struct ingest *ingest, const struct batch *batch, enum error error)
+{
+    uint64_t events = ingest->events;
+    uint64_t inserted = (uint64_t)ingest->inserted;
+    uint64_t refused = error_entry(error)->status == 422 ? batch->rejected_count : 0;
+
+    if (!ingest->is_verified)
+        return;
+    for (size_t i = 0; i < refused; i++)
+        metrics_count_refused(batch->rejected[i].error);
+    if (error == ERROR_NONE) {
+        metrics_add(METRIC_BATCHES_STORED, 1);
+        metrics_add(METRIC_EVENTS_INSERTED, inserted);
+        metrics_add(METRIC_EVENTS_DUPLICATE, events - inserted);
+        return;
+    }
+    metrics_add(error == ERROR_UNAVAILABLE ? METRIC_BATCHES_UNAVAILABLE
+                : error == ERROR_INTERNAL  ? METRIC_BATCHES_FAILED
+                                           : METRIC_BATCHES_REFUSED,
+                1);
+    metrics_add(METRIC_EVENTS_REFUSED, refused);
+    metrics_add(METRIC_EVENTS_NOT_STORED, events - refused);
+}
+
 static void log_request(const struct worker *worker, const struct request *request,
                         const struct ingest *ingest, enum error error, bool is_heard)
 {
@@ -219,6 +251,7 @@ static void report_foreign(struct worker *worker, const struct request *request,
 
     if (verdict != DATABASE_DONE || database_integer(worker->db, 0, 0) == 0)
         return;
+    metrics_add(METRIC_FOREIGN_IDS, (uint64_t)database_integer(worker->db, 0, 0));
     log_begin(&line, LOG_WARNING, "foreign_ids");
     log_string(&line, "request_id", request->id);
     log_bytes(&line, "source", ingest->source, ingest->source_length);
@@ -235,6 +268,8 @@ static void answer(struct worker *worker, struct request *request)
     write_reply(&worker->reply, worker->scratch, &ingest, error);
     error = reply_settle(&worker->reply, error);
     is_heard = reply_send(request, error, ALLOW, &worker->reply);
+    service_count(worker, request, error);
+    count_batch(&ingest, worker->scratch, error);
     log_request(worker, request, &ingest, error, is_heard);
     if (error == ERROR_NONE && ingest.inserted < (int64_t)ingest.events) {
         /* The monitor has its answer; this is between the operator and the database. */
@@ -264,7 +299,10 @@ int main(int argc, char **argv)
 {
     static const struct service SERVICE = {
         .name = PROGRAM,
+        .endpoint = "ingest",
         .usage = USAGE,
+        .takes_batches = true,
+        .errors = {ERROR_MISSING_SIGNATURE, ERROR_INVALID_PAYLOAD},
         .wait_seconds = DATABASE_WAIT_SECONDS,
         .variable = "VIBETEA_PUBLIC_KEYS",
         .add_credentials = keyring_add_public_keys,

@@ -204,6 +204,14 @@ void keyring_replace_tokens(struct keyring *keyring, struct keyring_token *token
     replace(keyring, (struct ring){.tokens = tokens, .token_count = count});
 }
 
+void keyring_count(struct keyring *keyring, size_t *fixed, size_t *snapshot)
+{
+    pthread_rwlock_rdlock(&keyring->lock);
+    *fixed = keyring->fixed.key_count + keyring->fixed.token_count;
+    *snapshot = keyring->snapshot.key_count + keyring->snapshot.token_count;
+    pthread_rwlock_unlock(&keyring->lock);
+}
+
 bool keyring_is_read(struct keyring *keyring)
 {
     bool is_read;

@@ -61,6 +61,9 @@ const char *keyring_add_token(struct keyring *keyring, const char *token);
 void keyring_replace_keys(struct keyring *keyring, struct keyring_key *keys, size_t count);
 void keyring_replace_tokens(struct keyring *keyring, struct keyring_token *tokens, size_t count);
 
+/* How many keys and tokens the environment gave, and the snapshot has. */
+void keyring_count(struct keyring *keyring, size_t *fixed, size_t *snapshot);
+
 /* Whether there has been a snapshot. */
 bool keyring_is_read(struct keyring *keyring);
 

@@ -1,8 +1,12 @@
 #include "log.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -14,6 +18,27 @@ static const char *const LEVELS[] = {
     [LOG_WARNING] = "warning",
     [LOG_ERROR] = "error",
 };
+
+/* As in <syslog.h>, in digits. */
+static const char PRIORITIES[] = {
+    [LOG_INFO] = '6',
+    [LOG_WARNING] = '4',
+    [LOG_ERROR] = '3',
+};
+
+static bool is_journal;
+
+void log_open(void)
+{
+    const char *stream = getenv("JOURNAL_STREAM");
+    struct stat target;
+    char ours[48];
+
+    if (stream == NULL || fstat(STDERR_FILENO, &target) != 0)
+        return;
+    snprintf(ours, sizeof(ours), "%ju:%ju", (uintmax_t)target.st_dev, (uintmax_t)target.st_ino);
+    is_journal = strcmp(stream, ours) == 0;
+}
 
 static bool is_plain(char c)
 {
@@ -76,6 +101,7 @@ void log_begin(struct log_line *line, enum log_level level, const char *event)
     char second[32];
     char stamp[48];
 
+    line->level = level;
     line->length = 0;
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &tm);
@@ -110,11 +136,14 @@ void log_number(struct log_line *line, const char *key, long long value)
 
 void log_end(struct log_line *line)
 {
+    char priority[] = {'<', PRIORITIES[line->level], '>'};
+    struct iovec parts[2] = {{priority, is_journal ? sizeof(priority) : 0}};
     ssize_t ignored;
 
     line->text[line->length++] = '\n';
+    parts[1] = (struct iovec){line->text, line->length};
     /* Where the log itself can't be written, there is nobody left to tell. */
-    ignored = write(STDERR_FILENO, line->text, line->length);
+    ignored = writev(STDERR_FILENO, parts, 2);
     (void)ignored;
 }
 

@@ -16,9 +16,17 @@ enum log_level { LOG_INFO, LOG_WARNING, LOG_ERROR };
 
 /* A line that is being put together; it lives on its user's stack. */
 struct log_line {
+    enum log_level level;
     size_t length;
     char text[LOG_LINE_BYTES];
 };
+
+/*
+ * Looks whether standard error is the journal (JOURNAL_STREAM, systemd.exec(5)):
+ * then each line has its priority in front, as sd-daemon(3) describes. Called once,
+ * before there are threads; without it there are no priorities.
+ */
+void log_open(void);
 
 /* Begins a line with the time (UTC), the level and the event's name. */
 void log_begin(struct log_line *line, enum log_level level, const char *event);
@@ -28,7 +36,7 @@ void log_bytes(struct log_line *line, const char *key, const char *value, size_t
 void log_string(struct log_line *line, const char *key, const char *value);
 void log_number(struct log_line *line, const char *key, long long value);
 
-/* Writes the line with one write(2). */
+/* Writes the line with one writev(2). */
 void log_end(struct log_line *line);
 
 /* A whole line with one value, "detail". */

@@ -3,7 +3,9 @@
  * model's get_hourly_aggregates. See README.md for the HTTP side.
  */
 #include "bearer.h"
+#include "clock.h"
 #include "log.h"
+#include "metrics.h"
 #include "service.h"
 #include "window.h"
 
@@ -31,13 +33,16 @@ static enum error authenticate(const struct worker *worker, const struct request
                                struct query *query)
 {
     unsigned char digest[BEARER_DIGEST_BYTES];
-    bool is_complete;
+    bool is_complete, is_known;
+    int64_t begun = clock_us();
     enum error error = bearer_digest(request_parameter(request, "HTTP_AUTHORIZATION"), digest);
 
     if (error != ERROR_NONE)
         return error;
-    if (keyring_find_token(worker->keyring, digest, (int64_t)time(NULL), query->label,
-                           &is_complete))
+    is_known = keyring_find_token(worker->keyring, digest, (int64_t)time(NULL), query->label,
+                                  &is_complete);
+    metrics_observe(METRICS_VERIFICATION, clock_us() - begun);
+    if (is_known)
         return ERROR_NONE;
     return is_complete ? ERROR_INVALID_TOKEN : ERROR_UNAVAILABLE;
 }
@@ -191,6 +196,7 @@ static void answer(struct worker *worker, struct request *request)
         reply_add_error(&worker->reply, error);
     error = reply_settle(&worker->reply, error);
     is_heard = reply_send(request, error, ALLOW, &worker->reply);
+    service_count(worker, request, error);
     log_request(worker, request, &query, error, is_heard);
 }
 
@@ -198,7 +204,9 @@ int main(int argc, char **argv)
 {
     static const struct service SERVICE = {
         .name = PROGRAM,
+        .endpoint = "query",
         .usage = USAGE,
+        .errors = {ERROR_MISSING_TOKEN, ERROR_INVALID_QUERY},
         .wait_seconds = DATABASE_WAIT_SECONDS,
         .variable = "VIBETEA_SUBSCRIBER_TOKEN",
         .add_credentials = keyring_add_token,

@@ -2,9 +2,11 @@
 
 #include "clock.h"
 #include "log.h"
+#include "schema.h"
 
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +16,8 @@ enum {
     APART_MS = 500, /* between two reads */
     READ_DEADLINE_MS = 5000,
     LOOK_MS = 2000, /* the longest that it does not see that it is to stop */
+    /* A look that is due, and the longest one: past that, the thread itself doesn't come back. */
+    CURRENT_MS = LOOK_EVERY_MS + READ_DEADLINE_MS + 2000,
 };
 
 struct refresh {
@@ -23,6 +27,10 @@ struct refresh {
     struct database *db;
     pthread_t thread;
     int stop_fd;
+    /* For other threads: clock_ms of the last read that succeeded (0: none), and what came since.
+     */
+    atomic_llong read_at;
+    atomic_bool is_failing;
 };
 
 static enum database_verdict read_keys(struct database *db, struct keyring *keyring,
@@ -126,10 +134,18 @@ static void report(struct reported *last, const struct refresh *refresh,
     log_end(&line);
 }
 
+static void note(struct refresh *refresh, enum database_verdict verdict)
+{
+    if (verdict == DATABASE_DONE)
+        atomic_store_explicit(&refresh->read_at, clock_ms(), memory_order_relaxed);
+    atomic_store_explicit(&refresh->is_failing, verdict != DATABASE_DONE, memory_order_relaxed);
+}
+
 static void *run(void *arg)
 {
     struct refresh *refresh = arg;
     struct reported last = {0};
+    bool is_level_known = false;
 
     database_listen(refresh->db, refresh->plan->channel);
     for (;;) {
@@ -139,7 +155,12 @@ static void *run(void *arg)
             refresh->plan->read(refresh->db, refresh->keyring, began + READ_DEADLINE_MS, &count);
         int64_t next = began + (verdict == DATABASE_DONE ? LOOK_EVERY_MS : RETRY_AFTER_MS);
 
+        note(refresh, verdict);
         report(&last, refresh, verdict, count);
+        /* A database that was away may come back at another level. */
+        if (verdict == DATABASE_DONE && !is_level_known)
+            schema_check(refresh->db, began + READ_DEADLINE_MS);
+        is_level_known = verdict == DATABASE_DONE;
         while (clock_left(next) > 0 && !must_stop(refresh)) {
             if (database_wait(refresh->db, refresh->stop_fd, next) && next > began + APART_MS)
                 next = began + APART_MS;
@@ -166,6 +187,21 @@ struct refresh *refresh_start(const struct refresh_plan *plan, struct keyring *k
         return NULL;
     }
     return refresh;
+}
+
+int64_t refresh_age_ms(const struct refresh *refresh)
+{
+    int64_t read_at = atomic_load_explicit(&refresh->read_at, memory_order_relaxed);
+
+    return read_at != 0 ? clock_ms() - read_at : -1;
+}
+
+bool refresh_is_current(const struct refresh *refresh)
+{
+    int64_t age = refresh_age_ms(refresh);
+
+    return age >= 0 && age <= CURRENT_MS &&
+           !atomic_load_explicit(&refresh->is_failing, memory_order_relaxed);
 }
 
 void refresh_join(struct refresh *refresh)

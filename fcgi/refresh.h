@@ -9,6 +9,10 @@
 #include "database.h"
 #include "keyring.h"
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 struct refresh;
 
 /* What to listen for, and how to read it. */
@@ -30,6 +34,15 @@ extern const struct refresh_plan REFRESH_TOKENS;
  */
 struct refresh *refresh_start(const struct refresh_plan *plan, struct keyring *keyring,
                               int stop_fd);
+
+/* Milliseconds since the credentials that stand were read; -1 where none were. From any thread. */
+int64_t refresh_age_ms(const struct refresh *refresh);
+
+/*
+ * Whether that was in the last seconds and nothing failed since, which also says
+ * that the database can be reached. From any thread.
+ */
+bool refresh_is_current(const struct refresh *refresh);
 
 /* Waits for the thread's end and frees; takes NULL. */
 void refresh_join(struct refresh *refresh);

@@ -127,13 +127,14 @@ enum error reply_settle(struct reply_text *out, enum error error)
     return ERROR_INTERNAL;
 }
 
-static void put_headers(FCGX_Stream *out, enum error error, const char *allow, size_t length)
+static void put_headers(FCGX_Stream *out, enum error error, const char *allow, const char *type,
+                        size_t length)
 {
     const struct error_entry *entry = error_entry(error);
 
     /* nginx 1.22 copies this: without a reason its status line lacks a space (RFC 9112, 4). */
-    FCGX_FPrintF(out, "Status: %d %s\r\nContent-Type: application/json\r\nContent-Length: %lu\r\n",
-                 entry->status, entry->code, (unsigned long)length);
+    FCGX_FPrintF(out, "Status: %d %s\r\nContent-Type: %s\r\nContent-Length: %lu\r\n", entry->status,
+                 entry->code, type, (unsigned long)length);
     if (error == ERROR_METHOD_NOT_ALLOWED)
         FCGX_FPrintF(out, "Allow: %s\r\n", allow);
     else if (error == ERROR_UNAVAILABLE)
@@ -146,14 +147,20 @@ static void put_headers(FCGX_Stream *out, enum error error, const char *allow, s
     FCGX_PutStr("\r\n", 2, out);
 }
 
-bool reply_send(struct request *request, enum error error, const char *allow,
-                const struct reply_text *body)
+bool reply_send_as(struct request *request, enum error error, const char *allow, const char *type,
+                   const struct reply_text *body)
 {
     FCGX_Stream *out = request->fcgi.out;
     const char *method = request_parameter(request, "REQUEST_METHOD");
 
-    put_headers(out, error, allow, body->length);
+    put_headers(out, error, allow, type, body->length);
     if (body->length > 0 && (method == NULL || strcmp(method, "HEAD") != 0))
         FCGX_PutStr(body->text, (int)body->length, out);
     return FCGX_FFlush(out) == 0 && FCGX_GetError(out) == 0;
+}
+
+bool reply_send(struct request *request, enum error error, const char *allow,
+                const struct reply_text *body)
+{
+    return reply_send_as(request, error, allow, "application/json", body);
 }

@@ -48,4 +48,8 @@ enum error reply_settle(struct reply_text *out, enum error error) MUST_CHECK;
 bool reply_send(struct request *request, enum error error, const char *allow,
                 const struct reply_text *body);
 
+/* The same with a body that is not JSON. */
+bool reply_send_as(struct request *request, enum error error, const char *allow, const char *type,
+                   const struct reply_text *body);
+
 #endif

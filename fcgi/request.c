@@ -33,7 +33,8 @@ void request_begin(struct request *request)
 {
     const char *id = request_parameter(request, "REQUEST_ID");
 
-    request->arrived = clock_ms() - waited_ms(request);
+    request->arrived_us = clock_us() - waited_ms(request) * 1000;
+    request->arrived = request->arrived_us / 1000;
     snprintf(request->id, sizeof(request->id), "%s", id != NULL && *id != '\0' ? id : "-");
 }
 

@@ -14,6 +14,7 @@ struct request {
     FCGX_Request fcgi;
     char id[REQUEST_ID_BYTES + 1]; /* nginx's $request_id, or "-" */
     int64_t arrived;               /* clock_ms; the wait for a worker counts */
+    int64_t arrived_us;            /* clock_us of the same */
     char *body;                    /* NUL behind it; NULL until request_read_body */
     size_t body_length;
 };

@@ -1,7 +1,7 @@
 /*
- * The process that both programs are: options and configuration, a keyring, an
- * inherited listener, worker threads, and a stop that lets what is in flight
- * finish.
+ * The process that both programs are: options and configuration, a keyring,
+ * inherited listeners, worker threads, what the service manager is told, and a
+ * stop that lets what is in flight finish.
  */
 #ifndef STEEP_SERVICE_H
 #define STEEP_SERVICE_H
@@ -28,8 +28,11 @@ struct worker {
 
 struct service {
     const char *name;
+    const char *endpoint; /* the path's last part, and what health and metrics call it */
     const char *usage;
-    int wait_seconds; /* default of STEEP_DATABASE_WAIT */
+    bool takes_batches;
+    struct error_range errors; /* those that this program alone can answer */
+    int wait_seconds;          /* default of STEEP_DATABASE_WAIT */
 
     /* The variable that holds credentials, and what takes it: see keyring.h. */
     const char *variable;
@@ -42,9 +45,9 @@ struct service {
 };
 
 /*
- * Reads options and environment, and serves until SIGTERM or SIGINT. The
- * listener is descriptor 3 where LISTEN_FDS is meant for this process
- * (sd_listen_fds(3)), else standard input. Returns main's status.
+ * Reads options and environment, and serves on what it inherits (listener.h)
+ * until SIGTERM or SIGINT. Returns main's status:
+ * EX_CONFIG (sysexits.h) where the environment is refused.
  */
 int service_main(const struct service *service, int argc, char **argv);
 
@@ -57,6 +60,9 @@ enum error service_expect_timely(const struct worker *worker,
 
 /* What a verdict of the database means to a client, other than DATABASE_REFUSED: none, 503, 500. */
 enum error service_error(enum database_verdict verdict);
+
+/* Counts a request whose reply was just sent. */
+void service_count(const struct worker *worker, const struct request *request, enum error error);
 
 /* The line that each request leaves in the log: what both programs say first, and what last. */
 void service_log_begin(struct log_line *line, const char *event, const struct worker *worker,

@@ -5,22 +5,8 @@ steepctl() {
 	"$lib/deploy/steepctl" "$@"
 }
 
-# key.priv is the monitor's form: the 32-byte seed, which is what DER ends with.
-make_monitor_key() {
-	openssl genpkey -algorithm ed25519 -outform DER | tail -c 32 >monitor/key.priv.new
-	monitor_key_der monitor/key.priv.new |
-		openssl pkey -inform DER -pubout -outform DER | tail -c 32 | base64 >monitor/key.pub
-	mv monitor/key.priv.new monitor/key.priv
-}
-
-# RFC 8410: these 16 bytes and the seed are the private key in PKCS #8.
-monitor_key_der() {
-	printf '\060\056\002\001\000\060\005\006\003\053\145\160\004\042\004\040'
-	cat "$1"
-}
-
 register_demonstration() {
-	[ -s monitor/key.priv ] || make_monitor_key
+	[ -s monitor/key.priv ] || make_monitor_key monitor
 	key=$(cat monitor/key.pub)
 	steepctl monitor list | cut -f 1,2 | grep -qxF "$source	$key" ||
 		steepctl monitor add "$source" "$key" >/dev/null
@@ -62,10 +48,7 @@ ingest_works() {
 # The first batch comes in as every other will: signed, and over https.
 send_samples() {
 	"$lib/deploy/lib/sample-events" "$source" >monitor/batch.json
-	monitor_key_der monitor/key.priv >monitor/key.der
-	signature=$(openssl pkeyutl -sign -rawin -in monitor/batch.json \
-		-inkey monitor/key.der -keyform DER | base64 -w 0)
-	rm -f monitor/key.der
+	signature=$(sign_batch monitor)
 	# As every monitor does: what is not available yet will be in a moment.
 	for pause in 1 2 0; do
 		answer=$(fetch -H 'Content-Type: application/json' -H "X-Source-ID: $source" \

@@ -19,11 +19,12 @@ keep_running() {
 	eval "keep_$1=\$!"
 }
 
-# keep_listening NAME SIGNAL COMMAND…: with a listener at run/NAME.sock. The
-# queue is long, since a full one is an immediate 502 from nginx.
+# keep_listening NAME SIGNAL COMMAND…: with listeners at run/NAME.sock, for requests,
+# and run/NAME-status.sock, for health and metrics.
 keep_listening() {
-	rm -f "run/$1.sock"
-	setsid setpriv --pdeathsig TERM spawn-fcgi -n -s "run/$1.sock" -M 0660 -b 4096 -- \
+	rm -f "run/$1.sock" "run/$1-status.sock"
+	setsid setpriv --pdeathsig TERM "$lib/deploy/lib/listen" \
+		"requests=run/$1.sock" "status=run/$1-status.sock" \
 		"$lib/deploy/lib/keep" "$@" 2>>"$(log_of "$1")" 9<&- &
 	eval "keep_$1=\$!"
 }

@@ -3,10 +3,7 @@
 
 # Before the database is started: someone else on our port is worth a sentence.
 check_port() {
-	hex=$(printf '%04X' "$port")
-	# Local address and state of each TCP socket; 0A is "listening".
-	if cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
-		awk -v hex=":$hex" '$4 == "0A" && $2 ~ hex "$" { found = 1 } END { exit !found }'; then
+	if [ -n "$(listeners "$port")" ]; then
 		fail "port $port is in use; STEEP_PORT chooses another"
 	fi
 }
@@ -31,6 +28,8 @@ configure_nginx() {
 	cat >nginx/snippets/steep/upstream.conf <<'END'
 upstream steep_ingest { server unix:run/ingest.sock; }
 upstream steep_query { server unix:run/query.sock; }
+upstream steep_ingest_status { server unix:run/ingest-status.sock; }
+upstream steep_query_status { server unix:run/query-status.sock; }
 END
 	cat >nginx/snippets/steep/log.conf <<'END'
 access_log log/access.log steep;

@@ -13,9 +13,11 @@ from urllib.parse import urlencode
 import pytest
 from psycopg.rows import namedtuple_row
 
+import conformance
 import wire
+from database import Cluster, made_database
 from monitor import Monitor
-from stack import Stack, addresses, running, wait_for
+from stack import ANSWER_HOOKS, Stack, addresses, running, wait_for
 
 
 def pytest_configure():
@@ -24,6 +26,8 @@ def pytest_configure():
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, leave)
+    conformance.answers = {}
+    ANSWER_HOOKS.append(conformance.record_response)
 
 
 def pytest_collection_modifyitems(items):
@@ -82,6 +86,33 @@ def raw(stack):
 def db(stack):
     with stack.connect() as connection:
         yield connection
+
+
+@pytest.fixture
+def cluster(stack):
+    return {"host": stack.pg["PGHOST"], "port": stack.pg["PGPORT"], "user": stack.pg["PGUSER"]}
+
+
+@pytest.fixture
+def database(cluster):
+    with made_database(cluster) as made:
+        made.migrate()
+        yield made
+
+
+@pytest.fixture
+def new_cluster(stack):
+    """Make clusters of a test's own, which are there until its end."""
+    made = []
+
+    def make(name="cluster"):
+        made.append(Cluster(stack, name))
+        made[-1].initialize()
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.remove()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """What nginx does for one request, without nginx: for program instances of the tests' own."""
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
@@ -102,29 +103,52 @@ def query_params(token=None, query="", **changes):
 
 
 class Program:
-    """An ingest.fcgi or query.fcgi of the test's own, beside the stack's, on a socket of its own."""
+    """An ingest.fcgi or query.fcgi of the test's own, beside the stack's, on sockets of its own.
 
-    def __init__(self, stack, name, environment, by_systemd=False):
+    Without passed its listener is standard input; with it, sockets of those names are handed over in that order, as
+    systemd does, and called so unless names says otherwise. A None among them is a socket that does not listen.
+    """
+
+    def __init__(self, stack, name, environment, passed=(), names=None):
         self.folder = reachable_folder(name)
-        self.path = self.folder / "sock"
         self.errors = self.folder / "stderr"
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(self.path))
-        self.path.chmod(0o666)
-        listener.listen(64)
+        listeners = [self.listener(each or "deaf", listens=each is not None) for each in passed or ["requests"]]
+        self.path, self.status_path = self.folder / "requests", self.folder / "status"
         kept = {k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS") or k in ("PATH", "LANG")}
         command = [str(stack.program(name))]
-        how = {"stdin": listener}
-        if by_systemd:
-            command = ["/bin/sh", "-c", 'LISTEN_FDS=1 LISTEN_PID=$$ exec "$0"', *command]
-            how = {"stdin": subprocess.DEVNULL, "pass_fds": (3,), "preexec_fn": lambda: os.dup2(listener.fileno(), 3)}
+        how = {"stdin": listeners[0]}
+        if passed:
+            names = ":".join(map(str, passed)) if names is None else names
+            environment = environment | {"LISTEN_FDS": str(len(passed)), "LISTEN_FDNAMES": names}
+            command = ["/bin/sh", "-c", 'LISTEN_PID=$$ exec "$0"', *command]
+            numbers = range(3, 3 + len(listeners))
+
+            def hand_over():
+                # Out of each other's way first.
+                copies = [fcntl.fcntl(each, fcntl.F_DUPFD, 64) for each in listeners]
+                for copy, number in zip(copies, numbers):
+                    os.dup2(copy, number)
+
+            how = {"stdin": subprocess.DEVNULL, "pass_fds": numbers, "preexec_fn": hand_over}
         with open(self.errors, "wb") as errors:
             self.process = subprocess.Popen(command, env=kept | environment, stdout=subprocess.DEVNULL, stderr=errors,
                                             **how, **stack.program_user(name))
-        listener.close()
+        for each in listeners:
+            each.close()
+
+    def listener(self, name, listens):
+        made = socket.socket(socket.AF_UNIX)
+        made.bind(str(self.folder / name))
+        (self.folder / name).chmod(0o666)
+        if listens:
+            made.listen(64)
+        return made
 
     def ask(self, params, body=b"", **more):
         return ask(self.path, params, body, **more)
+
+    def ask_status(self, path, method="GET", **more):
+        return ask(self.status_path, {"REQUEST_METHOD": method, "SCRIPT_NAME": path}, **more)
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)
@@ -134,11 +158,11 @@ class Program:
 
 
 @contextlib.contextmanager
-def program(stack, name, by_systemd=False, database=True, **environment):
+def program(stack, name, passed=(), names=None, database=True, **environment):
     """Run a program instance for a block; without database it looks for one where there is none."""
     given = stack.program_environment(name) if database else {"PGHOST": "/nonexistent", "PGDATABASE": "steep"}
     given = {k: v for k, v in given.items() if k.startswith(("PG", "STEEP_"))} | environment
-    instance = Program(stack, name, given, by_systemd)
+    instance = Program(stack, name, given, passed, names)
     try:
         yield instance
     finally:

@@ -17,6 +17,9 @@ import psycopg
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# Called with each answer that a client of Stack's gets.
+ANSWER_HOOKS = []
+
 # A sanitized build is several times slower; deadlines are there to end a hanging test, not to measure.
 SLOWNESS = 4 if os.environ.get("SANITIZE") else 1
 
@@ -140,7 +143,7 @@ class Stack:
         tls = ssl.create_default_context(cafile=self.ca) if http2 else self.tls
         transport = httpx.HTTPTransport(verify=tls, local_address=address, trust_env=False, http2=http2)
         return httpx.Client(base_url=self.url, transport=transport, trust_env=False,
-                            event_hooks={"request": [watch_connecting]},
+                            event_hooks={"request": [watch_connecting], "response": [*ANSWER_HOOKS]},
                             timeout=more.pop("timeout", 40 * SLOWNESS), **more)
 
     def socket(self, address="127.0.0.1", server_name="localhost", timeout=40, tls=None):

@@ -69,7 +69,7 @@ BAD_SETTINGS = [(name, variable, value) for name in NAMES for variable, values i
 @pytest.mark.parametrize("name, variable, value", BAD_SETTINGS, ids=lambda value: ascii(value)[:24])
 def test_a_malformed_setting_is_refused_with_a_sentence(name, variable, value, stack):
     checked = run(stack, name, "-t", **{variable: value})
-    assert checked.returncode == 1
+    assert checked.returncode == os.EX_CONFIG
     assert variable in checked.stderr and " " in checked.stderr.strip()
     # A key may be told from a value only by its length here: short ones can stand in any sentence.
     assert len(value) < 30 or value not in checked.stderr
@@ -82,6 +82,19 @@ def test_a_program_with_a_malformed_setting_does_not_start(name, variable, value
     with program(stack, name, database=False, **{variable: value}) as instance:
         assert instance.wait() == 1
         assert variable in instance.errors.read_text()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shift, begins", [(0, "<3>time="), (1, "time=")], ids=["journal", "another file"])
+def test_the_priority_stands_in_front_where_standard_error_is_the_journal(shift, begins, name, stack, tmp_path):
+    with open(tmp_path / "stderr", "w+", encoding="utf-8") as errors:
+        is_at = os.fstat(errors.fileno())
+        environment = {"JOURNAL_STREAM": f"{is_at.st_dev}:{is_at.st_ino + shift}", "STEEP_WORKERS": "0"}
+        subprocess.run([str(stack.program(name)), "-t"], env=environment, stderr=errors, stdin=subprocess.DEVNULL,
+                       timeout=30 * SLOWNESS, check=False)
+        errors.seek(0)
+        line, = errors.read().splitlines()
+    assert line.startswith(begins) and "STEEP_WORKERS" in line
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -231,7 +244,7 @@ def test_the_405_names_what_is_allowed(ingest, query):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_listener_may_come_from_systemd(name, stack):
-    with program(stack, name, by_systemd=True) as instance:
+    with program(stack, name, passed=["requests"]) as instance:
         error(instance.ask({"REQUEST_METHOD": "DELETE"}), 405, "method_not_allowed")
         instance.terminate()
         assert instance.wait() == 0

@@ -99,7 +99,8 @@ def statements(stack, db):
         before, seen = seen, stack.log("postgresql").stat().st_size
         with open(stack.log("postgresql"), errors="replace") as log:
             log.seek(before)
-            found = re.findall(r"<steep_(?:ingest|query)> LOG:  (?:execute <unnamed>|statement): (.*)", log.read(seen - before))
+            found = re.findall(r"<steep_(?:ingest|query)> LOG:  (?:execute <unnamed>|statement): "
+                               r"(.*?)(?: /\* request [0-9a-f]{32} \*/)?\n", log.read(seen - before))
         return collections.Counter(sql for sql in found if not re.search("list_monitor_keys|list_access_tokens|LISTEN", sql))
 
     seen = stack.log("postgresql").stat().st_size

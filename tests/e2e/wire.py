@@ -9,6 +9,8 @@ import select
 import ssl
 from email.message import Message
 
+import conformance
+
 # Stands in every payload the tests send and in most values they break, so that it can be searched for afterwards.
 MARKER = "qzxMARKERqzx"
 
@@ -113,18 +115,24 @@ def check_rejected(answer, expected):
     return body
 
 
-def read_answer(connection, method="POST"):
+def read_answer(connection, method="POST", sent=None):
+    """One answer; sent is the request, where it is known."""
     answer = http.client.HTTPResponse(connection, method=method)
     answer.begin()
-    return RawAnswer(answer.status, answer.headers, answer.read())
+    read = RawAnswer(answer.status, answer.headers, answer.read())
+    conformance.record_raw(sent, read, method)
+    return read
 
 
-def read_answers(connection):
-    """Every answer up to the connection's end, for what may be answered more than once."""
+def read_answers(connection, sent=()):
+    """Every answer up to the connection's end, for what may be answered more than once; sent are the requests, if known."""
     stream = connection.makefile("rb")
+    sent = iter(sent)
     while line := stream.readline():
         headers = http.client.parse_headers(stream)
-        yield RawAnswer(int(line.split()[1]), headers, stream.read(int(headers.get("Content-Length", 0))))
+        read = RawAnswer(int(line.split()[1]), headers, stream.read(int(headers.get("Content-Length", 0))))
+        conformance.record_raw(next(sent, None), read, "GET")
+        yield read
 
 
 class Replay(io.RawIOBase):
@@ -162,7 +170,7 @@ def exchange(connection, data, method="POST"):
             with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 begun = connection.recv(65536)
     connection.settimeout(timeout)
-    return read_answer(Replay(begun, connection), method)
+    return read_answer(Replay(begun, connection), method, data)
 
 
 def request_bytes(method, target, headers, body=b"", version="HTTP/1.1"):

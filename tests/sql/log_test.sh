@@ -99,6 +99,10 @@ try_cluster() {
 	expect "a deadlock shows the program's statement" "$(grep -c 'Process.*bulk_insert_events([$]1::text::jsonb)' "$cluster/log")" 1
 	expect '... without what was in it' "$(leaks)" 0
 
+	send steep_ingest "SELECT public.log_failure(:batch::text, '55P03');" "$(printf '0a1b\n2026 LOG:  forged')"
+	expect 'a failed request is one line, whatever its id is given as' \
+		"$(grep -c 'LOG:  request 0a1b2026LOGforged failed with SQLSTATE 55P03$' "$cluster/log"):$(grep -c '^.2026 LOG: \|^2026 LOG: ' "$cluster/log")" 1:0
+
 	# The same from a role without the settings, to see that the log would tell.
 	send_all postgres
 	expect_match "without the role's settings there are leaks, $kind" "$(leaks)" '[1-9]*'

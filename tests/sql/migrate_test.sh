@@ -94,6 +94,16 @@ expect 'a file that changed since is refused' "$status" 1
 expect_match '... by name' "$err" 'migrate: 0.sql has changed since it was applied*'
 expect '... before anything is done' "$(run_psql -d "$database" -c "SELECT to_regclass('public.next')")" ''
 
+# A database that a newer version has migrated.
+make_database
+run
+run_psql -d "$database" -c "INSERT INTO public.schema_migrations VALUES ('29990101_newer.sql', 'x')"
+before=$(fingerprint)
+run
+expect 'a database of a newer version is refused' "$status $out" '1 '
+expect_match '... by the name of what it has had' "$err" "migrate: $database has had 29990101_newer.sql, which*"
+expect '... and not changed' "$(fingerprint)" "$before"
+
 database=steep_test_$$_ascii
 createdb -T template0 -E SQL_ASCII --locale=C "$database"
 databases="$databases $database"
@@ -146,7 +156,7 @@ race_rounds() {
 }
 
 drop_roles() {
-	run_psql -c 'DROP ROLE IF EXISTS steep_owner, steep_ingest, steep_query, service_role'
+	run_psql -c 'DROP ROLE IF EXISTS steep_owner, steep_ingest, steep_query, steep_backup, steep_prune, service_role'
 }
 
 race_rounds 5 : 'with the roles there'

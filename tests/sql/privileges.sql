@@ -7,48 +7,55 @@ SELECT no_plan();
 -- Empty is nothing. steep_owner owns all of it (schema_public.sql), so that it
 -- may do everything and needs no column; public is any other role of the cluster.
 CREATE TEMP TABLE decided (
-  kind text, object text, steep_ingest text, steep_query text, service_role text, public text
+  kind text, object text, steep_ingest text, steep_query text, service_role text, steep_backup text, steep_prune text,
+  public text
 );
 INSERT INTO decided VALUES
-  ('database', 'this one', 'CONNECT', 'CONNECT', '', ''),
-  ('schema', 'public', 'USAGE', 'USAGE', 'USAGE', ''),
+  ('database', 'this one', 'CONNECT', 'CONNECT', '', 'CONNECT', 'CONNECT', ''),
+  ('schema', 'public', 'USAGE', 'USAGE', 'USAGE', 'USAGE', 'USAGE', ''),
 
-  ('table', 'access_tokens', '', '', '', ''),
-  ('table', 'events', '', '', 'DELETE INSERT REFERENCES SELECT TRIGGER TRUNCATE UPDATE', ''),
-  ('table', 'hourly_count_deltas', '', '', '', ''),
-  ('table', 'hourly_counts', '', '', '', ''),
-  ('table', 'monitor_keys', '', '', '', ''),
-  ('table', 'schema_migrations', '', '', '', ''),
+  ('table', 'access_tokens', '', '', '', 'SELECT', '', ''),
+  ('table', 'events', '', '', 'DELETE INSERT REFERENCES SELECT TRIGGER TRUNCATE UPDATE', 'SELECT', '', ''),
+  ('table', 'hourly_count_deltas', '', '', '', 'SELECT', '', ''),
+  ('table', 'hourly_counts', '', '', '', 'SELECT', '', ''),
+  ('table', 'monitor_keys', '', '', '', 'SELECT', '', ''),
+  ('table', 'schema_migrations', '', '', '', 'SELECT', '', ''),
 
-  ('function', 'bulk_insert_events(jsonb)', 'EXECUTE', '', 'EXECUTE', ''),
-  ('function', 'count_foreign_ids(jsonb)', 'EXECUTE', '', '', ''),
-  ('function', 'find_invalid_events(text[])', 'EXECUTE', '', '', ''),
-  ('function', 'get_hourly_aggregates(integer,text)', '', 'EXECUTE', 'EXECUTE', ''),
-  ('function', 'list_access_tokens()', '', 'EXECUTE', '', ''),
-  ('function', 'list_monitor_keys()', 'EXECUTE', '', '', ''),
+  ('function', 'bulk_insert_events(jsonb)', 'EXECUTE', '', 'EXECUTE', '', '', ''),
+  ('function', 'count_foreign_ids(jsonb)', 'EXECUTE', '', '', '', '', ''),
+  ('function', 'find_invalid_events(text[])', 'EXECUTE', '', '', '', '', ''),
+  ('function', 'get_hourly_aggregates(integer,text)', '', 'EXECUTE', 'EXECUTE', '', '', ''),
+  ('function', 'list_access_tokens()', '', 'EXECUTE', '', '', '', ''),
+  ('function', 'list_monitor_keys()', 'EXECUTE', '', '', '', '', ''),
+  ('function', 'log_failure(text,text)', 'EXECUTE', 'EXECUTE', '', '', '', ''),
+  ('function', 'schema_level()', 'EXECUTE', 'EXECUTE', '', '', '', ''),
+
+  -- Whoever may delete and update events may prune them, and the role of the daily run.
+  ('function', 'empty_payloads(interval,integer,timestamp with time zone)', '', '', 'EXECUTE', '', 'EXECUTE', ''),
+  ('function', 'prune_events(interval,integer)', '', '', 'EXECUTE', '', 'EXECUTE', ''),
 
   -- An administrator's.
-  ('function', 'check_hourly_counts()', '', '', '', ''),
-  ('function', 'rebuild_hourly_counts()', '', '', '', ''),
+  ('function', 'check_hourly_counts()', '', '', '', '', '', ''),
+  ('function', 'rebuild_hourly_counts()', '', '', '', '', '', ''),
 
   -- Triggers'.
-  ('function', 'assign_monitor_key_slot()', '', '', '', ''),
-  ('function', 'change_hourly_counts(text[],timestamp with time zone[],bigint[])', '', '', '', ''),
-  ('function', 'count_deleted_events()', '', '', '', ''),
-  ('function', 'count_inserted_events()', '', '', '', ''),
-  ('function', 'count_updated_events()', '', '', '', ''),
-  ('function', 'notify_changed()', '', '', '', ''),
-  ('function', 'truncate_hourly_counts()', '', '', '', ''),
+  ('function', 'assign_monitor_key_slot()', '', '', '', '', '', ''),
+  ('function', 'change_hourly_counts(text[],timestamp with time zone[],bigint[])', '', '', '', '', '', ''),
+  ('function', 'count_deleted_events()', '', '', '', '', '', ''),
+  ('function', 'count_inserted_events()', '', '', '', '', '', ''),
+  ('function', 'count_updated_events()', '', '', '', '', '', ''),
+  ('function', 'notify_changed()', '', '', '', '', '', ''),
+  ('function', 'truncate_hourly_counts()', '', '', '', '', '', ''),
 
   -- PostgreSQL's own that write, and that it would let everybody call.
-  ('function', 'pg_catalog.lo_creat(integer)', '', '', '', ''),
-  ('function', 'pg_catalog.lo_create(oid)', '', '', '', ''),
-  ('function', 'pg_catalog.lo_from_bytea(oid,bytea)', '', '', '', ''),
-  ('function', 'pg_catalog.pg_logical_emit_message(boolean,text,bytea)', '', '', '', ''),
-  ('function', 'pg_catalog.pg_logical_emit_message(boolean,text,text)', '', '', '', '');
+  ('function', 'pg_catalog.lo_creat(integer)', '', '', '', '', '', ''),
+  ('function', 'pg_catalog.lo_create(oid)', '', '', '', '', '', ''),
+  ('function', 'pg_catalog.lo_from_bytea(oid,bytea)', '', '', '', '', '', ''),
+  ('function', 'pg_catalog.pg_logical_emit_message(boolean,text,bytea)', '', '', '', '', '', ''),
+  ('function', 'pg_catalog.pg_logical_emit_message(boolean,text,text)', '', '', '', '', '', '');
 
 CREATE TEMP VIEW roles AS
-  SELECT unnest(ARRAY['steep_ingest', 'steep_query', 'service_role', 'public']) AS role;
+  SELECT unnest(ARRAY['steep_ingest', 'steep_query', 'service_role', 'steep_backup', 'steep_prune', 'public']) AS role;
 
 -- The schemas that are not PostgreSQL's own, nor made for these tests.
 CREATE TEMP VIEW our_schemas AS
@@ -143,7 +150,8 @@ SELECT is_empty($$
     UNION ALL
     SELECT nspname, nspacl, nspowner FROM pg_namespace WHERE nspname IN (SELECT nspname FROM our_schemas)
   ) AS acls (object, acl, owner), aclexplode(acl)
-  WHERE grantee NOT IN (0, owner, 'steep_owner'::regrole, 'steep_ingest'::regrole, 'steep_query'::regrole, 'service_role'::regrole)
+  WHERE grantee NOT IN (0, owner, 'steep_owner'::regrole, 'steep_ingest'::regrole, 'steep_query'::regrole, 'service_role'::regrole, 'steep_backup'::regrole,
+    'steep_prune'::regrole)
 $$, 'nobody else has been granted anything');
 SELECT is_empty('SELECT parname FROM pg_parameter_acl', 'no role may set a parameter that others may not');
 SELECT results_eq($$
@@ -173,7 +181,8 @@ GRANT SELECT (payload) ON public.events TO steep_query;
 SELECT results_eq('told', $$VALUES ('table', 'events', 'steep_query', 'SELECT')$$, 'a column granted is a difference');
 REVOKE SELECT (payload) ON public.events FROM steep_query;
 GRANT TRIGGER ON public.monitor_keys TO PUBLIC;
-SELECT set_eq('told', $$SELECT 'table' AS kind, 'monitor_keys' AS object, role, 'TRIGGER' AS operations FROM roles$$, 'a grant to PUBLIC is one for every role');
+SELECT set_eq('told', $$SELECT 'table' AS kind, 'monitor_keys' AS object, role,
+    CASE role WHEN 'steep_backup' THEN 'SELECT TRIGGER' ELSE 'TRIGGER' END AS operations FROM roles$$, 'a grant to PUBLIC is one for every role');
 REVOKE TRIGGER ON public.monitor_keys FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.list_access_tokens() TO steep_ingest;
 SELECT results_eq('told', $$VALUES ('function', 'list_access_tokens()', 'steep_ingest', 'EXECUTE')$$, 'a function granted is one');
@@ -184,6 +193,8 @@ GRANT CONNECT ON DATABASE :"DBNAME" TO steep_query;
 GRANT service_role TO steep_ingest;
 SELECT set_eq('told', $$VALUES
   ('table', 'events', 'steep_ingest', 'DELETE INSERT REFERENCES SELECT TRIGGER TRUNCATE UPDATE'),
+  ('function', 'empty_payloads(interval,integer,timestamp with time zone)', 'steep_ingest', 'EXECUTE'),
+  ('function', 'prune_events(interval,integer)', 'steep_ingest', 'EXECUTE'),
   ('function', 'get_hourly_aggregates(integer,text)', 'steep_ingest', 'EXECUTE')
 $$, 'a membership is one');
 

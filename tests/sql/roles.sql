@@ -3,18 +3,21 @@ SELECT no_plan();
 
 PREPARE attributes AS
   SELECT rolname, rolcanlogin, rolbypassrls, rolsuper OR rolcreatedb OR rolcreaterole OR rolreplication
-  FROM pg_roles WHERE rolname LIKE 'steep\_%' AND rolname IN ('steep_owner', 'steep_ingest', 'steep_query')
+  FROM pg_roles WHERE rolname LIKE 'steep\_%' AND rolname IN ('steep_owner', 'steep_ingest', 'steep_query', 'steep_backup', 'steep_prune')
   ORDER BY rolname;
 SELECT results_eq('attributes', $$VALUES
-  ('steep_ingest'::name, true, false, false),
+  ('steep_backup'::name, true, true, false),
+  ('steep_ingest', true, false, false),
   ('steep_owner', false, true, false),
+  ('steep_prune', true, false, false),
   ('steep_query', true, false, false)
 $$, 'the programs log in and bypass nothing, the owner bypasses RLS and cannot log in');
 SELECT ok((SELECT rolbypassrls FROM pg_roles WHERE rolname = 'service_role'), 'service_role bypasses RLS');
 SELECT is_empty($$
   SELECT roleid::regrole, member::regrole FROM pg_auth_members
-  WHERE member IN ('steep_owner'::regrole, 'steep_ingest'::regrole, 'steep_query'::regrole)
+  WHERE member IN ('steep_owner'::regrole, 'steep_ingest'::regrole, 'steep_query'::regrole, 'steep_prune'::regrole)
 $$, 'our roles are members of no other');
+SELECT is_member_of('pg_read_all_data', 'steep_backup', 'the role for dumps reads everything');
 
 PREPARE settings(text) AS
   SELECT unnest(setconfig) FROM pg_db_role_setting

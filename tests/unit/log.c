@@ -2,21 +2,32 @@
 #include "unit.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char text[LOG_LINE_BYTES * 2];
 
-/* Runs log_end with standard error in a pipe, and returns what came out. */
-static const char *written(struct log_line *line)
+/* Runs log_end with standard error in a pipe, which is or isn't the journal, and returns what came
+ * out. */
+static const char *written_to(struct log_line *line, bool is_journal)
 {
     int ends[2];
     int saved = dup(STDERR_FILENO);
+    struct stat pipe_itself;
+    char stream[48];
     ssize_t length;
 
     assert_int_equal(pipe(ends), 0);
     dup2(ends[1], STDERR_FILENO);
+    assert_int_equal(fstat(ends[1], &pipe_itself), 0);
+    snprintf(stream, sizeof(stream), "%ju:%ju", (uintmax_t)pipe_itself.st_dev,
+             (uintmax_t)pipe_itself.st_ino + !is_journal);
+    setenv("JOURNAL_STREAM", stream, 1);
+    log_open();
     log_end(line);
     dup2(saved, STDERR_FILENO);
     close(saved);
@@ -26,6 +37,12 @@ static const char *written(struct log_line *line)
     assert_true(length > 0);
     text[length] = '\0';
     return text;
+}
+
+/* Standard error is something else than what JOURNAL_STREAM names, as after 2>file. */
+static const char *written(struct log_line *line)
+{
+    return written_to(line, false);
 }
 
 static void assert_ends_with(const char *line, const char *end)
@@ -91,6 +108,32 @@ static void leaves_out_what_no_longer_fits(void **state)
     assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
 }
 
+static void tells_the_journal_the_priority(void **state)
+{
+    static const char *const EXPECTED[] = {
+        [LOG_INFO] = "<6>time=20",
+        [LOG_WARNING] = "<4>time=20",
+        [LOG_ERROR] = "<3>time=20",
+    };
+    (void)state;
+    for (enum log_level level = LOG_INFO; level <= LOG_ERROR; level++) {
+        struct log_line line;
+
+        log_begin(&line, level, "x");
+        written_to(&line, true);
+        assert_memory_equal(text, EXPECTED[level], strlen(EXPECTED[level]));
+        assert_ends_with(text, " event=x\n");
+    }
+}
+
+static void has_no_priority_without_the_journal(void **state)
+{
+    struct log_line line;
+    (void)state;
+    log_begin(&line, LOG_INFO, "x");
+    assert_memory_equal(written(&line), "time=20", 7);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -98,6 +141,8 @@ int main(void)
         cmocka_unit_test(escapes_whatever_could_forge_a_field),
         cmocka_unit_test(cuts_a_long_value),
         cmocka_unit_test(leaves_out_what_no_longer_fits),
+        cmocka_unit_test(tells_the_journal_the_priority),
+        cmocka_unit_test(has_no_priority_without_the_journal),
     };
 
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);

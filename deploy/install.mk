@@ -1,0 +1,106 @@
+# make install, by GNU's variables, and the Debian package made of it.
+#
+#   make install DESTDIR=… prefix=/usr sysconfdir=/etc libexecdir=/usr/lib
+#   make deb     the packages, into build/; needs debhelper, and no root
+#
+# Included by the Makefile.
+
+prefix = /usr/local
+exec_prefix = $(prefix)
+bindir = $(exec_prefix)/bin
+libexecdir = $(exec_prefix)/libexec
+datarootdir = $(prefix)/share
+datadir = $(datarootdir)
+docdir = $(datarootdir)/doc/steep
+mandir = $(datarootdir)/man
+sysconfdir = $(prefix)/etc
+unitdir = $(prefix)/lib/systemd/system
+sysusersdir = $(prefix)/lib/sysusers.d
+tmpfilesdir = $(prefix)/lib/tmpfiles.d
+nginxdir = $(sysconfdir)/nginx
+
+INSTALL = install
+INSTALL_PROGRAM = $(INSTALL)
+INSTALL_DATA = $(INSTALL) -m 644
+MULTIARCH = $(shell $(CC) -print-multiarch)
+
+# The files name the folders of the Debian package; here they get those of this
+# installation. $(call install_text,FROM,TO,MODE)
+places = sed -e 's|/usr/lib/steep|$(libexecdir)/steep|g' -e 's|/usr/share/steep|$(datadir)/steep|g' \
+	-e 's|/usr/share/doc/steep|$(docdir)|g' -e 's|/etc/steep|$(sysconfdir)/steep|g' \
+	-e 's|/usr/bin/steep|$(bindir)/steep|g' -e 's|@multiarch@|$(MULTIARCH)|g'
+install_text = $(places) $(1) >$(2) && chmod $(3) $(2)
+
+# What of deploy/lib steepctl needs.
+STEEPCTL_PARTS = settings.sh status.sh status.sql port.sh certificate.sh monitor.sh setup-database.sh setup-site.sh setup-check.sh
+PROGRAM_UNITS = .service .socket -status.socket
+
+install: install-programs install-scripts install-units install-site install-manuals install-monitor
+
+install-programs: all
+	$(INSTALL) -d $(DESTDIR)$(libexecdir)/steep
+	$(INSTALL_PROGRAM) $(BUILD)/ingest.fcgi $(BUILD)/query.fcgi $(DESTDIR)$(libexecdir)/steep
+
+install-scripts:
+	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(datadir)/steep/lib $(DESTDIR)$(datadir)/steep/sql/migrations
+	$(call install_text,deploy/steepctl,$(DESTDIR)$(bindir)/steepctl,755)
+	set -e; for file in $(STEEPCTL_PARTS); do \
+		$(call install_text,deploy/lib/$$file,$(DESTDIR)$(datadir)/steep/lib/$$file,644); done
+	$(call install_text,deploy/lib/setup,$(DESTDIR)$(datadir)/steep/lib/setup,755)
+	$(INSTALL_PROGRAM) sql/migrate $(DESTDIR)$(datadir)/steep/sql
+	$(INSTALL_DATA) sql/roles.sql $(DESTDIR)$(datadir)/steep/sql
+	$(INSTALL_DATA) sql/migrations/*.sql $(DESTDIR)$(datadir)/steep/sql/migrations
+
+install-units:
+	$(INSTALL) -d $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir) $(DESTDIR)$(tmpfilesdir) \
+		$(DESTDIR)$(sysconfdir)/steep $(DESTDIR)$(docdir)/examples
+	set -e; for program in ingest query; do for unit in $(PROGRAM_UNITS); do \
+		$(places) -e "s|@program@|$$program|g" deploy/systemd/steep-program$$unit.in \
+			>$(DESTDIR)$(unitdir)/steep-$$program$$unit; \
+		chmod 644 $(DESTDIR)$(unitdir)/steep-$$program$$unit; done; done
+	$(call install_text,deploy/systemd/steep-prune.service,$(DESTDIR)$(unitdir)/steep-prune.service,644)
+	$(INSTALL_DATA) deploy/systemd/steep-prune.timer $(DESTDIR)$(unitdir)
+	$(INSTALL_DATA) deploy/systemd/steep.sysusers $(DESTDIR)$(sysusersdir)/steep.conf
+	$(INSTALL_DATA) deploy/systemd/steep.tmpfiles $(DESTDIR)$(tmpfilesdir)/steep.conf
+	set -e; for file in ingest query prune; do \
+		$(call install_text,deploy/systemd/$$file.env,$(DESTDIR)$(sysconfdir)/steep/$$file.env,640); done
+	$(call install_text,deploy/systemd/remote-database.conf,$(DESTDIR)$(docdir)/examples/remote-database.conf,644)
+
+install-site:
+	$(INSTALL) -d $(DESTDIR)$(nginxdir)/sites-available $(DESTDIR)$(nginxdir)/snippets/steep $(DESTDIR)$(datadir)/steep/html
+	$(INSTALL_DATA) nginx/steep.conf $(DESTDIR)$(nginxdir)/sites-available/steep
+	set -e; for file in nginx/snippets/*.conf; do \
+		$(call install_text,$$file,$(DESTDIR)$(nginxdir)/snippets/steep/$${file##*/},644); done
+	$(INSTALL_DATA) nginx/html/* $(DESTDIR)$(datadir)/steep/html
+
+install-manuals:
+	$(INSTALL) -d $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8
+	set -e; for file in deploy/man/*.[58]; do \
+		$(call install_text,$$file,$(DESTDIR)$(mandir)/man$${file##*.}/$${file##*/},644); done
+
+# For the machines that are watched: nothing of the above is needed there.
+install-monitor: $(BUILD)/steep-monitor
+	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir) $(DESTDIR)$(tmpfilesdir) \
+		$(DESTDIR)$(sysconfdir)/steep $(DESTDIR)$(mandir)/man1
+	$(INSTALL_PROGRAM) $(BUILD)/steep-monitor $(DESTDIR)$(bindir)
+	$(call install_text,deploy/systemd/steep-monitor.service,$(DESTDIR)$(unitdir)/steep-monitor.service,644)
+	$(INSTALL_DATA) deploy/systemd/steep-monitor.sysusers $(DESTDIR)$(sysusersdir)/steep-monitor.conf
+	$(INSTALL_DATA) deploy/systemd/steep-monitor.tmpfiles $(DESTDIR)$(tmpfilesdir)/steep-monitor.conf
+	$(INSTALL_DATA) deploy/monitor/steep-monitor.env $(DESTDIR)$(sysconfdir)/steep
+	$(call install_text,deploy/man/steep-monitor.1,$(DESTDIR)$(mandir)/man1/steep-monitor.1,644)
+
+# From a copy, since the build wants debian/ at the top and leaves files around it.
+# The changelog's version is this one's.
+DEB_SOURCES = Makefile README.md LICENSE fcgi sql nginx deploy
+
+deb:
+	rm -rf $(BUILD)/deb
+	mkdir -p $(BUILD)/deb/steep
+	cp -R $(DEB_SOURCES) $(BUILD)/deb/steep
+	cp -R deploy/debian $(BUILD)/deb/steep/debian
+	sed -i '1s/([^)]*)/($(VERSION))/' $(BUILD)/deb/steep/debian/changelog
+	cd $(BUILD)/deb/steep && VERSION=$(VERSION) dpkg-buildpackage -b -us -uc
+	mv $(BUILD)/deb/*.deb $(BUILD)
+	rm -rf $(BUILD)/deb
+
+.PHONY: install install-programs install-scripts install-units install-site install-manuals install-monitor deb

@@ -1,0 +1,178 @@
+# steepctl status: what is running, migrated, registered and connected, a sentence each,
+# and an exit status as monitoring plugins have it: 0 OK, 1 warning, 2 critical, 3
+# unknown. Sourced by steepctl.
+# shellcheck shell=sh disable=SC2154 # what steepctl sets
+
+# What is worst, and the sentences that said so.
+verdict=OK sentences='' worst=''
+
+# rank WORD: how bad it is. Not to know is worse than a warning, and not as bad as
+# what is known to be broken.
+rank() {
+	case $1 in
+	OK) echo 0 ;;
+	WARNING) echo 1 ;;
+	UNKNOWN) echo 2 ;;
+	CRITICAL) echo 3 ;;
+	esac
+}
+
+# note LEVEL SENTENCE
+note() {
+	case $1 in
+	ok) level=OK said=$2 ;;
+	warning) level=WARNING said="WARNING: $2" ;;
+	critical) level=CRITICAL said="CRITICAL: $2" ;;
+	*) level=UNKNOWN said="UNKNOWN: $2" ;;
+	esac
+	sentences="$sentences$said
+"
+	[ "$level" != OK ] || return 0
+	if [ "$(rank "$level")" -gt "$(rank "$verdict")" ]; then
+		verdict=$level worst=$2
+	elif [ "$level" = "$verdict" ]; then
+		worst="$worst $2"
+	fi
+}
+
+look_at_database() {
+	command -v psql >/dev/null || {
+		note unknown 'psql is not installed.'
+		return
+	}
+	known=$(cd -- "${STEEP_MIGRATIONS:-$(dirname -- "$migrate")/migrations}" && sha256sum -- *.sql) ||
+		refuse 'the migrations are not there'
+	answer=$(run_sql -v known="$known" <"$lib/status.sql" 2>&1) || :
+	while IFS='	' read -r level sentence; do
+		case $level in
+		ok | warning | critical) note "$level" "$sentence" ;;
+		*'no connection'*) note critical "${level#steepctl: }." ;;
+		?*) note unknown "${level#steepctl: }." ;;
+		esac
+	done <<END
+$answer
+END
+}
+
+has_services() {
+	command -v systemctl >/dev/null && systemctl cat steep-ingest.service >/dev/null 2>&1
+}
+
+# What a unit's own processes said last, or last called an error.
+last_words() {
+	journalctl -q -o cat -n 10 "_SYSTEMD_UNIT=$1" 2>/dev/null |
+		awk '/still could not bind/ { next }
+			/emerg|error|ERROR|cannot|invalid/ { found = $0 } { last = $0 }
+			END { if (last != "") print ": " (found != "" ? found : last) }'
+}
+
+look_at_settings() {
+	for file in /etc/steep/*.env; do
+		[ -r "$file" ] || continue
+		fault=$(settings_fault "$file")
+		[ -z "$fault" ] || note warning "$fault."
+	done
+}
+
+# Services that are started by their socket may not have been asked for yet.
+look_at_services() {
+	for unit in steep-ingest.socket steep-query.socket steep-ingest.service steep-query.service nginx.service \
+		steep-prune.timer steep-prune.service; do
+		state=$(systemctl is-active "$unit" 2>/dev/null) || :
+		case $unit:$state in
+		*:active) note ok "$unit is active." ;;
+		steep-prune.service:failed) note warning "$unit failed$(last_words "$unit")" ;;
+		steep-prune.service:* | steep-ingest.service:inactive | steep-query.service:inactive) ;;
+		steep-prune.timer:*) note warning "$unit is $state: old events stay." ;;
+		*) note critical "$unit is ${state:-not there}$(last_words "$unit")." ;;
+		esac
+	done
+}
+
+# fetch PATH: prints the answer's status, 000 where nothing answers. Nothing that is
+# sent is secret, so that localhost need not be a name in the certificate.
+fetch() {
+	set -- -q -s -S -o /dev/null -w '%{http_code}' --max-time 20 --noproxy '*' "$url$1"
+	if [ -n "${STEEP_CA-}" ]; then
+		set -- --cacert "$STEEP_CA" "$@"
+	elif [ "$url" = https://localhost ]; then
+		set -- --insecure "$@"
+	fi
+	curl "$@" 2>"$errors" || :
+}
+
+# look_at_program NAME STATUS: STATUS is what a stranger gets from the program itself.
+look_at_program() {
+	code=$(fetch "/$1")
+	case $code in
+	"$2") ;;
+	000)
+		note critical "Nothing answers at $url: $(sed -n '1s/^curl: ([0-9]*) //p' "$errors")."
+		return
+		;;
+	*)
+		case $(fetch "/healthz/$1") in
+		200) note critical "$1.fcgi runs and does not answer requests ($code from $url/$1)." ;;
+		*) note critical "$1.fcgi does not answer ($code from $url/$1)." ;;
+		esac
+		return
+		;;
+	esac
+	code=$(fetch "/readyz/$1")
+	case $code in
+	200) note ok "$1.fcgi is ready." ;;
+	404) note ok "$1.fcgi answers." ;;
+	*) note critical "$1.fcgi is not ready ($code from $url/readyz/$1): it has not read its keys, or not reached the database." ;;
+	esac
+}
+
+look_at_certificate() {
+	address=${url#https://} address=${address%%/*}
+	case $address in *:*[0-9]) ;; *) address=$address:443 ;; esac
+	certificate=$(timeout 20 openssl s_client -connect "$address" -servername "${address%:*}" </dev/null 2>/dev/null |
+		openssl x509 2>/dev/null) || return 0
+	end=$(printf '%s\n' "$certificate" | openssl x509 -noout -enddate)
+	end=${end#notAfter=}
+	if ! printf '%s\n' "$certificate" | openssl x509 -noout -checkend 0 >/dev/null; then
+		note critical "The certificate expired at $end."
+	elif ! printf '%s\n' "$certificate" | openssl x509 -noout -checkend 1209600 >/dev/null; then
+		note warning "The certificate expires at $end."
+	else
+		note ok "The certificate is good until $end."
+	fi
+}
+
+# Through the site, as everybody else reaches them.
+look_at_programs() {
+	url=${STEEP_URL:-https://localhost} url=${url%/}
+	command -v curl >/dev/null || {
+		note unknown 'curl is not installed, which asks the programs.'
+		return
+	}
+	errors=$(mktemp)
+	look_at_program ingest 405
+	look_at_program query 401
+	look_at_certificate
+	rm -f "$errors"
+}
+
+status() {
+	if has_services; then
+		look_at_services
+		look_at_settings
+		look_at_programs
+	elif [ -n "${STEEP_URL-}" ]; then
+		look_at_programs
+	else
+		note ok 'The programs were not looked at: they are not on this machine, and STEEP_URL is not set.'
+	fi
+	look_at_database
+	printf 'STEEP %s: %s\n' "$verdict" "${worst:-all is well.}"
+	printf '%s' "$sentences"
+	case $verdict in
+	OK) exit 0 ;;
+	WARNING) exit 1 ;;
+	CRITICAL) exit 2 ;;
+	*) exit 3 ;;
+	esac
+}

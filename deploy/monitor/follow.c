@@ -1,0 +1,175 @@
+#include "follow.h"
+
+#include "record.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    FOLDER_BYTES = 4096,
+    STEP_MS = 10, /* files may be stamped with a clock that goes in steps, with HZ of 100 */
+};
+
+static const int64_t NO_RANK = INT64_MAX;
+static const int64_t NANOSECONDS = 1000000000;
+static const int64_t MILLISECOND = 1000000;
+
+int follow_tail(int file, uint64_t offset, char tail[static POSITION_TAIL_BYTES])
+{
+    size_t length = offset < POSITION_TAIL_BYTES ? (size_t)offset : POSITION_TAIL_BYTES;
+    ssize_t n = pread(file, tail, length, (off_t)(offset - length));
+
+    if (n >= 0 && (size_t)n != length) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)n;
+}
+
+bool follow_matches(int file, const struct position *position)
+{
+    char tail[POSITION_TAIL_BYTES];
+    int length = follow_tail(file, position->offset, tail);
+
+    return length >= 0 && record_check(tail, (size_t)length) == position->tail;
+}
+
+int64_t follow_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* When a file was made, in nanoseconds, or the value given where the file system doesn't know. */
+static int64_t birth(int file, int64_t unknown)
+{
+    struct statx status;
+
+    if (statx(file, "", AT_EMPTY_PATH, STATX_BTIME, &status) != 0 ||
+        (status.stx_mask & STATX_BTIME) == 0)
+        return unknown;
+    return status.stx_btime.tv_sec * NANOSECONDS + status.stx_btime.tv_nsec;
+}
+
+int64_t follow_birth(int file, int64_t unknown)
+{
+    int64_t made = birth(file, NO_RANK);
+
+    return made == NO_RANK ? unknown : made / MILLISECOND;
+}
+
+bool follow_is_file(int file, const struct position *position)
+{
+    struct stat status;
+
+    return fstat(file, &status) == 0 && S_ISREG(status.st_mode) &&
+           status.st_dev == position->device && status.st_ino == position->inode &&
+           birth(file, 0) / MILLISECOND <= position->seen_ms && follow_matches(file, position);
+}
+
+/* What is looked for among the files beside a path's. */
+struct search {
+    const struct position *position; /* its file or a copy of it; NULL: the file after it */
+    int64_t after;                   /* when that was made, in nanoseconds */
+    int64_t seen_ms;                 /* when that was last seen at the path */
+    uint64_t device, inode;          /* of the file that is not looked for */
+};
+
+/* The rank of a file, the lowest is the one to take; NO_RANK for what is not looked for. */
+static int64_t rank(const struct search *search, int file, const char *suffix)
+{
+    struct stat status;
+    int64_t made;
+
+    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode))
+        return NO_RANK;
+    if (search->position != NULL && follow_is_file(file, search->position))
+        return 0;
+    if (status.st_dev == search->device && status.st_ino == search->inode)
+        return NO_RANK;
+    if (search->position != NULL) {
+        made = birth(file, (int64_t)status.st_mtim.tv_sec * NANOSECONDS);
+        return made / MILLISECOND >= search->position->seen_ms - STEP_MS &&
+                       follow_matches(file, search->position)
+                   ? made
+                   : NO_RANK;
+    }
+    /* A number or a date: what has another name was not made by rotating. */
+    made = birth(file, NO_RANK);
+    return *suffix != '\0' && suffix[strspn(suffix, ".-_0123456789")] == '\0' &&
+                   made > search->after && made / MILLISECOND >= search->seen_ms - STEP_MS &&
+                   status.st_size > 0
+               ? made
+               : NO_RANK;
+}
+
+/* Opens the best of the files in a path's folder whose names begin with the path's. */
+static int find(const char *path, const struct search *search)
+{
+    const char *slash = strrchr(path, '/');
+    const char *base = slash == NULL ? path : slash + 1;
+    char folder[FOLDER_BYTES] = ".";
+    int64_t lowest = NO_RANK;
+    DIR *directory;
+    struct dirent *entry;
+    int found = -1;
+
+    if ((size_t)(base - path) >= sizeof(folder))
+        return -1;
+    if (slash != NULL) {
+        memcpy(folder, path, (size_t)(base - path));
+        folder[base - path] = '\0';
+    }
+    directory = opendir(folder);
+    while (directory != NULL && (entry = readdir(directory)) != NULL) {
+        int64_t its;
+        int file;
+
+        if (strncmp(entry->d_name, base, strlen(base)) != 0)
+            continue;
+        file =
+            openat(dirfd(directory), entry->d_name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+        if (file < 0)
+            continue;
+        its = rank(search, file, entry->d_name + strlen(base));
+        if (its < lowest) {
+            int worse = found;
+
+            found = file;
+            file = worse;
+            lowest = its;
+        }
+        if (file >= 0)
+            close(file);
+    }
+    if (directory != NULL)
+        closedir(directory);
+    return found;
+}
+
+int follow_find(const char *path, const struct position *position, uint64_t device, uint64_t inode)
+{
+    const struct search search = {.position = position, .device = device, .inode = inode};
+
+    /* Before the first byte, every file would do. */
+    return position->offset == 0 ? -1 : find(path, &search);
+}
+
+int follow_next(const char *path, int file, int64_t seen_ms)
+{
+    struct search search = {.after = birth(file, NO_RANK), .seen_ms = seen_ms};
+    struct stat status;
+
+    if (stat(path, &status) != 0)
+        return -1;
+    search.device = status.st_dev;
+    search.inode = status.st_ino;
+    return find(path, &search);
+}

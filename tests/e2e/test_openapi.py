@@ -1,0 +1,224 @@
+"""The description of the API is served, is right about itself, and every answer of the session is as it says."""
+
+import itertools
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import conformance
+from conformance import Description
+from stack import ROOT, addresses, wait_for
+from wire import check_error, check_headers, exchange, header, read_answers, request_bytes
+
+# Described answers that no test causes, each with its reason.
+NOT_CAUSED = {
+    ("/metrics/{program}", 429): "takes a flood from the machine's own address, which would keep other tests out",
+}
+
+
+@pytest.fixture(scope="module")
+def description():
+    return Description.read()
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_it_is_served(method, client):
+    answer = client.request(method, "/openapi.yaml")
+    assert answer.status_code == 200
+    assert header(answer, "Content-Type") == "application/yaml"
+    check_headers(answer, endpoint=False)
+    assert method == "HEAD" or answer.content == conformance.FILE.read_bytes()
+
+
+def test_its_version_is_the_programs(description):
+    version = re.search(r"^VERSION = (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    assert description.document["info"]["version"] == version
+
+
+def test_its_examples_are_what_it_describes(description):
+    contents = [(response["content"], f"{path} {status}") for path, _, responses in description.operations()
+                for status, response in responses.items() if "content" in response]
+    contents.append((description.document["paths"]["/ingest"]["post"]["requestBody"]["content"], "the batch"))
+    examples = [(media["schema"], media["example"], where) for content, where in contents for media in content.values()
+                if "example" in media]
+    assert len(examples) > 20
+    assert [problem for schema, example, where in examples for problem in description.errors(schema, example, where)] == []
+
+
+def test_it_describes_batches_as_the_server_takes_them(description, monitor, client):
+    good = monitor.event()
+    schema = description.document["paths"]["/ingest"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    batches = {200: [[good], [{**good, "type": "error", "more": 1}]],
+               400: [[]],
+               422: [[{**good, "id": "evt"}], [{**good, "eventType": "x"}], [{**good, "payload": []}], [{"id": "evt_1"}], [None]]}
+    for status, several in batches.items():
+        for batch in several:
+            assert monitor.post(client, batch).status_code == status, batch
+            assert (description.errors(schema, batch, "") == []) == (status == 200), batch
+
+
+def served():
+    """Each method and address that is described."""
+    has_status = (ROOT / "nginx" / "snippets" / "status.conf").exists()
+    for path, method, _ in Description.read().operations():
+        if "{program}" not in path:
+            yield method.upper(), path.format(file="")
+        elif has_status:
+            yield from ((method.upper(), path.format(program=program)) for program in ("ingest", "query"))
+
+
+@pytest.fixture(scope="module")
+def here(stack):
+    """A client of the machine's own address, which may see the metrics."""
+    with stack.client() as client:
+        yield client
+
+
+@pytest.mark.parametrize("method, path", served())
+@pytest.mark.parametrize("status, code, query, headers", [
+    (400, "invalid_request", "", [("Host", "localhost"), ("X-Long", "x" * 9000)]),
+    (413, "payload_too_large", "", [("Host", "localhost"), ("Content-Length", str(5 * 1024 * 1024 + 1))]),
+    (414, "uri_too_long", "?" + "x" * 9000, [("Host", "localhost")]),
+], ids=["400", "413", "414"])
+def test_the_edge_refuses_the_same_everywhere(status, code, query, headers, method, path, stack):
+    with stack.socket(next(addresses)) as connection:
+        answer = exchange(connection, request_bytes(method, path + query, headers), method)
+    assert answer.status_code == status
+    assert method == "HEAD" or check_error(answer, status, code)
+
+
+@pytest.mark.parametrize("method, path", [pair for pair in served() if pair[0] in ("GET", "HEAD") and pair[1] != "/query"])
+def test_what_can_be_read_can_only_be_read(method, path, here):
+    assert here.request(method, path).status_code == 200
+    check_error(here.request("DELETE", path), 405, "method_not_allowed", endpoint=False)
+
+
+def test_who_asks_too_much_is_told_so_wherever_he_asks(stack):
+    # A preflight, /config.json and what is hidden are answered before anybody is counted.
+    limited = [request_bytes(method, path, [("Host", "localhost"), ("Content-Length", "0")]) for method, path in served()
+               if method in ("GET", "POST") and not path.startswith(("/config", "/metrics"))]
+    seen = set()
+
+    def flood():
+        with stack.socket("127.0.0.10") as connection:
+            sent = list(itertools.islice(itertools.cycle(limited), 900))
+            connection.sendall(b"".join(sent))
+            for request, answer in zip(sent, read_answers(connection, sent)):
+                if answer.status_code == 429:
+                    seen.add(request)
+        return len(seen) == len(limited)
+
+    wait_for(flood, "each address to refuse", 60)
+
+
+@pytest.mark.outage
+def test_a_program_whose_status_socket_is_gone_is_503(stack, here):
+    asked = [path for method, path in served() if method == "GET" and path.startswith(("/healthz", "/readyz", "/metrics"))]
+    listeners = {path.split("/")[2]: stack.state / "run" / f"{path.split('/')[2]}-status.sock" for path in asked}
+    for listener in listeners.values():
+        listener.rename(listener.with_name(f"{listener.name}.away"))
+    try:
+        for path in asked:
+            check_error(here.get(path), 503, "unavailable")
+    finally:
+        for listener in listeners.values():
+            listener.with_name(f"{listener.name}.away").rename(listener)
+    for path in asked:
+        wait_for(lambda: here.get(path).status_code == 200, "nginx to try the socket again", 30)
+
+
+@pytest.mark.outage
+@pytest.mark.parametrize("function", ["bulk_insert_events(jsonb)", "get_hourly_aggregates(integer, text)"])
+def test_a_database_without_the_function_is_a_fault_of_the_servers(function, db, monitor, client, query):
+    name, arguments = function.split("(")
+    db.execute(f"ALTER FUNCTION public.{function} RENAME TO away")
+    try:
+        answer = query() if name.startswith("get") else monitor.post(client, [monitor.event()])
+    finally:
+        db.execute(f"ALTER FUNCTION public.away({arguments} RENAME TO {name}")
+    check_error(answer, 500, "internal_error")
+
+
+def test_a_file_has_the_answers_of_conditional_requests(client):
+    answer = client.get("/style.css")
+    assert client.get("/style.css", headers={"If-None-Match": header(answer, "ETag")}).status_code == 304
+    assert client.get("/style.css", headers={"If-Match": '"another"'}).status_code == 412
+
+
+GOOD_HEADERS = [("X-Request-ID", "0" * 32), ("X-Content-Type-Options", "nosniff"), ("Access-Control-Allow-Origin", "*"),
+                ("Access-Control-Expose-Headers", "Retry-After, X-Request-ID"), ("Cache-Control", "no-store"),
+                ("Content-Type", "application/json"), ("Date", "today")]
+GOOD = {"inserted": 1, "duplicates": 0, "message": "One."}
+
+
+def changed(**headers):
+    return [(name, headers.get(name.replace("-", "_"), value)) for name, value in GOOD_HEADERS
+            if headers.get(name.replace("-", "_"), value) is not None]
+
+
+@pytest.mark.parametrize("status, headers, body, problem", [
+    (200, GOOD_HEADERS, GOOD, None),
+    (201, GOOD_HEADERS, GOOD, "status 201 is not described"),
+    (200, GOOD_HEADERS, {**GOOD, "more": 1}, "'more' was unexpected"),
+    (200, GOOD_HEADERS, {**GOOD, "inserted": "1"}, "is not of type 'integer'"),
+    (200, GOOD_HEADERS, {"inserted": 1, "duplicates": 0}, "'message' is a required property"),
+    (200, changed(X_Request_ID="x"), GOOD, "header x-request-id"),
+    (200, changed(Cache_Control=None), GOOD, "header cache-control is missing"),
+    (200, changed(Content_Type="text/html"), GOOD, "content type text/html is not described"),
+    (200, [*GOOD_HEADERS, ("X-Powered-By", "x")], GOOD, "header x-powered-by is not described"),
+    (200, [*GOOD_HEADERS, ("Cache-Control", "no-store")], GOOD, "header cache-control stands 2 times"),
+    (401, GOOD_HEADERS, {"error": "missing_auth", "message": "x"}, None),
+    (401, GOOD_HEADERS, {"error": "invalid_token", "message": "x"}, "'invalid_token' is not one of"),
+    (503, GOOD_HEADERS, {"error": "unavailable", "message": "x"}, "header retry-after is missing"),
+    (503, [*GOOD_HEADERS, ("Retry-After", "6")], {"error": "unavailable", "message": "x"}, "6 is greater than the maximum"),
+    (405, [*GOOD_HEADERS, ("Allow", "PUT")], {"error": "method_not_allowed", "message": "x"}, "header allow"),
+], ids=str)
+def test_what_it_does_not_describe_is_found(status, headers, body, problem, description):
+    for path in ("/ingest", "/functions/v1/ingest"):
+        found = description.check("POST", path, status, headers, json.dumps(body).encode())
+        assert found == [] if problem is None else any(problem in each for each in found), found
+
+
+@pytest.mark.parametrize("target, path", [("/query?days=7", "/query"), ("//query", "/query"), ("/a/../query", "/query"),
+                                          ("/%71uery", "/query"), ("/query/", "/query/"), ("https://x/query", "/query"), ("https://x", "/"), ("/", "/"),
+                                          ("localhost:443", None), ("*", None)])
+def test_a_path_is_read_as_nginx_reads_it(target, path):
+    assert conformance.path_of(target) == path
+
+
+@pytest.mark.last(6)
+def test_every_answer_was_as_described(description):
+    wrong = []
+    for (method, path, status, _, body), headers in conformance.answers.items():
+        for problem in description.check(method, path, status, headers, body):
+            wrong.append(f"{method} {path}: {status}: {problem}: {body[:100]}")
+    assert len(conformance.answers) > 10
+    assert not wrong, "\n".join(wrong[:40])
+
+
+@pytest.mark.last(6)
+def test_every_described_answer_was_caused(description, request):
+    here = {path.name for path in Path(__file__).parent.glob("test_*.py")}
+    if {Path(item.fspath).name for item in request.session.items} != here or request.config.getoption("keyword"):
+        pytest.skip("a part of the tests causes a part of the answers")
+    seen = set()
+    for method, path, status, _, body in conformance.answers:
+        if path is not None:
+            template, name = description.find(method, path)
+            seen.add((template, name, status))
+            if body.startswith(b'{"error"'):
+                seen.add((template, status, json.loads(body)["error"]))
+    asked = {description.find(method, path)[0] for method, path in served()}
+    missing = []
+    for path, method, responses in description.operations():
+        if path not in asked:
+            continue
+        # HEAD is answered as GET is, which is shown of some of its answers.
+        for status, response in ({200: responses[200]} if method == "head" else responses).items():
+            if ((path, method, status) in seen) == ((path, status) in NOT_CAUSED):
+                missing.append(f"{method} {path}: {status}")
+            elif (path, status) not in NOT_CAUSED and method != "head":
+                missing += [f"{method} {path}: {status} {code}" for code in description.codes(response) if (path, status, code) not in seen]
+    assert not missing, "\n".join(missing)

@@ -1,0 +1,169 @@
+"""What is wrong is said in one sentence in the journal and by steepctl status, and leaves nothing half started."""
+
+import contextlib
+import re
+
+from machine import wait_for
+from service import curl, drop_in, post, query
+
+WARNING, CRITICAL = 1, 2
+
+
+def status(machine):
+    done = machine.run("steepctl", "status", check=False)
+    return done.returncode, done.stdout
+
+
+def is_well(machine):
+    return status(machine)[0] == 0
+
+
+@contextlib.contextmanager
+def changed(machine, path, change):
+    file = machine.file(path)
+    before = file.read_text()
+    file.write_text(change(before))
+    try:
+        yield
+    finally:
+        file.write_text(before)
+
+
+def test_a_malformed_setting(machine, monitor):
+    since = machine.journal_now()
+    with changed(machine, "/etc/steep/ingest.env", lambda text: text + "STEEP_WORKERS=many\n"):
+        assert machine.run("systemctl", "restart", "steep-ingest", check=False).returncode != 0
+        sentences = [line for line in machine.journal("steep-ingest", since).splitlines() if "event=configuration" in line]
+        assert len(sentences) == 1
+        assert "variable=STEEP_WORKERS" in sentences[0] and "it must be a whole number from 1 to 256" in sentences[0]
+        # No other try makes it right, so there is none.
+        assert machine.show("steep-ingest.service", "ActiveState") == "failed"
+        assert machine.show("steep-ingest.service", "ExecMainStatus") == "78"
+        code, said = status(machine)
+        assert code == CRITICAL and "STEEP_WORKERS" in said, said
+        # Who asks is told at once, by nginx.
+        assert post(machine, monitor, [monitor.event()])[0] == 503
+        done = machine.run("steepctl", "setup", check=False)
+        assert done.returncode == 1 and "/etc/steep/ingest.env: " in done.stdout and "STEEP_WORKERS" in done.stdout
+    machine.run("systemctl", "restart", "steep-ingest")
+    assert post(machine, monitor, [monitor.event()])[0] == 200
+    assert is_well(machine), status(machine)
+
+
+def test_a_line_that_is_no_setting(machine):
+    since = machine.journal_now()
+    with changed(machine, "/etc/steep/query.env", lambda text: text + "export STEEP_WORKERS=3\n"):
+        machine.run("systemctl", "restart", "steep-query")
+        machine.run("journalctl", "--sync")
+        said = machine.run("journalctl", "-q", "-o", "cat", "--after-cursor", since).stdout
+        assert "Ignoring invalid environment assignment 'export STEEP_WORKERS=3': /etc/steep/query.env" in said
+        code, said = status(machine)
+        assert code == WARNING and re.search(r"/etc/steep/query.env, line \d+, is not NAME=VALUE", said), said
+    # Without an equals sign systemd says nothing at all.
+    with changed(machine, "/etc/steep/query.env", lambda text: text + "STEEP_WORKERS 3\n"):
+        code, said = status(machine)
+        assert code == WARNING and re.search(r"/etc/steep/query.env, line \d+, is not NAME=VALUE", said), said
+    machine.run("systemctl", "restart", "steep-query")
+
+
+def test_a_database_of_a_newer_level(machine, token):
+    machine.sql("INSERT INTO schema_migrations (name, sha256) VALUES ('29990101_of_tomorrow.sql', 'x')")
+    since = machine.journal_now()
+    try:
+        machine.run("systemctl", "restart", "steep-ingest", "steep-query")
+        for program in ("ingest", "query"):
+            wait_for(lambda: "the database has migrations that this program does not know: they belong to a newer version"
+                     in machine.journal(f"steep-{program}", since), f"{program}'s sentence")
+            assert "29990101_of_tomorrow.sql" in machine.journal(f"steep-{program}", since)
+        code, said = status(machine)
+        assert code == CRITICAL and "29990101_of_tomorrow.sql" in said, said
+        assert "aggregates" in query(machine, token)
+    finally:
+        machine.sql("DELETE FROM schema_migrations WHERE name = '29990101_of_tomorrow.sql'")
+    assert is_well(machine), status(machine)
+
+
+def test_a_database_that_lacks_a_migration(machine, token):
+    name, digest = machine.sql("SELECT name, sha256 FROM schema_migrations ORDER BY name DESC LIMIT 1").split("|")
+    machine.sql(f"DELETE FROM schema_migrations WHERE name = '{name}'")
+    since = machine.journal_now()
+    try:
+        machine.run("systemctl", "restart", "steep-ingest", "steep-query")
+        for program in ("ingest", "query"):
+            wait_for(lambda: "the database lacks migrations; steepctl migrate does it" in machine.journal(f"steep-{program}", since),
+                     f"{program}'s sentence")
+        code, said = status(machine)
+        assert code == WARNING and "Migrations to apply: 1" in said, said
+        assert "aggregates" in query(machine, token)
+    finally:
+        machine.sql(f"INSERT INTO schema_migrations (name, sha256) VALUES ('{name}', '{digest}')")
+    assert is_well(machine), status(machine)
+
+
+def test_a_role_that_lacks_its_grant(machine, monitor):
+    machine.sql("REVOKE EXECUTE ON FUNCTION list_monitor_keys() FROM steep_ingest")
+    since = machine.journal_now()
+    try:
+        machine.run("systemctl", "restart", "steep-ingest")
+        sentence = wait_for(lambda: [line for line in machine.journal("steep-ingest", since).splitlines()
+                                     if "event=keyring" in line], "the sentence")
+        assert len(sentence) == 1 and "the credentials could not be read" in sentence[0] and "sqlstate=42501" in sentence[0]
+        assert curl(machine, "/readyz/ingest")[0] == 503
+        assert post(machine, monitor, [monitor.event()])[0] == 503
+        code, said = status(machine)
+        assert code == CRITICAL and "steep_ingest" in said and "list_monitor_keys()" in said, said
+    finally:
+        machine.sql("GRANT EXECUTE ON FUNCTION list_monitor_keys() TO steep_ingest")
+    wait_for(lambda: post(machine, monitor, [monitor.event()])[0] == 200, "the grant to be noticed")
+    assert is_well(machine), status(machine)
+
+
+def test_a_missing_certificate(machine, token):
+    machine.run("mv", "/etc/steep/tls/server.crt", "/root/server.crt")
+    since = machine.journal_now()
+    # What runs goes on with what it has read; a start needs it.
+    assert machine.run("systemctl", "reload", "nginx", check=False).returncode != 0
+    assert machine.run("systemctl", "restart", "nginx", check=False).returncode != 0
+    assert 'cannot load certificate "/etc/steep/tls/server.crt"' in machine.journal("nginx", since)
+    code, said = status(machine)
+    assert code == CRITICAL and "/etc/steep/tls/server.crt" in said, said
+    machine.run("mv", "/root/server.crt", "/etc/steep/tls/server.crt")
+    machine.run("systemctl", "restart", "nginx")
+    assert "aggregates" in query(machine, token)
+
+
+def test_setup_makes_a_missing_certificate_anew(machine, token):
+    machine.run("rm", "/etc/steep/tls/server.crt")
+    assert "it works" in machine.run("steepctl", "setup").stdout
+    assert "aggregates" in query(machine, token)
+    assert is_well(machine), status(machine)
+
+
+def test_a_port_in_use(machine, token):
+    machine.run("systemctl", "stop", "nginx")
+    machine.run("systemd-run", "--quiet", "--unit=squatter", "systemd-socket-activate", "--accept", "-l", "443", "true")
+    machine.shell("until grep -q ':01BB .* 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done")
+    since = machine.journal_now()
+    try:
+        assert machine.run("systemctl", "start", "nginx", check=False).returncode != 0
+        assert "bind() to 0.0.0.0:443 failed (98: Address already in use)" in machine.journal("nginx", since)
+        code, said = status(machine)
+        assert code == CRITICAL and "Address already in use" in said, said
+        done = machine.run("steepctl", "setup", check=False)
+        assert done.returncode == 1 and "port 443 is in use by another program than nginx" in done.stdout
+    finally:
+        machine.run("systemctl", "stop", "squatter")
+        machine.run("systemctl", "start", "nginx")
+    assert "aggregates" in query(machine, token)
+
+
+def test_a_setup_that_fails_leaves_what_ran_as_it_was(machine, token):
+    """A certificate whose names nobody can reach: setup gets as far as its own test, and takes nothing away."""
+    drop_in(machine, "steep-ingest.service", "[Service]\nExecStart=\nExecStart=/bin/false\n")
+    done = machine.run("steepctl", "setup", check=False)
+    assert done.returncode == 1 and "steep-ingest.service does not start" in done.stdout
+    drop_in(machine, "steep-ingest.service", "")
+    assert machine.file("/etc/nginx/sites-enabled/steep").is_symlink()
+    assert "aggregates" in query(machine, token)
+    assert "it works" in machine.run("steepctl", "setup").stdout
+    assert is_well(machine), status(machine)

@@ -1,0 +1,76 @@
+"""What the package is made of, before anybody installs it."""
+
+import re
+import subprocess
+
+from conftest import TOP
+
+
+def run(*command, **options):
+    return subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options)
+
+
+def test_the_version_is_the_makefiles_and_the_architecture_this_machines(package):
+    version = re.search(r"^VERSION = (.*)$", (TOP / "Makefile").read_text(), re.M)[1]
+    architecture = run("dpkg", "--print-architecture").stdout.strip()
+    assert package.name == f"steep_{version}_{architecture}.deb"
+
+
+def test_lintian_has_no_error_and_no_warning(packages):
+    for package in packages.glob("*.deb"):
+        if "-dbgsym" not in package.name:
+            done = run("lintian", "--allow-root", "--fail-on=error,warning", "--tag-display-limit=0", str(package))
+            assert done.returncode == 0, done.stdout
+
+
+def test_what_is_linked_is_depended_on(package):
+    depends = run("dpkg-deb", "-f", str(package), "Depends").stdout
+    for name in ("libc6", "libfcgi0ldbl", "libjson-c5", "libpq5", "libsodium23", "nginx", "postgresql-client", "openssl",
+                 "curl"):
+        assert re.search(rf"\b{re.escape(name)}\b", depends), depends
+    # A database on another machine needs none here.
+    assert re.search(r"\bpostgresql \(>= 15\)", run("dpkg-deb", "-f", str(package), "Recommends").stdout)
+
+
+def test_the_settings_and_the_site_are_the_administrators(package):
+    """dpkg asks before it replaces a file that was changed, and leaves it when the package is removed."""
+    files = {line.split()[5][1:] for line in run("dpkg-deb", "-c", str(package)).stdout.splitlines()
+             if line.startswith("-") and line.split()[5].startswith("./etc/")}
+    conffiles = set(run("dpkg-deb", "-I", str(package), "conffiles").stdout.split())
+    assert files == conffiles
+    for name in ("/etc/steep/ingest.env", "/etc/steep/query.env", "/etc/steep/prune.env",
+                 "/etc/nginx/sites-available/steep", "/etc/nginx/snippets/steep/listen.conf"):
+        assert name in conffiles
+
+
+def test_nothing_of_the_tree_is_forgotten(package):
+    """Each snippet, migration and file of the page is in the package."""
+    inside = run("dpkg-deb", "-c", str(package)).stdout
+    for source, folder in (("nginx/snippets", "etc/nginx/snippets/steep"), ("sql/migrations", "usr/share/steep/sql/migrations"),
+                           ("nginx/html", "usr/share/steep/html")):
+        names = {path.name for path in (TOP / source).iterdir()}
+        assert names and names == set(re.findall(rf"\./{folder}/(\S+)$", inside, re.M))
+
+
+def test_it_can_be_installed_elsewhere(packages, tmp_path):
+    """By GNU's variables: the files then name the folders that they are in."""
+    tree = packages.parent
+    done = run("make", "-C", str(tree), "install", f"DESTDIR={tmp_path}", "prefix=/opt/steep", "sysconfdir=/opt/etc")
+    assert done.returncode == 0, done.stdout
+    for name in ("libexec/steep/ingest.fcgi", "bin/steepctl", "bin/steep-monitor", "share/steep/lib/setup",
+                 "share/man/man8/steepctl.8", "lib/systemd/system/steep-query.service"):
+        assert (tmp_path / "opt/steep" / name).is_file(), name
+    assert (tmp_path / "opt/etc/nginx/sites-available/steep").is_file()
+    for file in tmp_path.rglob("*"):
+        if file.is_file() and b"\x7fELF" not in file.read_bytes()[:4]:
+            text = file.read_text()
+            assert not re.search(r"(?<!opt)/etc/steep|/usr/lib/steep|/usr/share/steep|/usr/bin/steep|@[a-z]+@", text), file
+
+
+def test_the_manuals_have_no_mistakes():
+    manuals = sorted((TOP / "deploy" / "man").iterdir())
+    assert {"steepctl.8", "ingest.fcgi.8", "query.fcgi.8", "steep.env.5"} <= {manual.name for manual in manuals}
+    for manual in manuals:
+        done = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", "-Tutf8", str(manual)], text=True, check=True,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"})
+        assert done.stderr == ""

@@ -1,0 +1,47 @@
+"""Removal leaves the data and the settings; purge asks nothing, and leaves the database alone."""
+
+from conftest import NEXT_VERSION
+
+UNITS = ["steep-ingest.socket", "steep-ingest-status.socket", "steep-query.socket", "steep-query-status.socket",
+         "steep-ingest.service", "steep-query.service", "steep-prune.timer"]
+
+
+def events(machine):
+    return int(machine.sql("SELECT count(*) FROM events"))
+
+
+def test_removal_stops_it_and_leaves_data_and_settings(machine):
+    before = events(machine)
+    machine.run("apt-get", "-qq", "-y", "remove", "steep")
+    assert set(machine.run("systemctl", "is-active", *UNITS, check=False).stdout.split()) == {"inactive"}
+    machine.run("nginx", "-t")
+    assert machine.show("nginx", "ActiveState") == "active"
+    assert events(machine) == before > 0
+    assert machine.file("/etc/steep/ingest.env").exists() and machine.file("/etc/steep/tls/server.key").exists()
+    assert not machine.file("/usr/lib/steep").exists() and not machine.file("/usr/share/steep").exists()
+
+
+def test_it_can_be_installed_again_and_has_its_data(machine):
+    before = events(machine)
+    machine.run("apt-get", "-qq", "-y", "install", "/root/next.deb")
+    assert "it works" in machine.run("steepctl", "setup").stdout
+    assert NEXT_VERSION in machine.run("/usr/lib/steep/ingest.fcgi", "-V").stdout
+    assert events(machine) == before
+
+
+def test_purge_asks_nothing_and_leaves_the_database_alone(machine):
+    before = events(machine)
+    files = ["/etc/postgresql/15/main/pg_hba.conf", "/etc/postgresql/15/main/pg_ident.conf"]
+    texts = [machine.file(name).read_text() for name in files]
+    # Without a terminal and standard input: a question would end it.
+    machine.run("apt-get", "-qq", "-y", "purge", "steep", env={"DEBIAN_FRONTEND": "readline"})
+    assert machine.run("dpkg-query", "-W", "-f", "${db:Status-Status}", "steep", check=False).stdout in ("not-installed", "") \
+        or "no packages found" in machine.run("dpkg-query", "-W", "steep", check=False).stdout
+    left = machine.shell("find /etc /lib/systemd /usr/lib /usr/share /run -xdev -name '*steep*' ! -path '*/postgresql/*'"
+                         " ! -path '*/systemd/propagate*'")
+    assert left.split() == [], left
+    machine.run("nginx", "-t")
+    assert machine.show("nginx", "ActiveState") == "active"
+    assert events(machine) == before > 0
+    assert [machine.file(name).read_text() for name in files] == texts
+    assert machine.run("systemctl", "is-system-running", check=False).stdout.strip() == "running"

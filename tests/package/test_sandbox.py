@@ -1,0 +1,108 @@
+"""What a program could do that was taken over: the score, and a probe that tries, in the very same sandbox."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from machine import wait_for
+from service import drop_in, query
+
+PROGRAMS = ["ingest", "query"]
+MOST_EXPOSURE = 0.5
+
+# Of what the probe tries, all that is left: PostgreSQL's socket.
+ALLOWED = {("connect", "/run/postgresql/.s.PGSQL.5432")}
+
+
+def exposure(text):
+    return float(re.search(r"Overall exposure level for \S+: ([0-9.]+)", text)[1])
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_score_of_what_runs(machine, program):
+    shown = machine.run("systemd-analyze", "--no-pager", "security", f"steep-{program}.service").stdout
+    assert exposure(shown) <= MOST_EXPOSURE, shown
+
+
+@pytest.mark.parametrize("program", [*PROGRAMS, "prune"])
+def test_the_score_of_the_file(machine, program):
+    unit = machine.file(f"/lib/systemd/system/steep-{program}.service")
+    done = subprocess.run(["systemd-analyze", "--no-pager", "security", "--offline=yes", str(unit)], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
+    assert exposure(done.stdout) <= MOST_EXPOSURE, done.stdout
+
+
+@pytest.fixture(scope="module")
+def probe(machine):
+    binary = machine.file("/usr/lib/steep/probe")
+    subprocess.run(["cc", "-D_GNU_SOURCE", "-o", str(binary), str(Path(__file__).with_name("probe.c"))], check=True)
+    yield "/usr/lib/steep/probe"
+    binary.unlink()
+
+
+def attempts(text):
+    """{(attempt, what): "ok" or an error}"""
+    return {tuple(line.split()[:2]): line.split()[2] for line in text.splitlines() if len(line.split()) == 3}
+
+
+def run_in_sandbox(machine, program, drop_ins=""):
+    """The unit as it is, but for what it runs, and that nobody waits for its notifications."""
+    unit = machine.file(f"/lib/systemd/system/steep-{program}.service").read_text()
+    unit = re.sub(r"(?m)^(Type|NotifyAccess|WatchdogSec|Restart|RestartPreventExitStatus|Requires|Sockets)=.*\n", "", unit)
+    unit = re.sub(r"(?m)^ExecStart=.*", "Type=oneshot\nExecStart=/usr/lib/steep/probe", unit)
+    machine.file(f"/run/systemd/system/steep-probe.service")
+    machine.run("tee", "/run/systemd/system/steep-probe.service", input=unit)
+    drop_in(machine, "steep-probe.service", drop_ins)
+    since = machine.journal_now()
+    machine.run("systemctl", "start", "steep-probe.service")
+    done = attempts(wait_for(lambda: "trace itself" in machine.journal("steep-probe.service", since)
+                             and machine.journal("steep-probe.service", since), "the probe's report"))
+    machine.run("rm", "/run/systemd/system/steep-probe.service")
+    drop_in(machine, "steep-probe.service", "")
+    return done
+
+
+def test_outside_the_probe_is_let_through(machine, probe):
+    """Or it would show nothing."""
+    done = attempts(machine.run(probe).stdout)
+    assert len(done) > 20
+    refused = {attempt for attempt, result in done.items() if result != "ok"}
+    assert refused <= {("mount", "/nonexistent"), ("unshare", "a-user-namespace")}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_no_file_no_tcp_connection_no_other_program(machine, probe, program):
+    done = run_in_sandbox(machine, program)
+    assert len(done) > 20
+    assert {attempt for attempt, result in done.items() if result == "ok"} == ALLOWED
+    assert done[("connect", "127.0.0.1:5432")] == done[("connect", "[::1]:5432")] == "EAFNOSUPPORT"
+    assert done[("read", "/etc/passwd")] == done[("execute", "/bin/sh")] == "ENOENT"
+
+
+def test_a_remote_database_wants_the_drop_in_which_opens_just_the_network(machine, probe, token):
+    """PostgreSQL's TCP port of this machine stands for another's."""
+    settings = machine.file("/etc/steep/query.env")
+    before = settings.read_text()
+    example = machine.file("/usr/share/doc/steep/examples/remote-database.conf").read_text()
+    example = example.replace("IPAddressAllow=192.0.2.1", "IPAddressAllow=127.0.0.1")
+    machine.sql("ALTER ROLE steep_query PASSWORD 'for-this-test'")
+    settings.write_text(before.replace("PGHOST=/run/postgresql", "PGHOST=127.0.0.1\nPGPASSWORD=for-this-test"))
+    try:
+        machine.run("systemctl", "restart", "steep-query")
+        assert query(machine, token)[0] == 503
+        drop_in(machine, "steep-query.service", example)
+        machine.run("systemctl", "restart", "steep-query")
+        wait_for(lambda: "aggregates" in query(machine, token), "an answer over TCP")
+        assert machine.sql("SELECT bool_and(client_addr = '127.0.0.1') FROM pg_stat_activity WHERE usename = 'steep_query'") == "t"
+        opened = run_in_sandbox(machine, "query", example)
+        assert {attempt for attempt, result in opened.items() if result == "ok"} == ALLOWED | {("connect", "127.0.0.1:5432"), ("connect", "[::1]:5432")}
+        shown = machine.run("systemd-analyze", "--no-pager", "security", "steep-query.service").stdout
+        print(shown.splitlines()[-1])
+    finally:
+        settings.write_text(before)
+        machine.sql("ALTER ROLE steep_query PASSWORD NULL")
+        drop_in(machine, "steep-query.service", "")
+        machine.run("systemctl", "restart", "steep-query")
+    wait_for(lambda: "aggregates" in query(machine, token), "an answer over the socket again")

@@ -1,0 +1,212 @@
+"""From the package to the first event, in two commands."""
+
+import re
+import time
+
+import pytest
+
+from conftest import TOP
+from service import drop_in
+
+SOCKETS = ["steep-ingest.socket", "steep-ingest-status.socket", "steep-query.socket", "steep-query-status.socket"]
+SERVICES = ["steep-ingest.service", "steep-query.service"]
+
+
+def nothing_is_left(machine):
+    states = machine.run("systemctl", "is-active", *SOCKETS, *SERVICES, "steep-prune.timer", check=False).stdout.split()
+    assert set(states) == {"inactive"}
+    enabled = machine.run("systemctl", "is-enabled", *SOCKETS, *SERVICES, check=False).stdout.split()
+    assert set(enabled) == {"disabled"}
+    assert not machine.file("/etc/nginx/sites-enabled/steep").is_symlink()
+
+
+@pytest.fixture(scope="module")
+def times():
+    return {}
+
+
+def test_readme_has_these_two_commands():
+    section = re.search(r"^## In production$(.*?)^## ", (TOP / "README.md").read_text(), re.M | re.S)[1]
+    assert re.findall(r"^```sh\n(.*?)^```$", section, re.M | re.S) == ["apt install ./steep_*_amd64.deb\nsteepctl setup\n"]
+
+
+def test_one_command_installs_it_and_starts_nothing(machine, package, times):
+    begun = time.monotonic()
+    machine.run("apt-get", "-qq", "-y", "install", f"/root/{package.name}", timeout=600)
+    times["apt install"] = time.monotonic() - begun
+    nothing_is_left(machine)
+    assert machine.shell("ls -A /etc/steep").split() == ["ingest.env", "prune.env", "query.env"]
+
+
+def test_systemd_finds_no_mistake_in_the_units(machine):
+    units = machine.shell("ls /lib/systemd/system/steep-*").split()
+    assert len(units) == 8
+    assert machine.run("systemd-analyze", "verify", "--man=no", *units).stdout == ""
+
+
+def test_setup_says_that_postgresql_does_not_run_and_leaves_nothing(machine):
+    machine.run("systemctl", "stop", "postgresql")
+    done = machine.run("steepctl", "setup", check=False)
+    machine.run("systemctl", "start", "postgresql")
+    assert done.returncode == 1
+    assert re.fullmatch(r"steep: PostgreSQL does not answer at /run/postgresql, port 5432 .*; systemctl start postgresql\n",
+                        done.stdout)
+    nothing_is_left(machine)
+
+
+def test_setup_says_that_the_port_is_in_use_and_leaves_nothing(machine):
+    machine.run("systemd-run", "--quiet", "--unit=squatter", "systemd-socket-activate", "--accept", "-l", "443", "true")
+    machine.shell("until grep -q ':01BB .* 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done")
+    done = machine.run("steepctl", "setup", check=False)
+    machine.run("systemctl", "stop", "squatter")
+    assert done.returncode == 1
+    assert "port 443 is in use by another program than nginx" in done.stdout
+    nothing_is_left(machine)
+
+
+def test_setup_refuses_a_certificate_that_is_not_of_its_key(machine):
+    machine.shell("cd /root; for name in a b; do openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=x -keyout $name.key -out $name.crt; done 2>&1")
+    done = machine.run("steepctl", "setup", "--certificate", "/root/a.crt", "--key", "/root/b.key", check=False)
+    assert done.returncode == 1
+    assert done.stdout == "steep: /root/a.crt is not of the key /root/b.key\n"
+    nothing_is_left(machine)
+
+
+def test_setup_refuses_a_malformed_setting(machine):
+    file = machine.file("/etc/steep/ingest.env")
+    before = file.read_text()
+    for line, sentence in (("STEEP_WORKERS 4", "is not NAME=VALUE"), ("STEEP_WORKERS=many", "STEEP_WORKERS")):
+        file.write_text(before + line + "\n")
+        done = machine.run("steepctl", "setup", check=False)
+        assert done.returncode == 1 and "/etc/steep/ingest.env" in done.stdout and sentence in done.stdout, done.stdout
+        nothing_is_left(machine)
+    file.write_text(before)
+
+
+def test_a_service_that_does_not_start_leaves_nothing(machine):
+    """As far as the sockets had been started already."""
+    drop_in(machine, "steep-query.service", "[Service]\nExecStart=\nExecStart=/bin/false\n")
+    done = machine.run("steepctl", "setup", check=False)
+    drop_in(machine, "steep-query.service", "")
+    assert done.returncode == 1
+    assert "steep-query.service does not start; above is what its journal says" in done.stdout
+    assert "what this run had started is stopped again" in done.stdout
+    nothing_is_left(machine)
+
+
+def test_a_database_elsewhere_is_described_to_its_administrator(machine):
+    file = machine.file("/etc/steep/ingest.env")
+    before = file.read_text()
+    file.write_text(before.replace("PGHOST=/run/postgresql", "PGHOST=db.example"))
+    done = machine.run("steepctl", "setup", check=False)
+    file.write_text(before)
+    assert done.returncode == 1
+    for words in ("the database is on another machine, db.example", "createdb ", "steepctl migrate", "\\password steep_ingest",
+                  "hostssl steep steep_ingest,steep_query,steep_prune"):
+        assert words in done.stdout
+    nothing_is_left(machine)
+
+
+def test_the_second_command_ends_with_a_line_that_says_it_works(machine, times):
+    begun = time.monotonic()
+    done = machine.run("steepctl", "setup", timeout=600)
+    times["steepctl setup"] = time.monotonic() - begun
+    assert "steep: it works: https://steep.test/ stores and answers.\n" in done.stdout
+    print(times)
+    # Beside others' work, a minute on an idle machine may be two here.
+    assert sum(times.values()) < 120, times
+
+
+def test_the_database_has_what_setup_stored_no_longer(machine):
+    assert machine.sql("SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM monitor_keys)"
+                       " + (SELECT count(*) FROM access_tokens)") == "0"
+    machine.run("steepctl", "counts", "check")
+
+
+def test_nobody_is_trusted_without_a_proof(machine):
+    rules = machine.sql("SELECT type, database, user_name, auth_method, options FROM pg_hba_file_rules ORDER BY line_number LIMIT 2")
+    assert rules.splitlines() == ["local|{steep}|{steep_ingest,steep_query,steep_prune}|peer|{map=steep}",
+                                  "local|{steep}|{postgres,steep_backup}|peer|{map=steep}"]
+    for user in ("steep-ingest", "steep-query", "steep-prune"):
+        machine.run("runuser", "-u", user, "--", "psql", "-XAt", "-d", "steep", "-U", user.replace("-", "_"), "-c", "SELECT 1")
+        for role in {"steep_ingest", "steep_query", "steep_prune", "postgres"} - {user.replace("-", "_")}:
+            done = machine.run("runuser", "-u", user, "--", "psql", "-XAt", "-d", "steep", "-U", role, "-c", "SELECT 1", check=False)
+            assert done.returncode != 0 and "Peer authentication failed" in done.stdout
+
+
+def test_setup_again_changes_nothing(machine):
+    files = ["/etc/postgresql/15/main/pg_hba.conf", "/etc/postgresql/15/main/pg_ident.conf", "/etc/steep/tls/server.crt",
+             "/etc/steep/ingest.env"]
+    before = [(machine.file(name).read_bytes(), machine.file(name).stat().st_ino) for name in files]
+    assert "it works" in machine.run("steepctl", "setup").stdout
+    assert [(machine.file(name).read_bytes(), machine.file(name).stat().st_ino) for name in files] == before
+
+
+def test_the_page_is_served(machine):
+    done = machine.run("curl", "-sS", "--cacert", "/etc/steep/tls/server.crt", "https://localhost/")
+    assert "<title>" in done.stdout
+
+
+def test_a_certificate_that_was_given_is_linked_to_and_kept(machine):
+    machine.shell("openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=given -addext subjectAltName=DNS:given.test"
+                  " -keyout /root/given.key -out /root/given.crt 2>&1")
+    machine.run("cp", "-a", "/etc/steep/tls", "/root/tls-before")
+    for arguments in (["--certificate", "/root/given.crt", "--key", "/root/given.key"], []):
+        assert "it works: https://given.test/" in machine.run("steepctl", "setup", *arguments).stdout
+        assert machine.run("readlink", "-f", "/etc/steep/tls/server.crt").stdout == "/root/given.crt\n"
+    machine.shell("rm -r /etc/steep/tls; mv /root/tls-before /etc/steep/tls")
+    assert "it works: https://steep.test/" in machine.run("steepctl", "setup").stdout
+
+
+def test_the_certificate_that_certbot_made_is_found_and_its_renewal_noticed(machine):
+    machine.shell("mkdir -p /etc/letsencrypt/live/bot.test; openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=bot"
+                  " -addext subjectAltName=DNS:bot.test -keyout /etc/letsencrypt/live/bot.test/privkey.pem"
+                  " -out /etc/letsencrypt/live/bot.test/fullchain.pem 2>&1; cp -a /etc/steep/tls /root/tls-before")
+    assert "it works: https://bot.test/" in machine.run("steepctl", "setup", "--name", "bot.test").stdout
+    machine.run("/etc/letsencrypt/renewal-hooks/deploy/steep")
+    machine.shell("rm -r /etc/steep/tls /etc/letsencrypt; mv /root/tls-before /etc/steep/tls")
+    assert "it works: https://steep.test/" in machine.run("steepctl", "setup").stdout
+
+
+def test_root_administers_without_naming_a_database(machine):
+    assert machine.run("steepctl", "monitor", "list").stdout == ""
+    assert machine.run("steepctl", "migrate").stdout == "nothing to do: steep has every migration\n"
+
+
+def test_a_database_elsewhere_is_set_up_by_what_was_printed(machine):
+    """The same PostgreSQL over TCP stands for another machine's: the steps are the printed ones, in their order."""
+    programs = ("ingest", "query", "prune")
+    files = {program: machine.file(f"/etc/steep/{program}.env") for program in programs}
+    before = {program: file.read_text() for program, file in files.items()}
+    example = machine.file("/usr/share/doc/steep/examples/remote-database.conf").read_text()
+    administrator = {"PGHOST": "127.0.0.1", "PGDATABASE": "elsewhere", "PGUSER": "postgres", "PGPASSWORD": "for-this-test"}
+
+    def settings(program, *lines):
+        text = before[program].replace("PGHOST=/run/postgresql", "PGHOST=127.0.0.1").replace("PGDATABASE=steep", "PGDATABASE=elsewhere")
+        files[program].write_text(text + "".join(f"{line}\n" for line in lines))
+
+    for program in programs:
+        settings(program)
+    printed = machine.run("steepctl", "setup", check=False)
+    assert printed.returncode == 1
+    machine.sql("ALTER ROLE postgres PASSWORD 'for-this-test'")
+    createdb = next(line for line in printed.stdout.splitlines() if line.startswith("  createdb "))
+    machine.run("runuser", "-u", "postgres", "--", *createdb.split())
+    machine.run("steepctl", "migrate", env=administrator)
+    for program in programs:
+        machine.sql(f"ALTER ROLE steep_{program} PASSWORD 'for-this-test'")
+        settings(program, "PGPASSWORD=for-this-test")
+        drop_in(machine, f"steep-{program}.service", example.replace("192.0.2.1", "127.0.0.1"))
+    done = machine.run("steepctl", "setup", check=False, env=administrator)
+    pruned = machine.run("systemctl", "start", "steep-prune", check=False)
+
+    for program in programs:
+        files[program].write_text(before[program])
+        drop_in(machine, f"steep-{program}.service", "")
+        machine.sql(f"ALTER ROLE steep_{program} PASSWORD NULL")
+    machine.sql("ALTER ROLE postgres PASSWORD NULL")
+    assert "it works" in machine.run("steepctl", "setup").stdout
+    assert done.returncode == 0 and "it works" in done.stdout, done.stdout
+    assert pruned.returncode == 0
+    assert machine.sql("SELECT count(*) FROM schema_migrations", "elsewhere") == machine.sql("SELECT count(*) FROM schema_migrations")
+    machine.run("runuser", "-u", "postgres", "--", "dropdb", "elsewhere")
