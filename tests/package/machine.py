@@ -151,6 +151,6 @@ def build_packages(top, folder, version=None, change=None):
     if os.geteuid() == 0:
         call("chown", "-R", "65534:65534", str(tree))
         user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--"]
-    call(*user, "env", "HOME=/nonexistent", "DEB_BUILD_OPTIONS=nocheck parallel=2", "make", "-C", str(tree), "deb",
+    call(*user, "env", "HOME=/nonexistent", f"TMPDIR={tree}", "DEB_BUILD_OPTIONS=nocheck parallel=2", "make", "-C", str(tree), "deb",
          *([f"VERSION={version}"] if version else []), timeout=600)
     return tree / "build"
