@@ -1,94 +1,108 @@
-"""What the programs say about themselves: healthy, ready, and to the service manager that they live."""
+"""steepctl status: one look says what is wrong, in words and by its exit status."""
 
-import contextlib
-import os
-import socket
+import secrets
+import shutil
 
 import pytest
 
-from fastcgi import begin, ingest_params, program, read_answer
-from monitor import encode
-from stack import SLOWNESS, reachable_folder, wait_for
-from test_outage import locked, post_later
-from wire import check_error, check_json
+from stack import wait_for
 
-NAMES = ["ingest", "query"]
-BOTH = ["requests", "status"]
+OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
 
 
-def workers_of(stack, name):
-    return int(stack.program_environment(name).get("STEEP_WORKERS", max(4, 2 * os.cpu_count())))
+@pytest.fixture
+def healthy(database):
+    """A connection to a database with which nothing is wrong."""
+    with database.connect() as connection:
+        connection.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES ('laptop', decode(repeat('01', 32), 'hex'))")
+        connection.execute("INSERT INTO public.access_tokens (label, token_sha256) VALUES ('wall', decode(repeat('02', 32), 'hex'))")
+        yield connection
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("path, said", [("/healthz/", "ok"), ("/readyz/", "ready")])
-def test_anybody_is_told_that_a_program_is_well_and_no_more(path, said, name, client):
-    answer = client.get(path + name)
-    assert answer.status_code == 200
-    assert check_json(answer) == {"status": said}
-    head = client.head(path + name)
-    assert (head.status_code, head.content) == (200, b"")
+@pytest.fixture
+def status(stack, database):
+    """Ask for the status: (exit status, its lines)."""
+
+    def ask(**environment):
+        given = {"PGDATABASE": database.name, "STEEP_URL": stack.values["STEEP_URL"], "STEEP_CA": stack.ca}
+        done = stack.steepctl("status", check=False, **(given | environment))
+        assert done.stderr == ""
+        return done.returncode, done.stdout.splitlines()
+
+    return ask
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("path", ["/healthz/", "/readyz/"])
-def test_other_methods_are_405(path, name, client):
-    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
-        answer = client.request(method, path + name)
-        check_error(answer, 405, "method_not_allowed")
-        assert answer.headers["Allow"] == "GET, HEAD"
+def check(result, expected, *sentences):
+    """The exit status, and that the sentences are there and in the summary, if something is wrong."""
+    code, lines = result
+    assert code == expected, lines
+    word = {OK: "OK", WARNING: "WARNING", CRITICAL: "CRITICAL", UNKNOWN: "UNKNOWN"}[expected]
+    assert lines[0].startswith(f"STEEP {word}: ")
+    assert [line for line in lines if line.startswith(("STEEP ", f"{word}: "))][1:] or expected == OK
+    for sentence in sentences:
+        assert (sentence if expected == OK else f"{word}: {sentence}") in lines[1:], lines
+        assert expected == OK or sentence in lines[0]
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/healthz/", "/healthz/ingest/", "/healthz/other", "/readyz", "/readyz/x",
-                                  "/metrics", "/metrics/", "/functions/v1/healthz/ingest"])
-def test_other_paths_are_404(path, client):
-    check_error(client.get(path), 404, "not_found", endpoint=False)
+def test_when_all_is_well_it_says_so_in_detail(healthy, status):
+    healthy.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES"
+                    " ('evt_1', 'laptop', '2026-02-03T14:00:01Z', 'tool', '{}'), ('evt_2', 'laptop', '2026-02-03T13:59:59Z', 'tool', '{}'),"
+                    " ('evt_3', 'older', '2026-02-03T14:59:59.9Z', 'tool', '{}'), ('evt_4', E'ol\\nder', 'infinity', 'tool', '{}')")
+    healthy.execute("INSERT INTO public.access_tokens (label, token_sha256, expires_at)"
+                    " VALUES ('phone', decode(repeat('03', 32), 'hex'), '9999-02-03T04:05:06Z')")
+    code, lines = status()
+    check((code, lines), OK, "The roles are there, with their grants.", "Events: 4.",
+          "Monitor laptop: newest event 2026-02-03T14:00:01Z, 1 key.", "Monitor older: newest event 2026-02-03T14:59:59Z, not registered.",
+          "Monitor ol?der: newest event infinity (in the future: its clock is wrong), not registered.",
+          "Token phone: expires at 9999-02-03T04:05:06Z.", "Token wall: does not expire.")
+    assert lines[0] == "STEEP OK: all is well."
+    for program in ("ingest", "query"):
+        assert any(line.startswith(f"{program}.fcgi ") for line in lines)
+    assert not any(":" in line[:10] and line.split(":")[0].isupper() for line in lines[1:])
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_program_answers_its_own_paths_only(name, stack):
-    other = {"ingest": "query", "query": "ingest"}[name]
-    with program(stack, name, passed=BOTH) as instance:
-        assert instance.ask_status(f"/healthz/{name}").status_code == 200
-        for path in (f"/healthz/{other}", "/healthz/", f"/healthz/{name}x", f"/healthz{name}", f"/{name}", ""):
-            assert instance.ask_status(path).status_code == 404
-        assert instance.ask_status(f"/healthz/{name}", "POST").status_code == 405
+def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):
+    healthy.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES ('laptop', decode(repeat('04', 32), 'hex'))")
+    check(status(), OK, "Monitor laptop: no event yet, 2 keys.", "Events: 0.")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_without_a_database_a_program_is_well_but_not_ready(name, stack):
-    with program(stack, name, passed=BOTH, database=False) as instance:
-        assert instance.ask_status(f"/healthz/{name}").json() == {"status": "ok"}
-        answer = instance.ask_status(f"/readyz/{name}")
-        assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
-        assert answer.headers.get_list("Retry-After")
+@pytest.mark.parametrize("fault, expected, sentence", [
+    ("INSERT INTO public.schema_migrations VALUES ('29990101_newer.sql', 'x')", CRITICAL,
+     "The database has had 29990101_newer.sql, which this version does not know: it belongs to a newer one."),
+    ("DELETE FROM public.schema_migrations WHERE name ~ '^2026021[23]'", WARNING, "Migrations to apply: 2 (steepctl migrate does it)."),
+    ("UPDATE public.schema_migrations SET sha256 = 'x' WHERE name ~ '^20260204'", WARNING,
+     "20260204_create_credentials.sql was another file when it was applied to the database."),
+    ("DROP TABLE public.schema_migrations", CRITICAL, "The database is not migrated; steepctl migrate does it."),
+    ("REVOKE EXECUTE ON FUNCTION public.bulk_insert_events FROM steep_ingest", CRITICAL,
+     "Role steep_ingest may not execute public.bulk_insert_events(jsonb);"
+     " GRANT EXECUTE ON FUNCTION public.bulk_insert_events(jsonb) TO steep_ingest mends it."),
+    ("REVOKE EXECUTE ON FUNCTION public.list_access_tokens FROM steep_query", CRITICAL,
+     "Role steep_query may not execute public.list_access_tokens();"
+     " GRANT EXECUTE ON FUNCTION public.list_access_tokens() TO steep_query mends it."),
+    ("DROP FUNCTION public.get_hourly_aggregates", CRITICAL, "Function public.get_hourly_aggregates(integer,text) is missing."),
+    ("REVOKE USAGE ON SCHEMA public FROM steep_query", CRITICAL,
+     "Role steep_query may not use the schema; GRANT USAGE ON SCHEMA public TO steep_query mends it."),
+    ("GRANT EXECUTE ON FUNCTION public.rebuild_hourly_counts TO PUBLIC", WARNING,
+     "PUBLIC may execute rebuild_hourly_counts(); REVOKE EXECUTE ON FUNCTION rebuild_hourly_counts() FROM PUBLIC mends it."),
+    ("ALTER FUNCTION public.list_monitor_keys OWNER TO postgres", WARNING,
+     "Function list_monitor_keys() runs as postgres instead of steep_owner."),
+    ("DELETE FROM public.monitor_keys", WARNING,
+     "No monitor is registered; steepctl monitor add does it (those in VIBETEA_PUBLIC_KEYS are not seen here)."),
+    ("DELETE FROM public.access_tokens", WARNING,
+     "There is no token that could ask; steepctl token add makes one (that in VIBETEA_SUBSCRIBER_TOKEN is not seen here)."),
+    ("UPDATE public.access_tokens SET expires_at = '2020-01-02T03:04:05Z'", WARNING, "Token wall: expired at 2020-01-02T03:04:05Z."),
+], ids=lambda value: str(value)[:40])
+def test_what_is_wrong_is_named(fault, expected, sentence, healthy, status):
+    healthy.execute(fault)
+    check(status(), expected, sentence)
 
 
-def test_a_role_that_lost_its_grant_is_not_ready(stack, db):
-    with program(stack, "ingest", passed=BOTH) as instance:
-        wait_for(lambda: instance.ask_status("/readyz/ingest").status_code == 200, "it to be ready")
-        db.execute("REVOKE EXECUTE ON FUNCTION public.list_monitor_keys() FROM steep_ingest")
-        try:
-            wait_for(lambda: instance.ask_status("/readyz/ingest").status_code == 503, "the next look to fail")
-        finally:
-            db.execute("GRANT EXECUTE ON FUNCTION public.list_monitor_keys() TO steep_ingest")
-        wait_for(lambda: instance.ask_status("/readyz/ingest").status_code == 200, "it to be ready again")
+def test_a_token_that_expires_soon_is_a_warning(healthy, status):
+    healthy.execute("UPDATE public.access_tokens SET expires_at = now() + interval '6 days'")
+    code, lines = status()
+    assert code == WARNING and lines[0].startswith("STEEP WARNING: Token wall: expires at ")
 
 
-<<<<<<<< HEAD:tests/e2e/test_status.py
-@pytest.mark.outage
-def test_ready_turns_503_when_the_database_is_stopped_and_200_when_it_is_back(stack, client):
-    keeper = stack.stop_database()
-    try:
-        for name in NAMES:
-            wait_for(lambda: client.get(f"/readyz/{name}").status_code == 503, f"{name} to notice")
-            check_error(client.get(f"/readyz/{name}"), 503, "unavailable")
-            assert client.get(f"/healthz/{name}").status_code == 200
-    finally:
-        stack.start_database(keeper)
-    for name in NAMES:
-        wait_for(lambda: client.get(f"/readyz/{name}").status_code == 200, f"{name} to be ready again")
-========
 def test_a_role_that_may_not_connect_is_named(healthy, database, status):
     healthy.execute(f"REVOKE CONNECT ON DATABASE {database.name} FROM steep_ingest")
     check(status(), CRITICAL, "Role steep_ingest may not connect to the database;"
@@ -150,200 +164,36 @@ def test_a_program_that_does_not_answer_is_critical(program, healthy, status, st
     assert len([line for line in lines if line.startswith("CRITICAL")]) == 1
     # nginx tries the socket again after a while.
     wait_for(lambda: status()[0] == OK, "the program to be found well", every=0.5)
->>>>>>>> p3:tests/e2e/test_steepctl_status.py
 
 
-def waiting(db):
-    return db.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = 'steep_ingest'"
-                      " AND wait_event_type = 'Lock'").fetchone()[0]
+def test_a_site_that_does_not_answer_is_critical_and_says_why(healthy, status, stack):
+    code, lines = status(STEEP_URL="https://localhost:1")
+    assert code == CRITICAL and "Nothing answers at https://localhost:1: Failed to connect" in lines[0]
+    code, lines = status(STEEP_CA="/etc/ssl/certs/ca-certificates.crt")
+    assert code == CRITICAL and "certificate" in lines[0]
 
 
-def test_health_is_answered_while_every_worker_is_busy(stack, db, client, monitor):
-    workers = workers_of(stack, "ingest")
-    with contextlib.closing(locked(stack)) as lock:
-        sent = [post_later(stack, monitor, [monitor.event()]) for _ in range(workers + 2)]
-        wait_for(lambda: waiting(db) == workers, "all workers to wait for the lock")
-        assert client.get("/healthz/ingest").status_code == 200
-        assert client.get("/readyz/ingest").status_code == 200
-        assert not any(each.done() for each in sent)
-        lock.rollback()
-    for each in sent:
-        assert each.result(60 * SLOWNESS)[0].status_code in (200, 503)
+def test_no_table_of_events_is_read_from_end_to_end(healthy, database, status):
+    with database.connect() as connection:
+        connection.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+                           " SELECT 'evt_' || n, 'm' || n %% 7, now() - n * interval '5 minutes', 'tool', '{}' FROM generate_series(1, 20000) AS n",
+                           [])
+        connection.execute("ANALYZE public.events")
+
+    def scans():
+        with database.connect() as connection:
+            return connection.execute("SELECT seq_scan, idx_tup_fetch + idx_tup_read FROM pg_stat_user_tables"
+                                      " JOIN (SELECT relid, sum(idx_tup_read) AS idx_tup_read FROM pg_stat_user_indexes GROUP BY relid) AS read"
+                                      " USING (relid) WHERE relname = 'events'").fetchone()
+
+    before = scans()
+    check(status(), OK, "Events: 20000.")
+    after = scans()
+    assert after[0] == before[0]
+    assert after[1] - before[1] <= 7 * 13, "of each source it reads the newest hour"
 
 
-def test_health_is_answered_while_every_worker_hangs(stack, monitor):
-    with program(stack, "ingest", passed=BOTH, STEEP_WORKERS="2", STEEP_DEADLINE="2") as instance, \
-            contextlib.ExitStack() as opened:
-        wait_for(lambda: instance.ask_status("/readyz/ingest").status_code == 200, "the keys to be read")
-        body = encode([monitor.event()])
-        for _ in range(2):
-            opened.enter_context(begin(instance.path, ingest_params(body, monitor), body[:9], end_of_body=False))
-        with begin(instance.path, ingest_params(b"[]", monitor), b"[]", timeout=1) as third:
-            with pytest.raises(TimeoutError):
-                read_answer(third)
-            assert instance.ask_status("/healthz/ingest").status_code == 200
-
-
-@pytest.mark.parametrize("said", [b"", b"\x01\x01\0\x01\0\x08\0\0"], ids=["nothing", "a header"])
-def test_a_peer_that_says_half_of_it_keeps_neither_health_nor_the_end_waiting(said, stack):
-    def silent():
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(instance.status_path))
-        connection.sendall(said)
-        return connection
-
-    with program(stack, "ingest", passed=BOTH) as instance:
-        with silent():
-            assert instance.ask_status("/healthz/ingest").status_code == 200
-        with silent():
-            instance.terminate()
-            assert instance.wait() == 0
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("passed", [["requests", "status"], ["status", "requests"]], ids=":".join)
-def test_two_listeners_are_told_apart_by_their_names(passed, name, stack):
-    with program(stack, name, passed=passed) as instance:
-        assert instance.ask({}).status_code == 405
-        assert instance.ask_status(f"/healthz/{name}").status_code == 200
-        instance.terminate()
-        assert instance.wait() == 0
-
-
-@pytest.mark.parametrize("names", ["", "steep-ingest.socket"])
-def test_one_listener_needs_no_name(names, stack):
-    with program(stack, "ingest", passed=["requests"], names=names) as instance:
-        assert instance.ask({}).status_code == 405
-
-
-@pytest.mark.parametrize("passed, names", [
-    (["requests", "status"], ""), (["requests", "status"], "requests"),
-    (["requests", "status"], "requests:requests"), (["requests", "status"], "requests:other"),
-    (["requests", "status"], "other:requests:status"), (["requests", "status"], "status:requests:status"),
-    (["requests", "status"], "requests:status:requests"), (["requests", "status"], "Requests:status"),
-    (["status"], "status"), (["requests", "status", "other"], "requests:status:other"),
-    (["requests", None], "requests:status"), ([None, "status"], "requests:status"),
-], ids=str)
-def test_listeners_that_are_not_what_is_expected_are_refused_with_a_sentence(passed, names, stack):
-    with program(stack, "ingest", passed=passed, names=names) as instance:
-        assert instance.wait() == 1
-        lines = instance.errors.read_text().splitlines()
-    assert len(lines) == 1 and "event=listener" in lines[0] and 'detail="' in lines[0]
-
-
-class Manager:
-    """A service manager's end of NOTIFY_SOCKET."""
-
-    def __init__(self, abstract=False):
-        self.folder = reachable_folder("notify")
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        if abstract:
-            self.address = "@" + self.folder.name
-            self.socket.bind("\0" + self.folder.name)
-        else:
-            self.address = str(self.folder / "notify")
-            self.socket.bind(self.address)
-            os.chmod(self.address, 0o666)
-
-    def hear(self, seconds):
-        """The next message, or None."""
-        self.socket.settimeout(seconds)
-        with contextlib.suppress(TimeoutError):
-            return self.socket.recv(4096).decode()
-
-    def drain(self):
-        """What has been said up to now."""
-        said = []
-        while (message := self.hear(0.01)) is not None:
-            said.append(message)
-        return said
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.socket.close()
-        with contextlib.suppress(FileNotFoundError):
-            (self.folder / "notify").unlink()
-        self.folder.rmdir()
-
-
-PATIENCE = 40 * SLOWNESS
-
-
-@pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
-@pytest.mark.parametrize("name", NAMES)
-def test_the_manager_hears_that_it_serves_and_that_it_stops(name, abstract, stack):
-    with Manager(abstract) as manager, program(stack, name, passed=BOTH, NOTIFY_SOCKET=manager.address) as instance:
-        assert manager.hear(PATIENCE) == "READY=1"
-        assert instance.ask({}).status_code == 405
-        assert manager.hear(1) is None, "nobody asked for a watchdog"
-        instance.terminate()
-        assert manager.hear(PATIENCE) == "STOPPING=1"
-        assert instance.wait() == 0
-        assert manager.drain() == []
-
-
-def test_a_manager_that_is_gone_does_no_harm(stack):
-    with program(stack, "ingest", passed=BOTH, NOTIFY_SOCKET="/nonexistent/notify") as instance:
-        assert instance.ask({}).status_code == 405
-        wait_for(lambda: "event=notify" in instance.errors.read_text(), "its complaint")
-
-
-def test_a_manager_that_does_not_listen_keeps_nobody_from_stopping(stack):
-    with Manager() as manager, program(stack, "query", passed=BOTH, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="2000") as instance:
-        wait_for(lambda: "event=notify" in instance.errors.read_text(), "its queue to be full")
-        instance.terminate()
-        assert instance.wait() == 0
-
-
-def test_the_watchdog_is_fed_while_workers_are_idle_or_progress(stack, monitor):
-    with Manager() as manager, program(stack, "ingest", passed=BOTH, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="400000") as instance:
-        assert manager.hear(PATIENCE) == "READY=1"
-        assert [manager.hear(PATIENCE) for _ in range(3)] == ["WATCHDOG=1"] * 3
-        wait_for(lambda: instance.ask(ingest_params(b"[]", monitor), b"[]").status_code == 400, "the keys to be read")
-        manager.drain()
-        assert [manager.hear(PATIENCE) for _ in range(3)] == ["WATCHDOG=1"] * 3
-
-
-@pytest.mark.parametrize("usec, pid", [("400000", "1"), ("0", None), ("x", None), ("", None), ("-400000", None), ("400000x", None)])
-def test_a_watchdog_that_is_none_of_ours_is_not_fed(usec, pid, stack):
-    given = {"WATCHDOG_USEC": usec} | ({"WATCHDOG_PID": pid} if pid else {})
-    with Manager() as manager, program(stack, "query", passed=BOTH, NOTIFY_SOCKET=manager.address, **given):
-        assert manager.hear(PATIENCE) == "READY=1"
-        assert manager.hear(1) is None
-
-
-def test_the_watchdog_starves_while_one_worker_hangs(stack, monitor):
-    with Manager() as manager, program(stack, "ingest", passed=BOTH, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="400000",
-                                       STEEP_WORKERS="4", STEEP_DEADLINE="2") as instance:
-        assert manager.hear(PATIENCE) == "READY=1"
-        wait_for(lambda: instance.ask_status("/readyz/ingest").status_code == 200, "the keys to be read")
-        body = encode([monitor.event()])
-        with begin(instance.path, ingest_params(body, monitor), body[:9], end_of_body=False):
-            wait_for(lambda: manager.drain() is not None and "event=stuck" in instance.errors.read_text(), "it to notice", 30)
-            manager.drain()
-            assert manager.hear(2) is None
-            # The others go on, and health is answered: it is for the manager to end this.
-            assert instance.ask(ingest_params(b"[]", monitor), b"[]").status_code == 400
-            assert instance.ask_status("/healthz/ingest").status_code == 200
-        assert manager.hear(PATIENCE) == "WATCHDOG=1"
-        assert instance.errors.read_text().count("event=stuck") == 1
-
-
-def test_while_it_finishes_what_it_has_it_is_well_but_not_ready_and_feeds_the_watchdog(stack, db, monitor):
-    event = monitor.event()
-    body = encode([event])
-    with Manager() as manager, program(stack, "ingest", passed=BOTH, NOTIFY_SOCKET=manager.address,
-                                       WATCHDOG_USEC="400000") as instance:
-        wait_for(lambda: instance.ask_status("/readyz/ingest").status_code == 200, "the keys to be read")
-        with contextlib.closing(locked(stack)) as lock, begin(instance.path, ingest_params(body, monitor), body) as sent:
-            wait_for(lambda: waiting(db) == 1, "the insert to wait")
-            instance.terminate()
-            wait_for(lambda: "STOPPING=1" in manager.drain(), "it to stop")
-            assert instance.ask_status("/readyz/ingest").status_code == 503
-            assert instance.ask_status("/healthz/ingest").status_code == 200
-            assert manager.hear(PATIENCE) == "WATCHDOG=1"
-            lock.rollback()
-            assert read_answer(sent).status_code == 200
-        assert instance.wait() == 0
+def test_psql_that_is_not_there_makes_it_unknown(status, tmp_path):
+    for tool in ("sh", "readlink", "dirname", "sed", "curl", "openssl", "mktemp", "rm", "timeout", "cat", "tr"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    check(status(PATH=str(tmp_path)), UNKNOWN, "psql is not installed.")
