@@ -1,4 +1,4 @@
-# steep: ingest.fcgi and query.fcgi. README.md says what for.
+# steep: ingest.fcgi, query.fcgi and steep-monitor. README.md says what for.
 #
 #   make            the programs, into build/
 #   make run        everything from this checkout, see deploy/run
@@ -43,6 +43,11 @@ CREDENTIALS = keyring refresh signature bearer database connection sqlstate
 INGEST = ingest batch splitter skim event textarray rfc3339 utf8 $(CREDENTIALS) $(PROCESS)
 QUERY = query window utf8 $(CREDENTIALS) $(PROCESS)
 
+# The monitor judges events by the same files as ingest.fcgi.
+SPOOL = spool recovery cursor segment record files
+MONITOR = $(addprefix monitor_,monitor options input follow intake complete rejected sender outgoing \
+	post answer keys status $(SPOOL)) batch splitter skim event rfc3339 utf8 signature error config log clock
+
 # A unit test needs the file it tests, and what that one needs.
 UNIT_batch = batch splitter skim event rfc3339 utf8 error
 UNIT_bearer = bearer
@@ -77,16 +82,22 @@ LOAD = load bodies https direct
 
 objects = $(patsubst %,$(BUILD)/%.o,$(1))
 
-all: $(BUILD)/ingest.fcgi $(BUILD)/query.fcgi
+all: $(BUILD)/ingest.fcgi $(BUILD)/query.fcgi $(BUILD)/steep-monitor
 
 $(BUILD)/ingest.fcgi: $(call objects,$(INGEST))
 $(BUILD)/query.fcgi: $(call objects,$(QUERY))
 $(BUILD)/%.fcgi: $(BUILD)/flags
 	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(LIBRARIES)
 
+$(BUILD)/steep-monitor: $(call objects,$(MONITOR)) $(BUILD)/flags
+	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -lcurl $(PACKAGE_LIBS) -lm
+
 # The flags are a prerequisite, so that other ones build anew.
 $(BUILD)/%.o: fcgi/%.c $(BUILD)/flags
 	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/monitor_%.o: deploy/monitor/%.c $(BUILD)/flags
+	$(CC) $(ALL_CFLAGS) -Ifcgi -MMD -MP -c -o $@ $<
 
 $(BUILD)/unit_%.o: tests/unit/%.c $(BUILD)/flags
 	$(CC) $(ALL_CFLAGS) -Ifcgi -MMD -MP -c -o $@ $<

@@ -1,0 +1,355 @@
+#include "input.h"
+
+#include "follow.h"
+#include "log.h"
+#include "record.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void report(const struct input *input, enum log_level level, const char *event,
+                   const char *detail)
+{
+    struct log_line line;
+
+    log_begin(&line, level, event);
+    log_string(&line, "file", input->path == NULL ? "-" : input->path);
+    log_string(&line, "detail", detail);
+    log_end(&line);
+}
+
+/* The offset of what is read next. */
+static uint64_t read_offset(const struct input *input)
+{
+    return input->position.offset + (input->filled - input->start) + input->cut_bytes;
+}
+
+/* Goes on with another file, from an offset of it. False with errno. */
+static bool attach(struct input *input, int file, uint64_t offset, uint64_t line)
+{
+    struct stat status;
+    int length = follow_tail(file, offset, input->buffer);
+
+    if (length < 0 || fstat(file, &status) != 0)
+        return false;
+    if (input->file >= 0)
+        close(input->file);
+    input->file = file;
+    input->position = (struct position){.device = status.st_dev,
+                                        .inode = status.st_ino,
+                                        .offset = offset,
+                                        .line = line,
+                                        .tail = record_check(input->buffer, (size_t)length)};
+    input->start = input->filled = input->scanned = (size_t)length;
+    input->cut_bytes = 0;
+    input->is_cut = input->is_cut_whole = false;
+    input->is_idle = input->is_leaving = input->is_ended = false;
+    return true;
+}
+
+/* Opens what is at the path now, from its beginning; false where there is nothing. */
+static bool open_path(struct input *input)
+{
+    int file = open(input->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+    if (file >= 0 && attach(input, file, 0, 0)) {
+        input->is_missed = false;
+        return true;
+    }
+    if (!input->is_missed)
+        report(input, LOG_WARNING, "input_missing", strerror(errno));
+    input->is_missed = true;
+    if (file >= 0)
+        close(file);
+    return false;
+}
+
+/* Finds where a followed file was left off: in what is at the path, or in what it became. */
+static void resume(struct input *input, const struct position *from)
+{
+    struct stat status = {0};
+    int file = open(input->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+    if (file >= 0 && fstat(file, &status) == 0 && status.st_dev == from->device &&
+        status.st_ino == from->inode && follow_matches(file, from) &&
+        attach(input, file, from->offset, from->line))
+        return;
+    if (file >= 0)
+        close(file);
+    file = follow_find(input->path, from, status.st_dev, status.st_ino);
+    if (file >= 0 && attach(input, file, from->offset, from->line)) {
+        report(input, LOG_INFO, "input_rotated",
+               "going on in the file it was renamed or copied to");
+        return;
+    }
+    if (file >= 0)
+        close(file);
+    report(input, LOG_WARNING, "input_replaced",
+           "where it was left off is not found any more; it is read from its beginning");
+    (void)open_path(input);
+}
+
+bool input_open(struct input *input, const char *path, const struct position *from)
+{
+    struct stat status;
+
+    *input = (struct input){.kind = INPUT_STREAM, .path = path, .file = STDIN_FILENO};
+    if (path == NULL)
+        return true;
+    input->file = -1;
+    if (stat(path, &status) != 0 ? errno == ENOENT : S_ISREG(status.st_mode)) {
+        input->kind = INPUT_FILE;
+        if (from->inode != 0)
+            resume(input, from);
+        else
+            (void)open_path(input);
+        return true;
+    }
+    input->file = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (input->file < 0 || fstat(input->file, &status) != 0) {
+        report(input, LOG_ERROR, "input_error", strerror(errno));
+        input_close(input);
+        return false;
+    }
+    if (S_ISDIR(status.st_mode)) {
+        report(input, LOG_ERROR, "input_error", strerror(EISDIR));
+        input_close(input);
+        return false;
+    }
+    input->kind = S_ISFIFO(status.st_mode) ? INPUT_FIFO : INPUT_STREAM;
+    return true;
+}
+
+void input_close(struct input *input)
+{
+    if (input->file > STDIN_FILENO)
+        close(input->file);
+    input->file = -1;
+}
+
+int input_descriptor(const struct input *input)
+{
+    return input->kind == INPUT_FILE ? -1 : input->file;
+}
+
+/*
+ * Whether the file is still the one that was read: no shorter, and the same before the place that
+ * was reached. It may have been truncated and have grown again since the last look.
+ */
+static bool is_same(const struct input *input)
+{
+    struct position reached = {.offset = read_offset(input)};
+    size_t length = input->filled < POSITION_TAIL_BYTES ? input->filled : POSITION_TAIL_BYTES;
+    struct stat status;
+
+    if (fstat(input->file, &status) != 0 || (uint64_t)status.st_size < reached.offset)
+        return false;
+    if (!input->is_idle || input->is_cut)
+        return true;
+    if (length > reached.offset)
+        length = (size_t)reached.offset;
+    reached.tail = record_check(input->buffer + input->filled - length, length);
+    return follow_matches(input->file, &reached);
+}
+
+/* A file was emptied under the reader: what it didn't see stands in a copy, if one was made. */
+static void restart(struct input *input)
+{
+    const struct position left = input->position;
+    int file = follow_find(input->path, &left, left.device, left.inode);
+
+    report(input, LOG_INFO, "input_truncated",
+           file >= 0 ? "going on in its copy" : "it is read from its beginning");
+    if (file >= 0) {
+        if (attach(input, file, left.offset, left.line))
+            return;
+        close(file);
+    }
+    (void)open_path(input);
+}
+
+/* Whether another file stands at the path, and its writer has begun to use it. */
+static bool is_replaced(const struct input *input)
+{
+    struct stat status;
+
+    return stat(input->path, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0 &&
+           (status.st_dev != input->position.device || status.st_ino != input->position.inode);
+}
+
+/* At the end of a followed file: goes over to the next one, if there is one. */
+static enum input_step follow_on(struct input *input)
+{
+    if (input->is_ended)
+        return input->start == input->filled && open_path(input) ? INPUT_DATA : INPUT_NOTHING;
+    input->is_idle = true;
+    if (input->is_leaving) {
+        input->is_ended = true;
+        return INPUT_DATA;
+    }
+    if (!is_replaced(input))
+        return INPUT_NOTHING;
+    report(input, LOG_INFO, "input_rotated", "going over to the new file");
+    input->is_leaving = true; /* once it was read after the new one was seen */
+    return INPUT_DATA;
+}
+
+/* The writers of a FIFO have left; the next ones come to a new descriptor. */
+static enum input_step reopen_fifo(struct input *input)
+{
+    int file = open(input->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+    input->is_ended = true;
+    if (file < 0) {
+        report(input, LOG_ERROR, "input_error", strerror(errno));
+        return INPUT_END;
+    }
+    close(input->file);
+    input->file = file;
+    return INPUT_DATA;
+}
+
+/* Makes room at the buffer's end. What stands before the next line is kept as far as it is a tail.
+ */
+static void compact(struct input *input)
+{
+    size_t kept = input->start < POSITION_TAIL_BYTES ? input->start : POSITION_TAIL_BYTES;
+    size_t moved = input->start - kept;
+
+    if (moved == 0)
+        return;
+    memmove(input->buffer, input->buffer + moved, input->filled - moved);
+    input->start -= moved;
+    input->filled -= moved;
+    input->scanned -= moved;
+}
+
+enum input_step input_read(struct input *input)
+{
+    ssize_t n;
+
+    if (input->file < 0)
+        return input->kind == INPUT_FILE && open_path(input) ? INPUT_DATA : INPUT_NOTHING;
+    if (input->kind == INPUT_FILE && !is_same(input)) {
+        restart(input);
+        return INPUT_DATA;
+    }
+    if (input->kind == INPUT_FIFO)
+        input->is_ended = false;
+    compact(input);
+    if (input->kind == INPUT_FILE)
+        n = pread(input->file, input->buffer + input->filled, sizeof(input->buffer) - input->filled,
+                  (off_t)read_offset(input));
+    else
+        n = read(input->file, input->buffer + input->filled, sizeof(input->buffer) - input->filled);
+    if (n > 0) {
+        input->filled += (size_t)n;
+        input->is_idle = false;
+        return INPUT_DATA;
+    }
+    if (n < 0 && (errno == EAGAIN || errno == EINTR))
+        return INPUT_NOTHING;
+    if (n < 0)
+        report(input, LOG_ERROR, "input_error", strerror(errno));
+    if (input->kind == INPUT_FILE)
+        return n < 0 ? INPUT_NOTHING : follow_on(input);
+    if (input->kind == INPUT_FIFO && n == 0)
+        return reopen_fifo(input);
+    input->is_ended = true;
+    return INPUT_END;
+}
+
+/* Leaves out what the line at hand has beyond the bytes that are kept. */
+static void cut(struct input *input)
+{
+    char *rest = input->buffer + input->start + INPUT_LINE_BYTES;
+    size_t length = input->filled - input->start - INPUT_LINE_BYTES;
+    const char *newline = memchr(rest, '\n', length);
+    size_t left_out = newline == NULL ? length : (size_t)(newline - rest) + 1;
+
+    input->is_cut = true;
+    input->is_cut_whole = newline != NULL;
+    input->cut_bytes += left_out;
+    memmove(rest, rest + left_out, length - left_out);
+    input->filled -= left_out;
+}
+
+/* How long the line at hand is, and what it takes of the buffer; false where it has no end yet. */
+static bool find_end(struct input *input, size_t *length, size_t *bytes)
+{
+    const char *newline;
+
+    if (!input->is_cut) {
+        newline = memchr(input->buffer + input->scanned, '\n', input->filled - input->scanned);
+        if (newline != NULL && newline <= input->buffer + input->start + INPUT_LINE_BYTES) {
+            *length = (size_t)(newline - input->buffer) - input->start;
+            *bytes = *length + 1;
+            return true;
+        }
+        if (newline == NULL)
+            input->scanned = input->filled;
+    }
+    if (!input->is_cut_whole && input->filled - input->start > INPUT_LINE_BYTES)
+        cut(input);
+    if (input->is_cut && !input->is_cut_whole && !input->is_ended)
+        return false;
+    *length = *bytes = input->is_cut ? INPUT_LINE_BYTES : input->filled - input->start;
+    return input->is_cut || (input->is_ended && *length > 0);
+}
+
+/* The check of what stands before an offset of the file; of what stands in the buffer up to end. */
+static uint64_t check_tail(const struct input *input, uint64_t offset, size_t end)
+{
+    size_t length = end < POSITION_TAIL_BYTES ? end : POSITION_TAIL_BYTES;
+    char tail[POSITION_TAIL_BYTES];
+    int read;
+
+    if (!input->is_cut)
+        return record_check(input->buffer + end - length, length);
+    read = follow_tail(input->file, offset, tail);
+    return read < 0 ? 0 : record_check(tail, (size_t)read);
+}
+
+bool input_line(struct input *input, struct input_line *line)
+{
+    size_t length, bytes;
+
+    if (!find_end(input, &length, &bytes))
+        return false;
+    *line = (struct input_line){
+        .text = input->buffer + input->start,
+        .length = length,
+        .number = input->position.line + 1,
+        .is_cut = input->is_cut,
+        .bytes = bytes,
+    };
+    if (length > 0 && line->text[length - 1] == '\r' && !line->is_cut)
+        line->length--;
+    if (input->kind == INPUT_FILE) {
+        line->position = input->position;
+        line->position.offset += bytes + input->cut_bytes;
+        line->position.line++;
+        line->position.tail = check_tail(input, line->position.offset, input->start + bytes);
+    }
+    return true;
+}
+
+void input_take(struct input *input, const struct input_line *line)
+{
+    input->start += line->bytes;
+    input->scanned = input->start;
+    if (input->kind != INPUT_FILE) {
+        input->position.line++;
+    } else {
+        input->position = line->position;
+        /* What stands before the next line in the buffer must be what does in the file. */
+        if (line->is_cut && follow_tail(input->file, input->position.offset,
+                                        input->buffer + input->start - POSITION_TAIL_BYTES) < 0)
+            report(input, LOG_ERROR, "input_error", strerror(errno));
+    }
+    input->is_cut = input->is_cut_whole = false;
+    input->cut_bytes = 0;
+}

@@ -1,0 +1,29 @@
+/* The way in: lines of the input become events of the spool, or are set aside. */
+#ifndef STEEP_INTAKE_H
+#define STEEP_INTAKE_H
+
+#include "complete.h"
+#include "input.h"
+#include "rejected.h"
+#include "spool.h"
+
+struct intake {
+    struct input *input;
+    struct completer *completer;
+    struct spool *spool;
+    struct rejected *rejected;
+    bool is_stuck; /* the log says that input waits */
+};
+
+enum intake_step {
+    INTAKE_MORE,    /* there may be more to read */
+    INTAKE_NOTHING, /* not at the moment */
+    INTAKE_STUCK,   /* what was read can't be kept now; nothing of it is lost */
+    INTAKE_FULL,    /* the same, until events were sent */
+    INTAKE_END,     /* nothing more will come */
+};
+
+/* Takes in what is there, a bounded amount of it. */
+enum intake_step intake_run(struct intake *intake);
+
+#endif

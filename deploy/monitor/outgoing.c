@@ -1,0 +1,169 @@
+#include "outgoing.h"
+
+#include "log.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct outgoing *outgoing_new(int folder)
+{
+    struct outgoing *outgoing = calloc(1, sizeof(*outgoing));
+
+    if (outgoing != NULL && !segment_reader_init(&outgoing->reader, folder)) {
+        free(outgoing);
+        return NULL;
+    }
+    return outgoing;
+}
+
+void outgoing_free(struct outgoing *outgoing)
+{
+    if (outgoing == NULL)
+        return;
+    segment_reader_free(&outgoing->reader);
+    free(outgoing);
+}
+
+/* Says once what a damaged place of the spool has cost. */
+static void report_lost(struct outgoing *outgoing, uint64_t records, uint64_t bytes)
+{
+    const struct segment_reader *reader = &outgoing->reader;
+    struct spool_place place = {reader->number, reader->offset, 0};
+    char name[SEGMENT_NAME_BYTES + 1];
+    struct log_line line;
+
+    if (place.segment < outgoing->reported.segment ||
+        (place.segment == outgoing->reported.segment && place.offset <= outgoing->reported.offset))
+        return;
+    outgoing->reported = place;
+    segment_name(reader->number, name);
+    log_begin(&line, LOG_ERROR, "spool_recovered");
+    log_string(&line, "segment", name);
+    log_number(&line, "records", (long long)records);
+    log_number(&line, "bytes", (long long)bytes);
+    log_string(&line, "detail", "damaged records are lost");
+    log_end(&line);
+}
+
+/* Adds an event to the body, behind a bracket or comma; false where it doesn't fit. */
+static bool add(struct outgoing *outgoing, const struct record *record)
+{
+    struct outgoing_event *event = &outgoing->events[outgoing->count];
+    size_t length = outgoing->count == 0 ? 1 : outgoing->length;
+
+    if (length + record->length + 1 > sizeof(outgoing->body))
+        return false;
+    outgoing->body[length - 1] = outgoing->count == 0 ? '[' : ',';
+    memcpy(outgoing->body + length, record->text, record->length);
+    *event = (struct outgoing_event){.offset = length, .length = record->length};
+    outgoing->length = length + record->length + 1;
+    outgoing->body[outgoing->length - 1] = ']';
+    outgoing->count++;
+    return true;
+}
+
+/*
+ * Goes on behind a segment's end, or behind a tail that is damaged; false where all was read.
+ * *expected is the serial of the event that follows.
+ */
+static bool go_on(struct outgoing *outgoing, const struct spool_extent *extent, uint64_t *expected)
+{
+    struct segment_reader *reader = &outgoing->reader;
+
+    if (reader->skipped > 0 || *expected < extent->next_serial)
+        report_lost(outgoing, extent->next_serial - *expected, reader->skipped);
+    *expected = extent->next_serial;
+    if (extent->next != 0)
+        return segment_seek(reader, extent->next, SEGMENT_HEADER_BYTES);
+    if (outgoing->count == 0)
+        outgoing->end = (struct spool_place){reader->number, extent->end, *expected};
+    errno = ENOENT;
+    return false;
+}
+
+/* Takes over one event; false where the batch is full. */
+static bool take(struct outgoing *outgoing, const struct record *record, uint64_t skipped,
+                 uint64_t *expected)
+{
+    struct segment_reader *reader = &outgoing->reader;
+
+    if (!add(outgoing, record))
+        return false;
+    if (record->serial > *expected || skipped > 0)
+        report_lost(outgoing, record->serial - *expected, skipped);
+    *expected = record->serial + 1;
+    outgoing->end = (struct spool_place){reader->number, reader->offset, *expected};
+    outgoing->events[outgoing->count - 1].end = outgoing->end;
+    return true;
+}
+
+bool outgoing_load(struct outgoing *outgoing, struct spool *spool, size_t most)
+{
+    struct segment_reader *reader = &outgoing->reader;
+    uint64_t expected, skipped = 0;
+
+    outgoing->count = outgoing->length = 0;
+    outgoing->end = spool_begin(spool);
+    expected = outgoing->end.serial;
+    if (!segment_seek(reader, outgoing->end.segment, outgoing->end.offset))
+        return errno == ENOENT;
+    while (outgoing->count < most) {
+        struct spool_extent extent;
+        struct record record;
+
+        if (!spool_extent(spool, reader->number, &extent))
+            return true;
+        switch (segment_next(reader, extent.end, &record)) {
+        case SEGMENT_RECORD:
+            if ((record.flags & RECORD_EVENT) != 0) {
+                if (!take(outgoing, &record, skipped, &expected))
+                    return true;
+                skipped = 0;
+            }
+            break;
+        case SEGMENT_DAMAGED:
+            skipped += reader->skipped;
+            break;
+        case SEGMENT_END:
+            if (!go_on(outgoing, &extent, &expected))
+                return errno == ENOENT;
+            break;
+        case SEGMENT_FAILED:
+            return outgoing->count > 0;
+        }
+    }
+    return true;
+}
+
+void outgoing_shorten(struct outgoing *outgoing, size_t count)
+{
+    const struct outgoing_event *last = &outgoing->events[count - 1];
+
+    outgoing->count = count;
+    outgoing->length = last->offset + last->length + 1;
+    outgoing->body[outgoing->length - 1] = ']';
+    outgoing->end = last->end;
+}
+
+void outgoing_remove(struct outgoing *outgoing, size_t index)
+{
+    struct outgoing_event *event = &outgoing->events[index];
+    size_t gone = event->length + 1;
+    size_t behind = event->offset + gone; /* of the comma or bracket behind it */
+
+    if (index > 0)
+        event[-1].end = event->end;
+    outgoing->count--;
+    if (outgoing->count == 0) {
+        outgoing->length = 0;
+        return;
+    }
+    memmove(outgoing->body + event->offset, outgoing->body + behind, outgoing->length - behind);
+    outgoing->length -= gone;
+    outgoing->body[outgoing->length - 1] = ']';
+    for (size_t i = index; i < outgoing->count; i++) {
+        outgoing->events[i] = outgoing->events[i + 1];
+        outgoing->events[i].offset -= gone;
+    }
+}

@@ -1,0 +1,166 @@
+#include "rejected.h"
+
+#include "files.h"
+#include "log.h"
+#include "utf8.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char NAME[] = "rejected.ndjson";
+static const char OLDER[] = "rejected.1.ndjson";
+
+enum { ESCAPED_BYTES = 6, FRAME_BYTES = 2048 };
+
+void rejected_init(struct rejected *rejected, int folder, uint64_t count)
+{
+    *rejected = (struct rejected){.folder = folder, .file = -1, .count = count};
+    pthread_mutex_init(&rejected->lock, NULL);
+}
+
+void rejected_free(struct rejected *rejected)
+{
+    if (rejected->file >= 0)
+        close(rejected->file);
+    pthread_mutex_destroy(&rejected->lock);
+}
+
+/* How many bytes at text are a character of UTF-8; 0 for none. */
+static size_t character(const char *text, size_t left)
+{
+    for (size_t length = 1; length <= 4 && length <= left; length++) {
+        if (utf8_valid((const unsigned char *)text, length))
+            return length;
+    }
+    return 0;
+}
+
+/* Writes a JSON string (RFC 8259, section 7); what is not UTF-8 becomes U+FFFD. */
+static size_t quote(char *out, const char *text, size_t length)
+{
+    size_t n = 0;
+
+    out[n++] = '"';
+    for (size_t i = 0; i < length;) {
+        unsigned char c = (unsigned char)text[i];
+        size_t bytes = character(text + i, length - i);
+
+        if (bytes == 0) {
+            n += (size_t)sprintf(out + n, "\\ufffd");
+            bytes = 1;
+        } else if (c < 0x20) {
+            n += (size_t)sprintf(out + n, "\\u%04x", c);
+        } else {
+            if (c == '"' || c == '\\')
+                out[n++] = '\\';
+            memcpy(out + n, text + i, bytes);
+            n += bytes;
+        }
+        i += bytes;
+    }
+    out[n++] = '"';
+    return n;
+}
+
+/* Writes a line with its newline; returns its length. */
+static size_t format(char *out, const struct rejected_item *item)
+{
+    char reason[512];
+    size_t n;
+
+    snprintf(reason, sizeof(reason), "%s: %s%s", item->code, item->message,
+             item->is_cut ? " (only the beginning of the line follows)" : "");
+    n = (size_t)sprintf(out, "{\"reason\":");
+    n += quote(out + n, reason, strlen(reason));
+    if (item->line > 0)
+        n += (size_t)sprintf(out + n, ",\"line\":%" PRIu64 ",\"event\":", item->line);
+    else
+        n += (size_t)sprintf(out + n, ",\"line\":null,\"event\":");
+    if (item->line > 0) {
+        n += quote(out + n, item->text, item->length);
+    } else {
+        memcpy(out + n, item->text, item->length);
+        n += item->length;
+    }
+    return n + (size_t)sprintf(out + n, "}\n");
+}
+
+/* Opens the file that so many bytes still fit into; its size before them. */
+static bool open_file(struct rejected *rejected, size_t length, off_t *size)
+{
+    struct stat status;
+
+    if (rejected->file < 0)
+        rejected->file =
+            openat(rejected->folder, NAME, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (rejected->file < 0 || fstat(rejected->file, &status) != 0)
+        return false;
+    if (status.st_size == 0 || status.st_size + (off_t)length <= REJECTED_FILE_BYTES) {
+        *size = status.st_size;
+        return true;
+    }
+    if (renameat(rejected->folder, NAME, rejected->folder, OLDER) != 0)
+        return false;
+    log_event(LOG_WARNING, "rejected_rotated",
+              "rejected.ndjson was full, and is rejected.1.ndjson");
+    close(rejected->file);
+    rejected->file =
+        openat(rejected->folder, NAME, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (rejected->file < 0)
+        return false;
+    *size = 0;
+    return true;
+}
+
+bool rejected_add(struct rejected *rejected, const struct rejected_item *item)
+{
+    char *line = malloc(item->length * ESCAPED_BYTES + FRAME_BYTES * 2);
+    bool is_added = false;
+    off_t size = -1;
+    size_t length;
+    int error = ENOMEM;
+
+    if (line != NULL) {
+        length = format(line, item);
+        pthread_mutex_lock(&rejected->lock);
+        is_added =
+            open_file(rejected, length, &size) && files_write(rejected->file, line, length, -1);
+        error = errno;
+        /* No half a line stays. */
+        if (is_added)
+            rejected->count++;
+        else if (size >= 0 && ftruncate(rejected->file, size) != 0)
+            error = errno;
+        pthread_mutex_unlock(&rejected->lock);
+        free(line);
+    }
+    if (!is_added) {
+        errno = error;
+        log_event(LOG_ERROR, "rejected_error", strerror(error));
+    }
+    return is_added;
+}
+
+void rejected_sync(struct rejected *rejected)
+{
+    pthread_mutex_lock(&rejected->lock);
+    if (rejected->file >= 0 && fdatasync(rejected->file) != 0)
+        log_event(LOG_ERROR, "rejected_error", strerror(errno));
+    pthread_mutex_unlock(&rejected->lock);
+}
+
+uint64_t rejected_count(struct rejected *rejected)
+{
+    uint64_t count;
+
+    pthread_mutex_lock(&rejected->lock);
+    count = rejected->count;
+    pthread_mutex_unlock(&rejected->lock);
+    return count;
+}

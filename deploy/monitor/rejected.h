@@ -1,0 +1,50 @@
+/*
+ * What was set aside: lines that are no event, and events that the server
+ * refuses for good, each with the reason, in rejected.ndjson:
+ *
+ *   {"reason": "code: sentence", "line": 7, "event": "the line, as a string"}
+ *   {"reason": "code: sentence", "line": null, "event": {…}}
+ *
+ * At 16 MiB the file becomes rejected.1.ndjson, in place of an older one.
+ */
+#ifndef STEEP_REJECTED_H
+#define STEEP_REJECTED_H
+
+#include "error.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { REJECTED_FILE_BYTES = 16 * 1024 * 1024 };
+
+struct rejected {
+    int folder;
+    pthread_mutex_t lock;
+    int file; /* -1 until something is set aside */
+    uint64_t count;
+};
+
+struct rejected_item {
+    const char *code;
+    const char *message;
+    uint64_t line; /* 0 for an event of the spool, which is JSON */
+    bool is_cut;   /* the text is only the beginning of the line */
+    const char *text;
+    size_t length;
+};
+
+/* Borrows the folder's descriptor. count: how many were set aside before. */
+void rejected_init(struct rejected *rejected, int folder, uint64_t count);
+void rejected_free(struct rejected *rejected);
+
+/* Sets one aside; any thread. False after a line in the log, and then it is not. */
+bool rejected_add(struct rejected *rejected, const struct rejected_item *item) MUST_CHECK;
+
+/* Brings what was set aside to the disk. */
+void rejected_sync(struct rejected *rejected);
+
+uint64_t rejected_count(struct rejected *rejected);
+
+#endif
