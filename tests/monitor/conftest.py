@@ -24,7 +24,7 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(config, items):
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
     out = [] if disk.mounting() else [item for item in items if item.get_closest_marker("mounts")]
     items[:] = [item for item in items if item not in out]
     config.left_out = [item.name for item in out]

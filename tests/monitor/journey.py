@@ -126,9 +126,9 @@ class Journey(Scene):
         self.start_sender()
 
     def the_monitor_is_frozen(self, _):
-        self.sender.signal(signal.SIGSTOP)
+        self.sender.send_signal(signal.SIGSTOP)
         time.sleep(self.random.uniform(0.5, 2))
-        self.sender.signal(signal.SIGCONT)
+        self.sender.send_signal(signal.SIGCONT)
 
     def the_network_is_cut(self, _):
         self.proxy.cut()

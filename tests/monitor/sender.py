@@ -94,11 +94,11 @@ class Sender:
             self.process.stdin.write(line if isinstance(line, bytes) else f"{line}\n".encode())
         self.process.stdin.flush()
 
-    def signal(self, number):
+    def send_signal(self, number):
         self.process.send_signal(number)
 
     def send_now(self):
-        self.signal(signal.SIGUSR1)
+        self.send_signal(signal.SIGUSR1)
 
     def end(self, number=signal.SIGTERM, seconds=20):
         """Signal it, unless that is None, and return its exit status."""
@@ -154,6 +154,13 @@ class Sender:
         done = self.run("status")
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def wait_until_settled(self, total, seconds=20):
+        """Until so many events have been sent or set aside, over the state folder's life, and none waits."""
+        def settled():
+            return self.waiting() == 0 and self.counted("sent") + len(self.set_aside()) >= total
+
+        wait_for(settled, f"{total} events to be settled", seconds)
 
     def waiting(self):
         """How many events wait, by `steep-monitor status`."""

@@ -32,7 +32,7 @@ UNREADABLE = {
     "cut off": b'{"inserted":1,"dupl',
     "no object": b"[1]",
     "no counts": b"{}",
-    "one count": b'{"inserted":1}',
+    "one count": b'{"duplicates":1}',
     "counts that are text": b'{"inserted":"1","duplicates":"0"}',
     "negative counts": b'{"inserted":2,"duplicates":-1}',
     "counts of another batch": b'{"inserted":17,"duplicates":4}',
@@ -164,7 +164,7 @@ def test_a_413_is_halved_until_it_fits(server, sender, limit):
     server.always = most(limit)
     sender.start(STEEP_MAX_BATCH_SIZE="100")
     sender.feed(*sender.lines(100))
-    wait_for(lambda: sender.waiting() == 0, "all of it to be sent")
+    sender.wait_until_settled(100)
     stored_ids = [i for request in server.requests if len(events_of(request)) <= limit for i in ids_of(request)]
     assert len(stored_ids) == len(set(stored_ids)) == 100
     assert not sender.set_aside()
@@ -175,7 +175,7 @@ def test_a_413_before_the_body_was_read_is_heard(server, sender):
     server.answer(early(raw(encoded(413, {"error": "payload_too_large", "message": "."}, {"Connection": "close"}))))
     sender.start(STEEP_MAX_BATCH_SIZE="100")
     sender.feed(*sender.lines(100))
-    wait_for(lambda: sender.waiting() == 0, "all of it to be sent", 30)
+    sender.wait_until_settled(100, 30)
     assert not sender.set_aside()
 
 
@@ -190,7 +190,7 @@ def test_a_single_event_that_is_too_large_is_set_aside_and_stops_nobody(server, 
     sender.start()
     sender.feed(*sender.lines(3), large, *sender.lines(3))
     sender.wait_for("rejected", 40)
-    wait_for(lambda: sender.waiting() == 0, "the others to be sent", 40)
+    sender.wait_until_settled(7, 40)
     assert [as_event(each)["id"] for each in sender.set_aside()] == [large_id]
 
 
@@ -213,7 +213,7 @@ def test_a_422_sets_the_listed_events_aside_and_sends_the_rest(server, sender, b
     sender.start()
     lines = sender.lines(10)
     sender.feed(*lines)
-    wait_for(lambda: sender.waiting() == 0, "the rest to be sent")
+    sender.wait_until_settled(10)
     aside = sender.set_aside()
     assert [as_event(each)["payload"]["number"] for each in aside] == bad
     assert all("invalid_payload" in json.dumps(each["reason"]) for each in aside)
@@ -262,10 +262,10 @@ def test_a_422_that_names_an_event_twice_sets_it_aside_once(server, sender):
     server.answer(error(422, "invalid_payload", index=1, rejected=twice))
     sender.start()
     sender.feed(*sender.lines(3))
-    wait_for(lambda: sender.waiting() == 0, "the rest to be sent")
+    sender.wait_until_settled(3)
     aside = [as_event(each)["payload"]["number"] for each in sender.set_aside()]
     sent = [event["payload"]["number"] for request in server.requests[1:] for event in events_of(request)]
-    assert sorted(aside + sent) == [1, 2, 3] and len(aside) in (1, 3)
+    assert sorted(aside + sent) == [1, 2, 3] and len(aside) < 2
 
 
 @pytest.mark.parametrize("status", [429, 503])

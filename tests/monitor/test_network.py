@@ -7,7 +7,6 @@ import pytest
 
 from certificates import server_context
 from scripted import ScriptedServer, endless, raw, silence, stored_bytes, torn
-from sender import Sender
 from stack import SLOWNESS, free_port, wait_for
 
 
@@ -181,30 +180,19 @@ def test_a_slow_server_does_not_hold_up_input(server, sender):
     assert not sender.log("batch")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def patient(certificates, identity, tmp_path_factory):
-    """A sender whose server never answers, begun with the session, as the time-out takes its time."""
-    server = ScriptedServer(server_context(*certificates.good), identity)
+@pytest.mark.slow
+def test_a_server_that_never_answers_is_given_up_after_30_seconds(server, sender):
     server.answer(silence)
-    sender = Sender(tmp_path_factory.mktemp("patient"), identity, server.url, certificates.authority).start()
+    sender.start()
     sender.feed(*sender.lines(2))
-    yield server, sender
-    sender.put_away()
-    server.close()
-
-
-@pytest.mark.last
-def test_a_server_that_never_answers_is_given_up_after_30_seconds(patient):
-    server, sender = patient
     first, second = server.wait(2, 60)
     record = sender.log("batch")[0]
     assert record["status"] == "0" and record["detail"]
     assert 25_000 <= int(record["ms"]) <= 35_000 * SLOWNESS
-    assert first.body == second.body and not server.wrong
+    assert first.body == second.body
     wait_for(lambda: sender.waiting() == 0, "nothing to wait any more")
 
 
-@pytest.mark.last
 def test_a_listener_that_accepts_nobody_is_given_up(make_sender):
     """The connection stands, but no handshake ever ends: SIGTERM must not wait for that."""
     with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:

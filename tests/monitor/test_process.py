@@ -237,7 +237,7 @@ def test_it_wakes_at_most_once_a_second_when_there_is_nothing_to_do(server, make
     senders = []
     for name, place in [("pipe", []), ("file", [tmp_path / "file"]), ("fifo", [tmp_path / "fifo"]),
                         ("missing", [tmp_path / "missing"]), ("refused", [])]:
-        sender = make_sender((refusing if name == "refused" else server).url, name)
+        sender = make_sender((refusing if name == "refused" else server).url, f"on-{name}")
         senders.append(sender.start(*place, STEEP_BATCH_INTERVAL_SECS="60" if name == "refused" else "1"))
         if not place:
             sender.feed(*sender.lines(1))

@@ -139,17 +139,32 @@ def test_a_full_spool_drops_the_oldest_and_says_how_many(serve, nowhere):
 
     def settled():
         dropped = sum(int(record["events"]) for record in sender.log("spool_dropped"))
-        return dropped + sender.waiting() == 12_000 and dropped
+        return dropped + sender.waiting() >= 12_000 and dropped
 
     dropped = wait_for(settled, "the sum to be right")
+    assert dropped + sender.waiting() <= 13_000
     held = sum(path.stat().st_size for path in (sender.state / "spool").iterdir())
     assert held <= 1.3 * (1 << 20)
     # A spool that throws half of itself away at once is not what was asked for.
     assert sender.waiting() >= 1500
     server = serve(port=port)
     sender.send_now()
-    wait_for(lambda: len(numbers(server)) >= 12_000 - dropped, "the rest", 60)
-    assert numbers(server) == list(range(dropped + 1, 12_001))
+    wait_for(lambda: sender.waiting() == 0, "the rest to be sent", 60)
+    came = numbers(server)
+    # What was on its way when its place was given up may arrive all the same.
+    assert came[-1] == 12_000 and came == sorted(set(came)) and 12_000 - dropped <= len(came) <= 13_000 - dropped
+
+
+def test_what_a_full_spool_lost_is_reported_also_when_it_ends_meanwhile(nowhere):
+    """A batch under way is in memory alone once its segment was dropped."""
+    sender, _ = nowhere
+    sender.start("--spool-size", "1")
+    sender.feed(*sender.lines(12_000))
+    wait_for(lambda: sender.log("spool_dropped"), "a loss to be reported")
+    wait_for(lambda: sum(int(record["events"]) for record in sender.log("spool_dropped")) + sender.waiting() >= 11_000, "the rest")
+    assert sender.end() == 0
+    dropped = sum(int(record["events"]) for record in sender.log("spool_dropped"))
+    assert dropped + sender.waiting() >= 12_000
 
 
 def test_a_full_spool_with_block_makes_input_wait(serve, nowhere):
@@ -195,17 +210,17 @@ def test_a_spool_that_is_made_smaller_keeps_within_its_new_size(nowhere):
     sender.feed(*sender.lines(100))
     wait_for(lambda: sum(path.stat().st_size for path in (sender.state / "spool").iterdir()) <= 1.3 * (1 << 20),
              "the spool to be small")
-    wait_for(lambda: sum(int(record["events"]) for record in sender.log("spool_dropped")) + sender.waiting() == 12_100,
+    wait_for(lambda: sum(int(record["events"]) for record in sender.log("spool_dropped")) + sender.waiting() >= 12_100,
              "the loss to be reported")
 
 
 def test_what_was_sent_takes_no_room(server, sender):
-    sender.start()
+    sender.start("--spool-size", "1", "--block")
     for _ in range(5):
         sender.feed(*sender.lines(3000))
-        wait_for(lambda: sender.waiting() == 0, "nothing to wait any more", 60)
-    # A day's events are not kept for having been sent.
-    assert sum(path.stat().st_size for path in (sender.state / "spool").iterdir()) < 3 << 20
+        sender.wait_until_settled(sender.numbers, 60)
+    # Files are given up as a whole, a quarter of a megabyte at a time.
+    assert sum(path.stat().st_size for path in (sender.state / "spool").iterdir()) < 1 << 19
 
 
 def test_memory_stays_small_whatever_waits(nowhere):
