@@ -85,7 +85,8 @@ class Journey(Scene):
     # The monitor.
 
     def start_sender(self):
-        self.sender.start(self.file)
+        # Batches that are small are many, each with moments of its own in which it can be killed.
+        self.sender.start(self.file, STEEP_MAX_BATCH_SIZE=str(self.random.choice([100, 100, 1000])))
         self.processes += 1
 
     def end_sender(self, number):
@@ -106,7 +107,7 @@ class Journey(Scene):
 
     def faults(self):
         return {
-            "monitor": ((0.4, 3), [self.the_monitor_is_killed] * 3 + [self.the_monitor_is_stopped, self.the_monitor_is_frozen]),
+            "monitor": ((0.1, 1.5), [self.the_monitor_is_killed] * 3 + [self.the_monitor_is_stopped, self.the_monitor_is_frozen]),
             "network": ((0.5, 3), [self.the_network_is_cut, self.the_network_is_frozen, self.the_network_is_torn,
                                    self.the_network_is_gone]),
             "nginx": ((2, 9), [self.nginx_is_killed, faults.nginx_is_reloaded, faults.nginx_is_restarted,
