@@ -44,15 +44,18 @@ INGEST = ingest batch splitter skim event textarray rfc3339 utf8 $(CREDENTIALS) 
 QUERY = query window utf8 $(CREDENTIALS) $(PROCESS)
 
 # The monitor judges events by the same files as ingest.fcgi.
-SPOOL = spool recovery cursor segment record files
+SPOOL = spool spool_reader recovery cursor segment record files
 MONITOR = $(addprefix monitor_,monitor options input follow intake complete rejected sender outgoing \
 	post answer keys status $(SPOOL)) batch splitter skim event rfc3339 utf8 signature error config log clock
 
 # A unit test needs the file it tests, and what that one needs.
 UNIT_batch = batch splitter skim event rfc3339 utf8 error
 UNIT_bearer = bearer
+UNIT_answer = monitor_answer
+UNIT_complete = monitor_complete $(UNIT_batch)
 UNIT_error = error
 UNIT_event = $(UNIT_batch)
+UNIT_input = $(addprefix monitor_,input follow record) log unit_folder
 UNIT_keyring = keyring signature
 UNIT_log = log
 UNIT_reply = reply error request clock
@@ -60,11 +63,13 @@ UNIT_rfc3339 = rfc3339
 UNIT_signature = signature
 UNIT_skim = skim splitter event rfc3339 utf8
 UNIT_splitter = splitter
+UNIT_spool = $(addprefix monitor_,$(SPOOL) outgoing) log clock unit_folder
 UNIT_sqlstate = sqlstate
 UNIT_textarray = textarray
 UNIT_utf8 = utf8
 UNIT_window = window utf8
-UNITS = batch bearer error event keyring log reply rfc3339 signature skim splitter sqlstate textarray utf8 window
+UNITS = answer batch bearer complete error event input keyring log reply rfc3339 signature skim splitter \
+	spool sqlstate textarray utf8 window
 
 # What each fuzz target needs besides; clang builds them, see tests/fuzz/run.
 FUZZ_batch = splitter skim event rfc3339 utf8 error fuzz_mutator fuzz_values
@@ -74,8 +79,9 @@ FUZZ_judges = $(FUZZ_batch) sqlstate fuzz_exact
 FUZZ_keyring = keyring signature
 FUZZ_rfc3339 = rfc3339
 FUZZ_signature = signature
+FUZZ_spool = $(addprefix monitor_,recovery cursor segment record files) log
 FUZZ_window = window utf8
-FUZZERS = batch bearer config judges keyring rfc3339 signature window
+FUZZERS = batch bearer config judges keyring rfc3339 signature spool window
 
 # The bench's load generator.
 LOAD = load bodies https direct
@@ -100,10 +106,10 @@ $(BUILD)/monitor_%.o: deploy/monitor/%.c $(BUILD)/flags
 	$(CC) $(ALL_CFLAGS) -Ifcgi -MMD -MP -c -o $@ $<
 
 $(BUILD)/unit_%.o: tests/unit/%.c $(BUILD)/flags
-	$(CC) $(ALL_CFLAGS) -Ifcgi -MMD -MP -c -o $@ $<
+	$(CC) $(ALL_CFLAGS) -Ifcgi -Ideploy/monitor -MMD -MP -c -o $@ $<
 
 $(BUILD)/fuzz_%.o: tests/fuzz/%.c $(BUILD)/flags
-	$(CC) $(ALL_CFLAGS) -Ifcgi -MMD -MP -c -o $@ $<
+	$(CC) $(ALL_CFLAGS) -Ifcgi -Ideploy/monitor -MMD -MP -c -o $@ $<
 
 $(BUILD)/flags: FORCE
 	@mkdir -p $(BUILD)

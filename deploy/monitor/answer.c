@@ -137,7 +137,10 @@ static int64_t number_member(struct json_object *object, const char *name)
     return json_object_get_int64(value);
 }
 
-/* Whether a 200 says how many events it stored, and means this batch. */
+/*
+ * Whether a 200 says how many events it stored, and may mean this batch. The data model's own
+ * endpoint counts no duplicates, and on a second try stores none: only inserted is asked for.
+ */
 static bool is_receipt(struct json_object *object, size_t events)
 {
     int64_t inserted = number_member(object, "inserted");

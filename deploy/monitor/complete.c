@@ -39,10 +39,11 @@ const char *complete_error_message(enum error error)
 }
 
 /* Writes evt_ and 20 characters, from the system's randomness a few thousand bytes at a time. */
-static void make_id(struct completer *completer, char id[static COMPLETE_ID_BYTES])
+static void make_id(struct completer *completer)
 {
     static const char DIGITS[] = "abcdefghijklmnopqrstuvwxyz0123456789";
     const unsigned char count = sizeof(DIGITS) - 1;
+    char *id = completer->id;
     size_t length = 4;
 
     memcpy(id, "evt_", length);
@@ -102,7 +103,7 @@ static size_t append_member(char *text, size_t length, const char *name, const c
 
 /* Writes an event's object with what is missing in front; returns its length. */
 static size_t fill_in(struct completer *completer, const struct splitter_element *object,
-                      const struct presence *has, char id[static COMPLETE_ID_BYTES])
+                      const struct presence *has)
 {
     char *text = completer->text;
     size_t length = append(text, 0, "{", 1);
@@ -110,7 +111,7 @@ static size_t fill_in(struct completer *completer, const struct splitter_element
     const char *end = object->text + object->length;
 
     if (!has->id)
-        length = append_member(text, length, "id", id, COMPLETE_ID_BYTES);
+        length = append_member(text, length, "id", completer->id, COMPLETE_ID_BYTES);
     if (!has->source)
         length = append_member(text, length, "source", completer->source, completer->source_length);
     if (!has->timestamp)
@@ -164,13 +165,12 @@ static enum error complete_skimmed(struct completer *completer, struct event *ev
     const struct event_text source = {completer->source, completer->source_length};
     const struct presence has = {event->id.text != NULL, event->source.text != NULL,
                                  event->timestamp.text != NULL};
-    char id[COMPLETE_ID_BYTES];
 
     *text = element->text;
     *text_length = element->length;
     if (!has.id) {
-        make_id(completer, id);
-        event->id = (struct event_text){id, sizeof(id)};
+        make_id(completer);
+        event->id = (struct event_text){completer->id, sizeof(completer->id)};
     }
     if (!has.source)
         event->source = source;
@@ -179,7 +179,7 @@ static enum error complete_skimmed(struct completer *completer, struct event *ev
         event->timestamp = (struct event_text){completer->stamp, COMPLETE_STAMP_BYTES};
     }
     if (!has.id || !has.source || !has.timestamp) {
-        *text_length = fill_in(completer, element, &has, id);
+        *text_length = fill_in(completer, element, &has);
         *text = completer->text;
     }
     if (*text_length > BATCH_EVENT_BYTES || element->depth > BATCH_EVENT_DEPTH)
@@ -193,7 +193,6 @@ static enum error complete_parsed(struct completer *completer, const char **text
 {
     struct splitter_element *element = &completer->batch.events[0];
     struct presence has;
-    char id[COMPLETE_ID_BYTES];
     enum error error = find_members(element, &has);
 
     if (error != ERROR_NONE)
@@ -201,9 +200,9 @@ static enum error complete_parsed(struct completer *completer, const char **text
     if (!has.id || !has.source || !has.timestamp) {
         size_t length;
 
-        make_id(completer, id);
+        make_id(completer);
         make_stamp(completer);
-        length = fill_in(completer, element, &has, id);
+        length = fill_in(completer, element, &has);
         if (length > BATCH_EVENT_BYTES)
             return ERROR_INVALID_EVENT;
         error = find_element(completer, completer->text, length);

@@ -23,6 +23,7 @@ struct completer {
     struct batch batch;
     unsigned char random[COMPLETE_RANDOM_BYTES]; /* not yet used from random_at on */
     size_t random_at;
+    char id[COMPLETE_ID_BYTES];
     time_t second; /* whose stamp this is */
     char stamp[COMPLETE_STAMP_BYTES + 1];
     char line[COMPLETE_LINE_BYTES + 4];

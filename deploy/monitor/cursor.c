@@ -16,7 +16,7 @@ static size_t format(const struct cursor *cursor, char text[static CURSOR_BYTES]
 {
     int length =
         snprintf(text, CURSOR_BYTES,
-                 "segment=%" PRIx64 "\noffset=%" PRIu64 "\nserial=%" PRIu64 "\nsent=%" PRIu64 "\n",
+                 "segment=%" PRIu64 "\noffset=%" PRIu64 "\nserial=%" PRIu64 "\nsent=%" PRIu64 "\n",
                  cursor->place.segment, cursor->place.offset, cursor->place.serial, cursor->sent);
 
     length += snprintf(text + length, CURSOR_BYTES - (size_t)length, "check=%016" PRIx64 "\n",
@@ -42,9 +42,11 @@ enum cursor_verdict cursor_read(int folder, struct cursor *cursor)
     if (length < 0)
         return errno == ENOENT ? CURSOR_MISSING : CURSOR_DAMAGED;
     /* What comes out the same when it is written again was read rightly. */
-    if (sscanf(text, "segment=%" SCNx64 " offset=%" SCNu64 " serial=%" SCNu64 " sent=%" SCNu64,
-               &found.place.segment, &found.place.offset, &found.place.serial, &found.sent) != 4 ||
-        format(&found, same) != (size_t)length || memcmp(text, same, (size_t)length) != 0)
+    if (!files_number(text, "segment", &found.place.segment) ||
+        !files_number(text, "offset", &found.place.offset) ||
+        !files_number(text, "serial", &found.place.serial) ||
+        !files_number(text, "sent", &found.sent) || format(&found, same) != (size_t)length ||
+        memcmp(text, same, (size_t)length) != 0)
         return CURSOR_DAMAGED;
     *cursor = found;
     return CURSOR_READ;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -75,6 +76,24 @@ ssize_t files_read(int folder, const char *name, char *text, size_t size)
     }
     text[length] = '\0';
     return (ssize_t)length;
+}
+
+bool files_number(const char *text, const char *name, uint64_t *number)
+{
+    const size_t length = strlen(name);
+
+    for (const char *line = text; line != NULL; line = strchr(line, '\n')) {
+        char *end;
+
+        line += *line == '\n';
+        if (strncmp(line, name, length) != 0 || line[length] != '=' || line[length + 1] < '0' ||
+            line[length + 1] > '9')
+            continue;
+        errno = 0;
+        *number = strtoull(line + length + 1, &end, 10);
+        return *end == '\n' && errno == 0;
+    }
+    return false;
 }
 
 int files_open_folder(int parent, const char *name)

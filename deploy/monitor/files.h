@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Writes all of the bytes, at an offset or, with -1, at the file's own. False with errno. */
@@ -24,6 +25,12 @@ bool files_replace(int folder, const char *name, const void *bytes, size_t lengt
  * -1 with errno where it can't be read, EFBIG where it is larger.
  */
 ssize_t files_read(int folder, const char *name, char *text, size_t size);
+
+/*
+ * Finds a line "name=digits" in a text, and reads its decimal number. False
+ * where there is none.
+ */
+bool files_number(const char *text, const char *name, uint64_t *number) MUST_CHECK;
 
 /* Opens a folder, which is made with mode 0700 where it is missing. -1 with errno. */
 int files_open_folder(int parent, const char *name);

@@ -7,7 +7,17 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+enum {
+    FOLDER_BYTES = 4096,
+    STEP_MS = 10, /* files may be stamped with a clock that goes in steps, with HZ of 100 */
+};
+
+static const int64_t NO_RANK = INT64_MAX;
+static const int64_t NANOSECONDS = 1000000000;
+static const int64_t MILLISECOND = 1000000;
 
 int follow_tail(int file, uint64_t offset, char tail[static POSITION_TAIL_BYTES])
 {
@@ -29,57 +39,128 @@ bool follow_matches(int file, const struct position *position)
     return length >= 0 && record_check(tail, (size_t)length) == position->tail;
 }
 
-/* Opens a regular file that isn't the one given and matches; -1 otherwise. */
-static int open_match(int folder, const char *name, const struct position *position,
-                      uint64_t device, uint64_t inode, bool *is_renamed)
+int64_t follow_now(void)
 {
-    struct stat status;
-    int file = openat(folder, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    struct timespec now;
 
-    if (file < 0)
-        return -1;
-    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode) ||
-        (status.st_dev == device && status.st_ino == inode) || !follow_matches(file, position)) {
-        close(file);
-        return -1;
-    }
-    *is_renamed = status.st_dev == position->device && status.st_ino == position->inode;
-    return file;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-int follow_find(const char *path, const struct position *position, uint64_t device, uint64_t inode)
+/* When a file was made, in nanoseconds, or the value given where the file system doesn't know. */
+static int64_t birth(int file, int64_t unknown)
+{
+    struct statx status;
+
+    if (statx(file, "", AT_EMPTY_PATH, STATX_BTIME, &status) != 0 ||
+        (status.stx_mask & STATX_BTIME) == 0)
+        return unknown;
+    return status.stx_btime.tv_sec * NANOSECONDS + status.stx_btime.tv_nsec;
+}
+
+bool follow_is_file(int file, const struct position *position)
+{
+    struct stat status;
+
+    return fstat(file, &status) == 0 && S_ISREG(status.st_mode) &&
+           status.st_dev == position->device && status.st_ino == position->inode &&
+           birth(file, 0) / MILLISECOND <= position->read_ms && follow_matches(file, position);
+}
+
+/* What is looked for among the files beside a path's. */
+struct search {
+    const struct position *position; /* its file or a copy of it; NULL: the file after it */
+    int64_t after;                   /* when that was made */
+    uint64_t device, inode;          /* of the file that is not looked for */
+};
+
+/* The rank of a file, the lowest is the one to take; NO_RANK for what is not looked for. */
+static int64_t rank(const struct search *search, int file, const char *suffix)
+{
+    struct stat status;
+    int64_t made;
+
+    if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode))
+        return NO_RANK;
+    if (search->position != NULL && follow_is_file(file, search->position))
+        return 0;
+    if (status.st_dev == search->device && status.st_ino == search->inode)
+        return NO_RANK;
+    if (search->position != NULL) {
+        made = birth(file, (int64_t)status.st_mtim.tv_sec * NANOSECONDS);
+        return made / MILLISECOND >= search->position->read_ms - STEP_MS &&
+                       follow_matches(file, search->position)
+                   ? made
+                   : NO_RANK;
+    }
+    /* A number or a date: what has another name was not made by rotating. */
+    made = birth(file, NO_RANK);
+    return *suffix != '\0' && suffix[strspn(suffix, ".-_0123456789")] == '\0' &&
+                   made > search->after && status.st_size > 0
+               ? made
+               : NO_RANK;
+}
+
+/* Opens the best of the files in a path's folder whose names begin with the path's. */
+static int find(const char *path, const struct search *search)
 {
     const char *slash = strrchr(path, '/');
     const char *base = slash == NULL ? path : slash + 1;
-    char folder[4096] = ".";
+    char folder[FOLDER_BYTES] = ".";
+    int64_t lowest = NO_RANK;
     DIR *directory;
     struct dirent *entry;
     int found = -1;
-    bool is_renamed = false;
 
-    /* Before the first byte, every file would do. */
-    if (position->offset == 0 || (size_t)(base - path) >= sizeof(folder))
+    if ((size_t)(base - path) >= sizeof(folder))
         return -1;
     if (slash != NULL) {
         memcpy(folder, path, (size_t)(base - path));
         folder[base - path] = '\0';
     }
     directory = opendir(folder);
-    if (directory == NULL)
-        return -1;
-    while (!is_renamed && (entry = readdir(directory)) != NULL) {
+    while (directory != NULL && (entry = readdir(directory)) != NULL) {
+        int64_t its;
         int file;
 
         if (strncmp(entry->d_name, base, strlen(base)) != 0)
             continue;
-        file = open_match(dirfd(directory), entry->d_name, position, device, inode, &is_renamed);
+        file =
+            openat(dirfd(directory), entry->d_name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
         if (file < 0)
             continue;
-        /* The file itself is better than a copy of it. */
-        if (found >= 0)
-            close(found);
-        found = file;
+        its = rank(search, file, entry->d_name + strlen(base));
+        if (its < lowest) {
+            int worse = found;
+
+            found = file;
+            file = worse;
+            lowest = its;
+        }
+        if (file >= 0)
+            close(file);
     }
-    closedir(directory);
+    if (directory != NULL)
+        closedir(directory);
     return found;
+}
+
+int follow_find(const char *path, const struct position *position, uint64_t device, uint64_t inode)
+{
+    const struct search search = {.position = position, .device = device, .inode = inode};
+
+    /* Before the first byte, every file would do. */
+    return position->offset == 0 ? -1 : find(path, &search);
+}
+
+int follow_next(const char *path, int file)
+{
+    struct search search = {.after = birth(file, NO_RANK)};
+    struct stat status;
+
+    if (stat(path, &status) != 0)
+        return -1;
+    search.device = status.st_dev;
+    search.inode = status.st_ino;
+    return find(path, &search);
 }

@@ -8,19 +8,34 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* The wall's clock, in milliseconds since 1970. */
+int64_t follow_now(void);
+
 /* The last bytes before an offset of a file; at most POSITION_TAIL_BYTES. -1 with errno. */
 int follow_tail(int file, uint64_t offset, char tail[static POSITION_TAIL_BYTES]) MUST_CHECK;
 
-/* Whether a file has what stood before a position, and so goes on from it. */
+/* Whether a file has what stood before a position. */
 bool follow_matches(int file, const struct position *position) MUST_CHECK;
 
+/* Whether it is the position's file: not one made later that got its inode, and not another's. */
+bool follow_is_file(int file, const struct position *position) MUST_CHECK;
+
 /*
- * Opens the file that a path's file was renamed or copied to: it lies in the
- * same folder, its name begins with the path's, it is not the file of this
- * device and inode, and has what stood before the position. -1 where there is
- * none.
+ * Opens the file that a path's file was renamed or copied to. It lies in the
+ * same folder, its name begins with the path's, it has what stood before the
+ * position, and it is the position's file itself or was made after the
+ * position was read: lines may all be alike, and an older file is no copy. Not
+ * the file of this device and inode. -1 where there is none.
  */
 int follow_find(const char *path, const struct position *position, uint64_t device,
                 uint64_t inode) MUST_CHECK;
+
+/*
+ * Opens the file that was begun next after this one, which was read to its
+ * end: among those that rotating has named after the path, with a number or a
+ * date. -1 where there is none, and what is at the path comes next; also where
+ * the file system doesn't know when its files were made.
+ */
+int follow_next(const char *path, int file) MUST_CHECK;
 
 #endif

@@ -73,12 +73,12 @@ static void resume(struct input *input, const struct position *from)
     struct stat status = {0};
     int file = open(input->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 
-    if (file >= 0 && fstat(file, &status) == 0 && status.st_dev == from->device &&
-        status.st_ino == from->inode && follow_matches(file, from) &&
-        attach(input, file, from->offset, from->line))
+    if (file >= 0 && follow_is_file(file, from) && attach(input, file, from->offset, from->line))
         return;
-    if (file >= 0)
+    if (file >= 0) {
+        (void)fstat(file, &status);
         close(file);
+    }
     file = follow_find(input->path, from, status.st_dev, status.st_ino);
     if (file >= 0 && attach(input, file, from->offset, from->line)) {
         report(input, LOG_INFO, "input_rotated",
@@ -139,28 +139,32 @@ int input_descriptor(const struct input *input)
  * Whether the file is still the one that was read: no shorter, and the same before the place that
  * was reached. It may have been truncated and have grown again since the last look.
  */
-static bool is_same(const struct input *input)
+static bool is_same(struct input *input)
 {
     struct position reached = {.offset = read_offset(input)};
     size_t length = input->filled < POSITION_TAIL_BYTES ? input->filled : POSITION_TAIL_BYTES;
+    const int64_t now = follow_now();
     struct stat status;
 
     if (fstat(input->file, &status) != 0 || (uint64_t)status.st_size < reached.offset)
         return false;
-    if (!input->is_idle || input->is_cut)
-        return true;
-    if (length > reached.offset)
-        length = (size_t)reached.offset;
-    reached.tail = record_check(input->buffer + input->filled - length, length);
-    return follow_matches(input->file, &reached);
+    if (input->is_idle && !input->is_cut) {
+        reached.tail = record_check(input->buffer + input->filled - length, length);
+        if (!follow_matches(input->file, &reached))
+            return false;
+    }
+    input->seen_ms = now;
+    return true;
 }
 
 /* A file was emptied under the reader: what it didn't see stands in a copy, if one was made. */
 static void restart(struct input *input)
 {
-    const struct position left = input->position;
-    int file = follow_find(input->path, &left, left.device, left.inode);
+    struct position left = input->position;
+    int file;
 
+    left.read_ms = input->seen_ms;
+    file = follow_find(input->path, &left, left.device, left.inode);
     report(input, LOG_INFO, "input_truncated",
            file >= 0 ? "going on in its copy" : "it is read from its beginning");
     if (file >= 0) {
@@ -180,11 +184,25 @@ static bool is_replaced(const struct input *input)
            (status.st_dev != input->position.device || status.st_ino != input->position.inode);
 }
 
+/* Opens what was written after the file at hand: there may have been several rotations. */
+static bool open_next(struct input *input)
+{
+    int file = follow_next(input->path, input->file);
+
+    if (file < 0)
+        return open_path(input);
+    report(input, LOG_INFO, "input_rotated", "going over to a file that was rotated as well");
+    if (attach(input, file, 0, 0))
+        return true;
+    close(file);
+    return false;
+}
+
 /* At the end of a followed file: goes over to the next one, if there is one. */
 static enum input_step follow_on(struct input *input)
 {
     if (input->is_ended)
-        return input->start == input->filled && open_path(input) ? INPUT_DATA : INPUT_NOTHING;
+        return input->start == input->filled && open_next(input) ? INPUT_DATA : INPUT_NOTHING;
     input->is_idle = true;
     if (input->is_leaving) {
         input->is_ended = true;
@@ -280,10 +298,9 @@ static void cut(struct input *input)
 /* How long the line at hand is, and what it takes of the buffer; false where it has no end yet. */
 static bool find_end(struct input *input, size_t *length, size_t *bytes)
 {
-    const char *newline;
-
     if (!input->is_cut) {
-        newline = memchr(input->buffer + input->scanned, '\n', input->filled - input->scanned);
+        const char *newline =
+            memchr(input->buffer + input->scanned, '\n', input->filled - input->scanned);
         if (newline != NULL && newline <= input->buffer + input->start + INPUT_LINE_BYTES) {
             *length = (size_t)(newline - input->buffer) - input->start;
             *bytes = *length + 1;
@@ -332,6 +349,7 @@ bool input_line(struct input *input, struct input_line *line)
         line->position = input->position;
         line->position.offset += bytes + input->cut_bytes;
         line->position.line++;
+        line->position.read_ms = input->seen_ms;
         line->position.tail = check_tail(input, line->position.offset, input->start + bytes);
     }
     return true;

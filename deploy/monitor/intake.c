@@ -92,29 +92,46 @@ static enum spool_verdict take_lines(struct intake *intake)
     return spool_flush(intake->spool);
 }
 
-enum intake_step intake_run(struct intake *intake)
+/* Takes the lines that are there; says where that stops and goes on. */
+static enum intake_step settle(struct intake *intake, enum intake_step step)
 {
-    for (int chunk = 0; chunk < CHUNKS; chunk++) {
-        enum spool_verdict verdict = take_lines(intake);
-        enum input_step step;
+    enum spool_verdict verdict = take_lines(intake);
 
-        if (verdict != SPOOL_WRITTEN)
-            return stick(intake, verdict);
-        if (intake->is_stuck)
-            log_event(LOG_INFO, "input_resumed", "there is room again");
-        intake->is_stuck = false;
-        step = input_read(intake->input);
-        if (step == INPUT_NOTHING)
+    if (verdict != SPOOL_WRITTEN)
+        return stick(intake, verdict);
+    if (intake->is_stuck)
+        log_event(LOG_INFO, "input_resumed", "there is room again");
+    intake->is_stuck = false;
+    return step;
+}
+
+enum intake_step intake_run(struct intake *intake, bool is_readable)
+{
+    const bool is_polled = input_descriptor(intake->input) >= 0;
+    enum intake_step step = settle(intake, INTAKE_MORE);
+
+    /* After each read of a descriptor it is polled, lest the next one block. */
+    for (int chunk = 0; chunk < (is_polled ? is_readable : CHUNKS) && step == INTAKE_MORE;
+         chunk++) {
+        switch (input_read(intake->input)) {
+        case INPUT_DATA:
+            step = settle(intake, INTAKE_MORE);
+            break;
+        case INPUT_NOTHING:
             return INTAKE_NOTHING;
-        if (step == INPUT_END) {
-            verdict = take_lines(intake);
-            return verdict == SPOOL_WRITTEN ? INTAKE_END : stick(intake, verdict);
-        }
-        if (input_descriptor(intake->input) >= 0) {
-            /* A pipe's next read may block: it is polled first. */
-            verdict = take_lines(intake);
-            return verdict == SPOOL_WRITTEN ? INTAKE_MORE : stick(intake, verdict);
+        case INPUT_END:
+            step = settle(intake, INTAKE_END);
+            break;
         }
     }
-    return INTAKE_MORE;
+    return step;
+}
+
+void intake_end(struct intake *intake)
+{
+    if (intake->input->kind != INPUT_FILE)
+        intake->input->is_ended = true;
+    /* A followed file is read again; what came from elsewhere has no other place. */
+    if (settle(intake, INTAKE_END) != INTAKE_END && intake->input->kind != INPUT_FILE)
+        log_event(LOG_ERROR, "input_lost", "lines that were read could not be kept");
 }

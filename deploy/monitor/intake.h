@@ -23,7 +23,13 @@ enum intake_step {
     INTAKE_END,     /* nothing more will come */
 };
 
-/* Takes in what is there, a bounded amount of it. */
-enum intake_step intake_run(struct intake *intake);
+/*
+ * Takes in what is there, a bounded amount of it. is_readable: the input's
+ * descriptor, if it has one, can be read without waiting.
+ */
+enum intake_step intake_run(struct intake *intake, bool is_readable);
+
+/* At the end: takes in what was read, an unfinished last line of a stream included. */
+void intake_end(struct intake *intake);
 
 #endif

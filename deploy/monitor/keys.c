@@ -112,6 +112,19 @@ static int write_pair(int folder, const char *path, const unsigned char *seed, c
     return EXIT_SUCCESS;
 }
 
+/* The command that registers the key, for a shell: a quote in the name is one of its own. */
+static void print_command(const char *source, const char *public)
+{
+    fputs("steepctl monitor add '", stdout);
+    for (; *source != '\0'; source++) {
+        if (*source == '\'')
+            fputs("'\\''", stdout);
+        else
+            putchar(*source);
+    }
+    printf("' %s\n", public);
+}
+
 int keys_generate(const char *folder, const char *source)
 {
     unsigned char seed[crypto_sign_SEEDBYTES];
@@ -131,6 +144,6 @@ int keys_generate(const char *folder, const char *source)
     sodium_memzero(secret, sizeof(secret));
     close(file);
     if (status == EXIT_SUCCESS)
-        printf("steepctl monitor add '%s' %s\n", source, text);
+        print_command(source, text);
     return status;
 }

@@ -26,7 +26,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SYNC_MS = 1000, RETRY_MS = 1000 };
+enum { SYNC_MS = 1000, RETRY_MS = 1000, DRAIN_MS = 500 };
 
 struct monitor {
     struct options options;
@@ -69,24 +69,36 @@ static bool lock_state(struct monitor *monitor)
     return false;
 }
 
+/* Says in the log why a file that a variable names can't be taken. */
+static bool refuse_file(const char *name, const char *path, const char *why)
+{
+    struct log_line line;
+
+    log_begin(&line, LOG_ERROR, "configuration");
+    log_string(&line, "variable", name);
+    log_string(&line, "file", path);
+    log_string(&line, "detail", why);
+    log_end(&line);
+    return false;
+}
+
 /* What -t checks as well: the address, the key and the authorities. */
 static bool check(struct monitor *monitor)
 {
     const struct options *options = &monitor->options;
-    const char *objection = keys_read(&monitor->keys, options->key);
+    const char *objection;
 
     if (options->url[0] == '\0') {
         config_refuse("STEEP_URL", "it is needed: the server's address, https://HOST");
         return false;
     }
-    if (objection != NULL) {
-        config_refuse("STEEP_KEY", objection);
-        return false;
-    }
-    if (options->authorities != NULL && access(options->authorities, R_OK) != 0) {
-        config_refuse("STEEP_CA", strerror(errno));
-        return false;
-    }
+    objection = keys_read(&monitor->keys, options->key);
+    if (objection != NULL)
+        return refuse_file("STEEP_KEY", options->key, objection);
+    if (options->authorities != NULL)
+        objection = post_check_authorities(options->authorities);
+    if (objection != NULL)
+        return refuse_file("STEEP_CA", options->authorities, objection);
     return true;
 }
 
@@ -156,7 +168,8 @@ static bool start(struct monitor *monitor)
         !start_sender(monitor))
         return false;
     monitor->is_reading = true;
-    monitor->read_at = clock_ms();
+    if (input_descriptor(&monitor->input) < 0)
+        monitor->read_at = clock_ms();
     log_begin(&line, LOG_INFO, "serving");
     log_string(&line, "version", STEEP_VERSION);
     log_string(&line, "url", options->url);
@@ -166,11 +179,25 @@ static bool start(struct monitor *monitor)
     return true;
 }
 
+/* What a pipe holds already belongs to those that wrote it, who may have ended as well. */
+static void drain_input(struct monitor *monitor)
+{
+    struct pollfd input = {.fd = input_descriptor(&monitor->input), .events = POLLIN};
+    const int64_t until = clock_ms() + DRAIN_MS;
+
+    while (input.fd >= 0 && poll(&input, 1, 0) > 0 && clock_ms() < until &&
+           intake_run(&monitor->intake, true) == INTAKE_MORE)
+        input.fd = input_descriptor(&monitor->input);
+    intake_end(&monitor->intake);
+}
+
 static void begin_stop(struct monitor *monitor)
 {
     log_event(LOG_INFO, "stopping", "sending what waits, for up to 5 s");
-    monitor->is_reading = false;
     sender_stop(&monitor->sender);
+    if (monitor->is_reading)
+        drain_input(monitor);
+    monitor->is_reading = false;
 }
 
 static void take_signals(struct monitor *monitor)
@@ -185,12 +212,12 @@ static void take_signals(struct monitor *monitor)
     }
 }
 
-static void take_input(struct monitor *monitor)
+static void take_input(struct monitor *monitor, bool is_readable)
 {
     const bool is_polled = input_descriptor(&monitor->input) >= 0;
 
     monitor->read_at = 0;
-    switch (intake_run(&monitor->intake)) {
+    switch (intake_run(&monitor->intake, is_readable)) {
     case INTAKE_MORE:
         if (!is_polled)
             monitor->read_at = clock_ms();
@@ -225,7 +252,8 @@ static void keep_up(struct monitor *monitor)
 {
     int64_t now = clock_ms();
 
-    if (monitor->sync_at == 0 && spool_is_dirty(&monitor->spool))
+    if (monitor->sync_at == 0 &&
+        (spool_is_dirty(&monitor->spool) || rejected_is_dirty(&monitor->rejected)))
         monitor->sync_at = now + SYNC_MS;
     if (monitor->sync_at == 0 || now < monitor->sync_at)
         return;
@@ -255,20 +283,20 @@ static void run(struct monitor *monitor)
     uint64_t ignored;
 
     while (!sender_is_ended(&monitor->sender)) {
-        bool is_woken;
+        bool is_woken, is_readable, is_time;
 
         polled[2].fd =
             monitor->is_reading && monitor->read_at == 0 ? input_descriptor(&monitor->input) : -1;
         if (poll(polled, sizeof(polled) / sizeof(polled[0]), idle_ms(monitor)) < 0)
             continue;
         is_woken = read(monitor->sender.wake, &ignored, sizeof(ignored)) > 0;
+        is_readable = polled[2].fd >= 0 && polled[2].revents != 0;
+        is_time = monitor->read_at != 0 &&
+                  (clock_ms() >= monitor->read_at || (is_woken && monitor->intake.is_stuck));
         if ((polled[0].revents & POLLIN) != 0)
             take_signals(monitor);
-        if (monitor->is_reading &&
-            ((polled[2].fd >= 0 && polled[2].revents != 0) ||
-             (monitor->read_at != 0 &&
-              (clock_ms() >= monitor->read_at || (is_woken && monitor->intake.is_stuck)))))
-            take_input(monitor);
+        if (monitor->is_reading && (is_readable || is_time))
+            take_input(monitor, is_readable);
         keep_up(monitor);
     }
 }

@@ -46,6 +46,12 @@ static void report_lost(struct outgoing *outgoing, uint64_t records, uint64_t by
     log_end(&line);
 }
 
+/* How many events are missing where one serial was expected and another is found. */
+static uint64_t missing(uint64_t expected, uint64_t found)
+{
+    return found > expected ? found - expected : 0;
+}
+
 /* Adds an event to the body, behind a bracket or comma; false where it doesn't fit. */
 static bool add(struct outgoing *outgoing, const struct record *record)
 {
@@ -63,23 +69,15 @@ static bool add(struct outgoing *outgoing, const struct record *record)
     return true;
 }
 
-/*
- * Goes on behind a segment's end, or behind a tail that is damaged; false where all was read.
- * *expected is the serial of the event that follows.
- */
-static bool go_on(struct outgoing *outgoing, const struct spool_extent *extent, uint64_t *expected)
+/* Whether a segment that can't be opened isn't wanted any more. */
+static bool was_dropped(struct spool *spool, uint64_t number)
 {
-    struct segment_reader *reader = &outgoing->reader;
+    struct spool_extent ignored;
+    int error = errno;
+    bool is_there = spool_extent(spool, number, &ignored);
 
-    if (reader->skipped > 0 || *expected < extent->next_serial)
-        report_lost(outgoing, extent->next_serial - *expected, reader->skipped);
-    *expected = extent->next_serial;
-    if (extent->next != 0)
-        return segment_seek(reader, extent->next, SEGMENT_HEADER_BYTES);
-    if (outgoing->count == 0)
-        outgoing->end = (struct spool_place){reader->number, extent->end, *expected};
-    errno = ENOENT;
-    return false;
+    errno = error;
+    return error == ENOENT && !is_there;
 }
 
 /* Takes over one event; false where the batch is full. */
@@ -91,7 +89,7 @@ static bool take(struct outgoing *outgoing, const struct record *record, uint64_
     if (!add(outgoing, record))
         return false;
     if (record->serial > *expected || skipped > 0)
-        report_lost(outgoing, record->serial - *expected, skipped);
+        report_lost(outgoing, missing(*expected, record->serial), skipped);
     *expected = record->serial + 1;
     outgoing->end = (struct spool_place){reader->number, reader->offset, *expected};
     outgoing->events[outgoing->count - 1].end = outgoing->end;
@@ -104,10 +102,10 @@ bool outgoing_load(struct outgoing *outgoing, struct spool *spool, size_t most)
     uint64_t expected, skipped = 0;
 
     outgoing->count = outgoing->length = 0;
-    outgoing->end = spool_begin(spool);
+    outgoing->end = spool_take(spool);
     expected = outgoing->end.serial;
     if (!segment_seek(reader, outgoing->end.segment, outgoing->end.offset))
-        return errno == ENOENT;
+        return was_dropped(spool, outgoing->end.segment);
     while (outgoing->count < most) {
         struct spool_extent extent;
         struct record record;
@@ -126,8 +124,16 @@ bool outgoing_load(struct outgoing *outgoing, struct spool *spool, size_t most)
             skipped += reader->skipped;
             break;
         case SEGMENT_END:
-            if (!go_on(outgoing, &extent, &expected))
-                return errno == ENOENT;
+            if (reader->skipped > 0 || expected < extent.next_serial)
+                report_lost(outgoing, missing(expected, extent.next_serial), reader->skipped);
+            expected = extent.next_serial;
+            if (extent.next == 0) {
+                if (outgoing->count == 0)
+                    outgoing->end = (struct spool_place){reader->number, extent.end, expected};
+                return true;
+            }
+            if (!segment_seek(reader, extent.next, SEGMENT_HEADER_BYTES))
+                return outgoing->count > 0 || was_dropped(spool, extent.next);
             break;
         case SEGMENT_FAILED:
             return outgoing->count > 0;

@@ -18,6 +18,8 @@ struct position {
      * the file from another with the same inode, and finds its copy.
      */
     uint64_t tail;
+
+    int64_t read_ms; /* when it was read, in milliseconds since 1970: its copies are younger */
 };
 
 #endif

@@ -3,6 +3,7 @@
 #include "clock.h"
 
 #include <curl/curl.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +65,21 @@ const char *post_make_url(const char *base, char url[static POST_URL_BYTES])
     return NULL;
 }
 
+const char *post_check_authorities(const char *path)
+{
+    static const char BEGIN[] = "-----BEGIN CERTIFICATE-----";
+    FILE *file = fopen(path, "re");
+    char line[256];
+    bool is_found = false;
+
+    if (file == NULL)
+        return strerror(errno);
+    while (!is_found && fgets(line, sizeof(line), file) != NULL)
+        is_found = strncmp(line, BEGIN, strlen(BEGIN)) == 0;
+    fclose(file);
+    return is_found ? NULL : "it has no certificate";
+}
+
 bool post_init(void)
 {
     /* It would have the keys of every connection written to a file. */
@@ -113,6 +129,7 @@ static bool set_up(struct post *post, const char *url, const char *authorities)
         is_set = is_set && curl_easy_setopt(easy, CURLOPT_CAINFO, authorities) == CURLE_OK &&
                  curl_easy_setopt(easy, CURLOPT_CAPATH, NULL) == CURLE_OK;
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* a look-up that hangs is left behind */
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "steep-monitor/" STEEP_VERSION);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, post->failure);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, receive);
@@ -234,7 +251,6 @@ void post_send(struct post *post, const char *body, size_t length, const char *s
 {
     int64_t begun = clock_ms();
     struct curl_slist *headers = make_headers(post, signature);
-    CURLcode result = CURLE_OUT_OF_MEMORY;
 
     *answer = (struct post_answer){.body = ""};
     post->length = 0;
@@ -244,8 +260,7 @@ void post_send(struct post *post, const char *body, size_t length, const char *s
         curl_easy_setopt(post->easy, CURLOPT_HTTPHEADER, headers);
         curl_easy_setopt(post->easy, CURLOPT_POSTFIELDS, body);
         curl_easy_setopt(post->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)length);
-        result = perform(post, limit, context);
-        read_answer(post, result, answer);
+        read_answer(post, perform(post, limit, context), answer);
         curl_easy_setopt(post->easy, CURLOPT_HTTPHEADER, NULL);
         curl_easy_setopt(post->easy, CURLOPT_POSTFIELDS, NULL);
     } else {

@@ -39,6 +39,9 @@ struct post_answer {
  */
 const char *post_make_url(const char *base, char url[static POST_URL_BYTES]);
 
+/* NULL, or why a file can't be one of authorities: it must have a certificate in PEM. */
+const char *post_check_authorities(const char *path);
+
 /* Once, before any thread. */
 bool post_init(void) MUST_CHECK;
 

@@ -16,7 +16,8 @@ enum {
     INODE = 32,
     OFFSET = 40,
     LINE = 48,
-    TAIL = 56
+    TAIL = 56,
+    READ = 64,
 };
 
 static void put(unsigned char *out, uint64_t number)
@@ -70,6 +71,7 @@ void record_encode(const struct record *record, unsigned char *out)
     put(out + OFFSET, record->position.offset);
     put(out + LINE, record->position.line);
     put(out + TAIL, record->position.tail);
+    put(out + READ, (uint64_t)record->position.read_ms);
     if (record->length > 0)
         memcpy(out + RECORD_HEADER_BYTES, record->text, record->length);
     put(out + checked, record_check(out, checked));
@@ -96,8 +98,12 @@ enum record_verdict record_decode(const unsigned char *bytes, size_t length, str
         .flags = bytes[sizeof(MARK)],
         .serial = get(bytes + SERIAL),
         .time_ms = (int64_t)get(bytes + TIME),
-        .position = {get(bytes + DEVICE), get(bytes + INODE), get(bytes + OFFSET),
-                     get(bytes + LINE), get(bytes + TAIL)},
+        .position = {.device = get(bytes + DEVICE),
+                     .inode = get(bytes + INODE),
+                     .offset = get(bytes + OFFSET),
+                     .line = get(bytes + LINE),
+                     .tail = get(bytes + TAIL),
+                     .read_ms = (int64_t)get(bytes + READ)},
         .text = (const char *)bytes + RECORD_HEADER_BYTES,
         .length = text_length,
     };

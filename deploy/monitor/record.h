@@ -13,8 +13,8 @@
  *    4  length      of the text
  *    8  serial      the event's number, counted from 1 over the spool's life
  *   16  time        when it was accepted: milliseconds since 1970
- *   24  position    five numbers, see struct position
- *   64  text
+ *   24  position    six numbers, see struct position
+ *   72  text
  *       check       8 bytes
  */
 #ifndef STEEP_RECORD_H
@@ -29,14 +29,15 @@
 
 enum {
     RECORD_TEXT_BYTES = 64 * 1024,
-    RECORD_HEADER_BYTES = 64,
+    RECORD_HEADER_BYTES = 72,
     RECORD_CHECK_BYTES = 8,
     RECORD_BYTES = RECORD_HEADER_BYTES + RECORD_TEXT_BYTES + RECORD_CHECK_BYTES,
 };
 
 enum record_flag {
-    RECORD_EVENT = 1,  /* without it, the record tells a position and has no text */
-    RECORD_SYNCED = 2, /* what stands before it in its file was on the disk when it was written */
+    RECORD_EVENT = 1,    /* without it, the record tells a position and has no text */
+    RECORD_FOLLOWED = 4, /* the position is this record's own: it comes from a followed file */
+    RECORD_SYNCED = 2,   /* what stands before it in its file was on the disk when it was written */
 };
 
 struct record {

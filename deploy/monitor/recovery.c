@@ -78,7 +78,8 @@ static bool list_segments(struct recovery *recovery, int folder)
 }
 
 /* Finds a segment's first serial: in its header or, where that is damaged, in its first record. */
-static bool read_first_serial(struct segment_reader *reader, struct spool_segment *segment)
+static bool read_first_serial(struct segment_reader *reader, struct spool_segment *segment,
+                              bool is_logged)
 {
     unsigned char header[SEGMENT_HEADER_BYTES];
     struct record record;
@@ -92,8 +93,11 @@ static bool read_first_serial(struct segment_reader *reader, struct spool_segmen
         return false;
     if (segment_decode_header(header, (size_t)n, segment->number, &segment->first_serial))
         return true;
-    step = segment_next(reader, segment->bytes, &record);
-    segment->first_serial = step == SEGMENT_RECORD || step == SEGMENT_DAMAGED ? record.serial : 0;
+    if (is_logged && n == SEGMENT_HEADER_BYTES)
+        report(segment->number, "bytes", SEGMENT_HEADER_BYTES, "a damaged header is passed over");
+    while ((step = segment_next(reader, segment->bytes, &record)) == SEGMENT_DAMAGED)
+        ;
+    segment->first_serial = step == SEGMENT_RECORD ? record.serial : 0;
     return step != SEGMENT_FAILED;
 }
 
@@ -126,7 +130,8 @@ static bool read_last(struct segment_reader *reader, const struct spool_segment 
         }
         if ((record.flags & RECORD_SYNCED) != 0) {
             is_cut = false;
-        } else if (is_damaged && !is_cut && tail->position.inode != 0) {
+        } else if (is_damaged && !is_cut && (record.flags & RECORD_FOLLOWED) != 0 &&
+                   tail->position.inode != 0) {
             is_cut = true;
             *kept = *tail;
         }
@@ -158,9 +163,12 @@ static bool recover_last(struct recovery *recovery, struct segment_reader *reade
     if (kept.end < tail.end && is_logged)
         report(last->number, "bytes", last->bytes - kept.end,
                "cut off behind damage; the input's lines are read again");
-    else if (kept.end < last->bytes && is_logged)
+    else if ((kept.end < last->bytes || last->bytes < SEGMENT_HEADER_BYTES) && is_logged)
         report(last->number, "bytes", last->bytes - kept.end, "a torn end is cut off");
-    last->bytes = kept.end;
+    if (last->bytes < SEGMENT_HEADER_BYTES)
+        recovery->must_rotate = true;
+    else
+        last->bytes = kept.end;
     return true;
 }
 
@@ -175,8 +183,6 @@ static void settle_cursor(struct recovery *recovery, enum cursor_verdict verdict
     if (verdict == CURSOR_DAMAGED && is_logged)
         log_event(LOG_WARNING, "spool_recovered",
                   "the cursor is damaged; the oldest events are sent once more");
-    if (recovery->next_serial < place->serial)
-        recovery->next_serial = place->serial;
     if (last == NULL || place->segment > last->number ||
         (place->segment == last->number && place->offset > last->bytes)) {
         recovery->must_rotate = true;
@@ -199,13 +205,15 @@ static bool recover(struct recovery *recovery, struct segment_reader *reader, bo
     if (!list_segments(recovery, reader->folder))
         return false;
     for (size_t i = 0; i < recovery->count; i++) {
-        if (!read_first_serial(reader, &recovery->segments[i]))
+        if (!read_first_serial(reader, &recovery->segments[i], is_logged))
             return false;
     }
     recovery->next_serial = 1;
     if (recovery->count > 0 && !recover_last(recovery, reader, is_logged))
         return false;
     settle_cursor(recovery, verdict, is_logged);
+    if (recovery->next_serial < recovery->cursor.place.serial)
+        recovery->next_serial = recovery->cursor.place.serial;
     return true;
 }
 

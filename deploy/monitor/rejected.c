@@ -123,20 +123,21 @@ bool rejected_add(struct rejected *rejected, const struct rejected_item *item)
     char *line = malloc(item->length * ESCAPED_BYTES + FRAME_BYTES * 2);
     bool is_added = false;
     off_t size = -1;
-    size_t length;
     int error = ENOMEM;
 
     if (line != NULL) {
-        length = format(line, item);
+        const size_t length = format(line, item);
+
         pthread_mutex_lock(&rejected->lock);
         is_added =
             open_file(rejected, length, &size) && files_write(rejected->file, line, length, -1);
         error = errno;
-        /* No half a line stays. */
-        if (is_added)
+        if (is_added) {
             rejected->count++;
-        else if (size >= 0 && ftruncate(rejected->file, size) != 0)
-            error = errno;
+            rejected->is_dirty = true;
+        } else if (size >= 0 && ftruncate(rejected->file, size) != 0) {
+            error = errno; /* and half a line stays */
+        }
         pthread_mutex_unlock(&rejected->lock);
         free(line);
     }
@@ -150,9 +151,20 @@ bool rejected_add(struct rejected *rejected, const struct rejected_item *item)
 void rejected_sync(struct rejected *rejected)
 {
     pthread_mutex_lock(&rejected->lock);
-    if (rejected->file >= 0 && fdatasync(rejected->file) != 0)
+    if (rejected->is_dirty && rejected->file >= 0 && fdatasync(rejected->file) != 0)
         log_event(LOG_ERROR, "rejected_error", strerror(errno));
+    rejected->is_dirty = false;
     pthread_mutex_unlock(&rejected->lock);
+}
+
+bool rejected_is_dirty(struct rejected *rejected)
+{
+    bool is_dirty;
+
+    pthread_mutex_lock(&rejected->lock);
+    is_dirty = rejected->is_dirty;
+    pthread_mutex_unlock(&rejected->lock);
+    return is_dirty;
 }
 
 uint64_t rejected_count(struct rejected *rejected)

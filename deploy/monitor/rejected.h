@@ -22,7 +22,8 @@ enum { REJECTED_FILE_BYTES = 16 * 1024 * 1024 };
 struct rejected {
     int folder;
     pthread_mutex_t lock;
-    int file; /* -1 until something is set aside */
+    int file;      /* -1 until something is set aside */
+    bool is_dirty; /* not all is known to be on the disk */
     uint64_t count;
 };
 
@@ -44,6 +45,8 @@ bool rejected_add(struct rejected *rejected, const struct rejected_item *item) M
 
 /* Brings what was set aside to the disk. */
 void rejected_sync(struct rejected *rejected);
+
+bool rejected_is_dirty(struct rejected *rejected);
 
 uint64_t rejected_count(struct rejected *rejected);
 

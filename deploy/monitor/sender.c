@@ -139,52 +139,52 @@ static void log_rejected(const char *code, size_t count)
     log_end(&line);
 }
 
-/* Sets one event of the batch aside and takes it out; false where it can't be written. */
+/* Copies one event of the batch to those set aside; false where it can't be written. */
 static bool set_aside(struct sender *sender, size_t index, const char *code, const char *message)
 {
-    struct outgoing *outgoing = sender->outgoing;
-    const struct outgoing_event *event = &outgoing->events[index];
+    const struct outgoing_event *event = &sender->outgoing->events[index];
     const struct rejected_item item = {
         .code = code,
         .message = *message == '\0' ? "the server refuses it" : message,
-        .text = outgoing->body + event->offset,
+        .text = sender->outgoing->body + event->offset,
         .length = event->length,
     };
 
-    if (!rejected_add(sender->rejected, &item))
-        return false;
-    outgoing_remove(outgoing, index);
-    return true;
+    return rejected_add(sender->rejected, &item);
 }
 
-/* Sets the whole batch aside. */
+/* Sets the whole batch aside; what could be written is taken out of it. */
 static bool set_all_aside(struct sender *sender)
 {
-    size_t count = sender->outgoing->count;
+    struct outgoing *outgoing = sender->outgoing;
+    const size_t count = outgoing->count;
+    size_t done = 0;
 
-    /* From behind: what is taken out is no more than its own bytes. */
-    while (sender->outgoing->count > 0) {
-        if (!set_aside(sender, sender->outgoing->count - 1, sender->answer.code,
-                       sender->answer.message))
-            return false;
-    }
-    log_rejected(sender->answer.code, count);
-    return true;
+    while (done < count && set_aside(sender, done, sender->answer.code, sender->answer.message))
+        done++;
+    if (done > 0)
+        log_rejected(sender->answer.code, done);
+    for (size_t i = done; i > 0; i--)
+        outgoing_remove(outgoing, i - 1);
+    return done == count;
 }
 
-/* Sets those aside that the answer lists; from behind, so that the positions stay right. */
+/* The same with those that the answer lists. */
 static bool set_listed_aside(struct sender *sender)
 {
     const struct answer *answer = &sender->answer;
+    size_t done = 0;
 
-    for (size_t i = answer->rejected_count; i > 0; i--) {
-        const struct answer_rejection *rejection = &answer->rejected[i - 1];
-
-        if (!set_aside(sender, rejection->index, rejection->code, rejection->message))
-            return false;
-    }
-    log_rejected(answer->rejected[0].code, answer->rejected_count);
-    return true;
+    while (done < answer->rejected_count &&
+           set_aside(sender, answer->rejected[done].index, answer->rejected[done].code,
+                     answer->rejected[done].message))
+        done++;
+    if (done > 0)
+        log_rejected(answer->rejected[0].code, done);
+    /* From behind, so that the positions stay right. */
+    for (size_t i = done; i > 0; i--)
+        outgoing_remove(sender->outgoing, answer->rejected[i - 1].index);
+    return done == answer->rejected_count;
 }
 
 static void forget(struct sender *sender, uint64_t sent)
@@ -213,7 +213,6 @@ static bool act(struct sender *sender)
         if (outgoing->count > 1) {
             sender->limit = outgoing->count / 2;
             outgoing_shorten(outgoing, sender->limit);
-            spool_hold(sender->spool, outgoing->end.serial);
             return true;
         }
         is_done = set_all_aside(sender);
@@ -281,7 +280,6 @@ static bool load(struct sender *sender)
         if (!rest(sender, next_wait(sender, true)))
             return false;
     }
-    spool_hold(sender->spool, outgoing->end.serial);
     /* All that was left is damaged. */
     if (outgoing->count == 0)
         forget(sender, 0);

@@ -5,6 +5,7 @@
 #include "files.h"
 #include "log.h"
 #include "recovery.h"
+#include "spool_parts.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,26 +19,10 @@ static const uint64_t SEGMENT_MOST = 16 * 1024 * 1024;
 
 enum { SEGMENTS = 16 }; /* that a full spool is made of, unless they would be too small or large */
 
-/* Under the lock, as the reader removes what stands before it. */
-static struct spool_segment *last_segment(struct spool *spool)
-{
-    return &spool->segments[spool->count - 1];
-}
-
 /* What a new segment has already: its header and the position. */
 static uint64_t empty_bytes(void)
 {
     return SEGMENT_HEADER_BYTES + record_size(0);
-}
-
-static void report(const char *event, const char *detail, int error)
-{
-    struct log_line line;
-
-    log_begin(&line, LOG_ERROR, event);
-    log_string(&line, "detail", detail);
-    log_string(&line, "error", strerror(error));
-    log_end(&line);
 }
 
 static bool init(struct spool *spool, int folder, uint64_t limit, bool is_blocking)
@@ -81,17 +66,6 @@ static bool add_segment(struct spool *spool, const struct spool_segment *segment
     return true;
 }
 
-static void remove_segments(struct spool *spool, const uint64_t *numbers, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        char name[SEGMENT_NAME_BYTES + 1];
-
-        segment_name(numbers[i], name);
-        if (unlinkat(spool->folder, name, 0) != 0 && errno != ENOENT)
-            report("spool_error", "a segment can't be removed", errno);
-    }
-}
-
 /*
  * Begins a new segment, with the position in it, so that the last segment
  * always has the latest. False with errno, and the one before goes on.
@@ -110,7 +84,7 @@ static bool rotate(struct spool *spool)
 
     pthread_mutex_lock(&spool->lock);
     if (spool->count > 0)
-        segment.number = last_segment(spool)->number + 1;
+        segment.number = spool_last(spool)->number + 1;
     if (segment.number <= spool->cursor.segment)
         segment.number = spool->cursor.segment + 1;
     pthread_mutex_unlock(&spool->lock);
@@ -142,10 +116,10 @@ static bool rotate(struct spool *spool)
     old = spool->file;
     spool->file = file;
     spool->synced = segment.bytes;
+    spool->must_rotate = false;
     pthread_mutex_unlock(&spool->lock);
     if (old >= 0)
         close(old);
-    spool->must_rotate = false;
     return true;
 }
 
@@ -164,19 +138,19 @@ static bool adopt(struct spool *spool, struct recovery *recovery)
     if (spool->count > 0 && !recovery->must_rotate) {
         char name[SEGMENT_NAME_BYTES + 1];
 
-        segment_name(last_segment(spool)->number, name);
+        segment_name(spool_last(spool)->number, name);
         spool->file = openat(spool->folder, name, O_RDWR | O_CLOEXEC);
-        if (spool->file < 0 || ftruncate(spool->file, (off_t)last_segment(spool)->bytes) != 0)
+        if (spool->file < 0 || ftruncate(spool->file, (off_t)spool_last(spool)->bytes) != 0)
             return false;
         if (fdatasync(spool->file) == 0)
-            spool->synced = last_segment(spool)->bytes;
+            spool->synced = spool_last(spool)->bytes;
     } else if (!rotate(spool)) {
         return false;
     }
     if (spool->cursor.segment < spool->segments[0].number ||
-        spool->cursor.segment > last_segment(spool)->number)
-        spool->cursor = (struct spool_place){last_segment(spool)->number, SEGMENT_HEADER_BYTES,
-                                             last_segment(spool)->first_serial};
+        spool->cursor.segment > spool_last(spool)->number)
+        spool->cursor = (struct spool_place){spool_last(spool)->number, SEGMENT_HEADER_BYTES,
+                                             spool_last(spool)->first_serial};
     if (spool->next_serial > spool->cursor.serial)
         spool->waiting_since = clock_ms();
     return true;
@@ -188,12 +162,12 @@ bool spool_open(struct spool *spool, int folder, uint64_t limit, bool is_blockin
     bool is_open;
 
     if (!init(spool, folder, limit, is_blocking)) {
-        report("spool_error", "the spool can't be opened", ENOMEM);
+        spool_report("the spool can't be opened", ENOMEM);
         return false;
     }
     is_open = recovery_run(&recovery, folder, true) && adopt(spool, &recovery);
     if (!is_open)
-        report("spool_error", "the spool can't be opened", errno);
+        spool_report("the spool can't be opened", errno);
     recovery_free(&recovery);
     return is_open;
 }
@@ -221,7 +195,8 @@ enum spool_verdict spool_append(struct spool *spool, const char *text, size_t le
                                 const struct position *position)
 {
     struct record record = {
-        .flags = text == NULL ? 0 : RECORD_EVENT,
+        .flags = (uint8_t)((text == NULL ? 0 : RECORD_EVENT) |
+                           (position->inode == 0 ? 0 : RECORD_FOLLOWED)),
         .serial = spool->pending_serial,
         .time_ms = wall_ms(),
         .position = *position,
@@ -262,7 +237,7 @@ static uint64_t total_bytes(const struct spool *spool)
 static bool drop_oldest(struct spool *spool)
 {
     const struct spool_segment *next = &spool->segments[1];
-    uint64_t number, first, lost = 0;
+    uint64_t number, lost = 0;
     struct log_line line;
 
     pthread_mutex_lock(&spool->lock);
@@ -271,10 +246,8 @@ static bool drop_oldest(struct spool *spool)
         return false;
     }
     number = spool->segments[0].number;
-    first = spool->cursor.serial > spool->taken ? spool->cursor.serial : spool->taken;
     if (spool->cursor.segment == number) {
-        if (next->first_serial > first)
-            lost = next->first_serial - first;
+        lost = next->first_serial - spool->cursor.serial;
         spool->cursor =
             (struct spool_place){next->number, SEGMENT_HEADER_BYTES, next->first_serial};
     }
@@ -282,7 +255,7 @@ static bool drop_oldest(struct spool *spool)
     spool->count--;
     memmove(spool->segments, spool->segments + 1, spool->count * sizeof(*spool->segments));
     pthread_mutex_unlock(&spool->lock);
-    remove_segments(spool, &number, 1);
+    spool_remove(spool, &number, 1);
     if (lost > 0) {
         log_begin(&line, LOG_ERROR, "spool_dropped");
         log_number(&line, "events", (long long)lost);
@@ -296,17 +269,18 @@ static bool drop_oldest(struct spool *spool)
 static enum spool_verdict make_room(struct spool *spool, off_t *end)
 {
     for (;;) {
-        bool is_full, is_last_full;
+        bool is_full, must_rotate;
 
         pthread_mutex_lock(&spool->lock);
-        *end = (off_t)last_segment(spool)->bytes;
+        *end = (off_t)spool_last(spool)->bytes;
         is_full = total_bytes(spool) + spool->pending_length > spool->limit;
-        is_last_full = (uint64_t)*end + spool->pending_length > spool->segment_bytes &&
-                       (uint64_t)*end > empty_bytes();
+        must_rotate =
+            spool->must_rotate || ((uint64_t)*end + spool->pending_length > spool->segment_bytes &&
+                                   (uint64_t)*end > empty_bytes());
         pthread_mutex_unlock(&spool->lock);
         if (is_full && spool->is_blocking)
             return SPOOL_FULL;
-        if (is_last_full || spool->must_rotate) {
+        if (must_rotate) {
             if (!rotate(spool))
                 return SPOOL_FAILED;
             continue;
@@ -324,13 +298,13 @@ static void shed(struct spool *spool)
 
     pthread_mutex_lock(&spool->lock);
     is_done = spool->cursor.serial == spool->next_serial &&
-              last_segment(spool)->bytes > spool->segment_bytes / 2;
+              spool_last(spool)->bytes > spool->segment_bytes / 2;
     pthread_mutex_unlock(&spool->lock);
     if (!is_done || !rotate(spool))
         return;
     pthread_mutex_lock(&spool->lock);
     place =
-        (struct spool_place){last_segment(spool)->number, SEGMENT_HEADER_BYTES, spool->next_serial};
+        (struct spool_place){spool_last(spool)->number, SEGMENT_HEADER_BYTES, spool->next_serial};
     pthread_mutex_unlock(&spool->lock);
     spool_forget(spool, &place, 0);
 }
@@ -354,7 +328,7 @@ enum spool_verdict spool_flush(struct spool *spool)
     }
 
     pthread_mutex_lock(&spool->lock);
-    last_segment(spool)->bytes += spool->pending_length;
+    spool_last(spool)->bytes += spool->pending_length;
     if (spool->waiting_since == 0 && spool->pending_serial > spool->next_serial)
         spool->waiting_since = clock_ms();
     spool->next_serial = spool->pending_serial;
@@ -370,7 +344,7 @@ bool spool_is_dirty(struct spool *spool)
     bool is_dirty;
 
     pthread_mutex_lock(&spool->lock);
-    is_dirty = spool->synced < last_segment(spool)->bytes;
+    is_dirty = spool->synced < spool_last(spool)->bytes;
     pthread_mutex_unlock(&spool->lock);
     return is_dirty;
 }
@@ -382,109 +356,29 @@ bool spool_sync(struct spool *spool)
     bool is_synced;
 
     pthread_mutex_lock(&spool->lock);
-    if (spool->count == 0 || spool->synced >= last_segment(spool)->bytes) {
+    if (spool->count == 0 || spool->synced >= spool_last(spool)->bytes) {
         pthread_mutex_unlock(&spool->lock);
         return true;
     }
-    number = last_segment(spool)->number;
-    end = last_segment(spool)->bytes;
+    number = spool_last(spool)->number;
+    end = spool_last(spool)->bytes;
     file = dup(spool->file);
     pthread_mutex_unlock(&spool->lock);
 
     is_synced = file >= 0 && fdatasync(file) == 0;
     if (!is_synced)
-        report("spool_error", "events can't be brought to the disk", errno);
+        spool_report("events can't be brought to the disk", errno);
     if (file >= 0)
         close(file);
 
     pthread_mutex_lock(&spool->lock);
-    if (is_synced && last_segment(spool)->number == number && spool->synced < end)
-        spool->synced = end;
+    if (spool_last(spool)->number == number) {
+        /* What a file has lost once, a second try may call written (Linux forgets the error). */
+        if (!is_synced)
+            spool->must_rotate = true;
+        if (spool->synced < end)
+            spool->synced = end;
+    }
     pthread_mutex_unlock(&spool->lock);
     return is_synced;
-}
-
-uint64_t spool_waiting(struct spool *spool)
-{
-    uint64_t waiting;
-
-    pthread_mutex_lock(&spool->lock);
-    waiting = spool->next_serial - spool->cursor.serial;
-    pthread_mutex_unlock(&spool->lock);
-    return waiting;
-}
-
-uint64_t spool_dropped(struct spool *spool)
-{
-    uint64_t dropped;
-
-    pthread_mutex_lock(&spool->lock);
-    dropped = spool->dropped;
-    pthread_mutex_unlock(&spool->lock);
-    return dropped;
-}
-
-struct spool_place spool_begin(struct spool *spool)
-{
-    struct spool_place place;
-
-    pthread_mutex_lock(&spool->lock);
-    place = spool->cursor;
-    pthread_mutex_unlock(&spool->lock);
-    return place;
-}
-
-bool spool_extent(struct spool *spool, uint64_t number, struct spool_extent *extent)
-{
-    bool is_there = false;
-
-    pthread_mutex_lock(&spool->lock);
-    for (size_t i = 0; i < spool->count && !is_there; i++) {
-        if (spool->segments[i].number != number)
-            continue;
-        is_there = true;
-        *extent = (struct spool_extent){.end = spool->segments[i].bytes,
-                                        .next_serial = spool->next_serial};
-        if (i + 1 < spool->count) {
-            extent->next = spool->segments[i + 1].number;
-            extent->next_serial = spool->segments[i + 1].first_serial;
-        }
-    }
-    pthread_mutex_unlock(&spool->lock);
-    return is_there;
-}
-
-void spool_hold(struct spool *spool, uint64_t serial)
-{
-    pthread_mutex_lock(&spool->lock);
-    spool->taken = serial;
-    pthread_mutex_unlock(&spool->lock);
-}
-
-void spool_forget(struct spool *spool, const struct spool_place *place, uint64_t sent)
-{
-    struct cursor cursor;
-    uint64_t numbers[SEGMENTS];
-    size_t count = 0;
-
-    pthread_mutex_lock(&spool->lock);
-    if (place->serial >= spool->cursor.serial && place->segment >= spool->cursor.segment)
-        spool->cursor = *place;
-    spool->sent += sent;
-    if (spool->cursor.serial == spool->next_serial)
-        spool->waiting_since = 0;
-    while (spool->segments[count].number < spool->cursor.segment && count < SEGMENTS) {
-        numbers[count] = spool->segments[count].number;
-        count++;
-    }
-    spool->count -= count;
-    memmove(spool->segments, spool->segments + count, spool->count * sizeof(*spool->segments));
-    cursor = (struct cursor){spool->cursor, spool->sent};
-    pthread_mutex_unlock(&spool->lock);
-
-    /* Should this fail, the events are sent once more after a crash: their ids make that harmless.
-     */
-    if (!cursor_write(spool->folder, &cursor))
-        report("spool_error", "the cursor can't be written", errno);
-    remove_segments(spool, numbers, count);
 }

@@ -41,8 +41,7 @@ struct spool {
     int folder;
     uint64_t limit; /* bytes */
     uint64_t segment_bytes;
-    bool is_blocking; /* wait when full, instead of dropping the oldest */
-    bool must_rotate;
+    bool is_blocking;       /* wait when full, instead of dropping the oldest */
     unsigned char *pending; /* encoded, not yet written */
     size_t pending_length;
     uint64_t pending_serial; /* of the next event to be encoded */
@@ -57,10 +56,11 @@ struct spool {
     struct spool_segment *segments; /* oldest first; the last is the one that is written */
     size_t count;
     size_t room;
+    bool must_rotate;     /* the last segment's file failed */
     uint64_t synced;      /* bytes of the last segment known to be on the disk */
     uint64_t next_serial; /* of the next event to be written */
     struct spool_place cursor;
-    uint64_t taken;        /* serial behind the events that the reader holds in memory */
+    uint64_t taken;        /* serial of the first event that the reader has in memory */
     uint64_t sent;         /* events in all, over the spool's life */
     uint64_t dropped;      /* events in all, by this process */
     int64_t waiting_since; /* clock_ms of the first event that waits, or 0 */
@@ -104,8 +104,8 @@ uint64_t spool_waiting(struct spool *spool);
 /* How many events this process has dropped. */
 uint64_t spool_dropped(struct spool *spool);
 
-/* Where reading is to begin. */
-struct spool_place spool_begin(struct spool *spool);
+/* Where reading is to begin; notes that the reader has what is there. */
+struct spool_place spool_take(struct spool *spool);
 
 /* How far a segment may be read, and what follows. */
 struct spool_extent {
@@ -117,10 +117,10 @@ struct spool_extent {
 /* False where the segment was dropped. */
 bool spool_extent(struct spool *spool, uint64_t number, struct spool_extent *extent) MUST_CHECK;
 
-/* Says that the reader holds the events before this serial, so that none counts as dropped. */
-void spool_hold(struct spool *spool, uint64_t serial);
-
-/* Forgets all before a place, sent of them for having been stored; for the reader. */
+/*
+ * Forgets all that was taken, up to a place; sent of the events were stored.
+ * Those that were dropped meanwhile no longer count as dropped.
+ */
 void spool_forget(struct spool *spool, const struct spool_place *place, uint64_t sent);
 
 #endif

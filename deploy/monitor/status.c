@@ -21,14 +21,18 @@ enum { FILE_BYTES = 1024, STAMP_BYTES = 32 };
 static void read_file(struct status *status, int folder)
 {
     char text[FILE_BYTES];
+    uint64_t code, time;
     const char *detail;
 
     status->last_status = -1;
     if (files_read(folder, NAME, text, sizeof(text)) < 0)
         return;
-    if (sscanf(text, "set_aside=%" SCNu64 " dropped=%" SCNu64 " last_status=%d last_time=%" SCNd64,
-               &status->set_aside, &status->dropped, &status->last_status, &status->last_time) != 4)
+    (void)!files_number(text, "set_aside", &status->set_aside);
+    (void)!files_number(text, "dropped", &status->dropped);
+    if (!files_number(text, "last_status", &code) || !files_number(text, "last_time", &time))
         return;
+    status->last_status = (int)code;
+    status->last_time = (int64_t)time;
     detail = strstr(text, "\nlast_detail=");
     if (detail != NULL)
         snprintf(status->last_detail, sizeof(status->last_detail), "%.*s",

@@ -1,0 +1,310 @@
+#include "input.h"
+#include "folder.h"
+#include "follow.h"
+#include "record.h"
+#include "unit.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static struct input *input;
+static struct position reached;
+static char path[128];
+static char lines[64 * 1024]; /* what was read, with | behind each line */
+
+static int make(void **state)
+{
+    input = malloc(sizeof(*input));
+    reached = (struct position){0};
+    lines[0] = '\0';
+    if (input == NULL || folder_make(state) != 0)
+        return -1;
+    snprintf(path, sizeof(path), "%s/events", folder_path());
+    return 0;
+}
+
+static int unmake(void **state)
+{
+    free(input);
+    return folder_remove(state);
+}
+
+static void append(const char *name, const char *text)
+{
+    int file = openat(folder_file(), name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+
+    assert_true(file >= 0);
+    assert_int_equal(write(file, text, strlen(text)), strlen(text));
+    close(file);
+}
+
+static void open_input(void)
+{
+    assert_true(input_open(input, path, &reached));
+}
+
+/* Takes the lines that are there, and keeps the position behind the last. */
+static void take_lines(void)
+{
+    struct input_line line;
+
+    while (input_line(input, &line)) {
+        size_t length = strlen(lines);
+
+        snprintf(lines + length, sizeof(lines) - length, "%.*s|", (int)line.length, line.text);
+        reached = line.position;
+        input_take(input, &line);
+    }
+}
+
+/* Reads on until nothing comes any more. */
+static void read_on(void)
+{
+    enum input_step step;
+
+    do {
+        step = input_read(input);
+        take_lines();
+    } while (step == INPUT_DATA);
+}
+
+static void assert_read(const char *expected)
+{
+    read_on();
+    assert_string_equal(lines, expected);
+    lines[0] = '\0';
+}
+
+/* Another process goes on where this one was. */
+static void restart(void)
+{
+    input_close(input);
+    open_input();
+}
+
+static void reads_lines_as_they_come(void **state)
+{
+    (void)state;
+    append("events", "one\r\n\ntwo\nthr");
+    open_input();
+    assert_read("one||two|");
+    append("events", "ee\n");
+    assert_read("three|");
+    assert_read("");
+    assert_int_equal(reached.line, 4);
+    assert_int_equal(reached.offset, 16);
+    input_close(input);
+}
+
+static void goes_on_where_it_stopped(void **state)
+{
+    (void)state;
+    append("events", "one\ntwo\nthr");
+    open_input();
+    assert_read("one|two|");
+    restart();
+    append("events", "ee\nfour\n");
+    assert_read("three|four|");
+    restart();
+    assert_read("");
+    input_close(input);
+}
+
+static void waits_for_a_file_that_is_missing(void **state)
+{
+    (void)state;
+    open_input();
+    assert_read("");
+    assert_true(folder_logged("event=input_missing"));
+    append("events", "one\n");
+    assert_read("one|");
+    input_close(input);
+}
+
+static void rename_to(const char *name)
+{
+    assert_int_equal(renameat(folder_file(), "events", folder_file(), name), 0);
+}
+
+static void leaves_a_renamed_file_once_the_new_one_is_used(void **state)
+{
+    (void)state;
+    append("events", "one\n");
+    open_input();
+    assert_read("one|");
+    rename_to("events.1");
+    append("events", "");
+    append("events.1", "two\n");
+    assert_read("two|");
+    append("events.1", "three");
+    append("events", "four\n");
+    assert_read("three|four|");
+    assert_int_equal(reached.line, 1);
+    input_close(input);
+}
+
+static void finds_a_file_that_was_renamed_meanwhile(void **state)
+{
+    (void)state;
+    append("events", "one\ntwo\n");
+    open_input();
+    assert_read("one|two|");
+    input_close(input);
+    append("events", "three\n");
+    rename_to("events.2");
+    append("events", "four\n");
+    rename_to("events.1");
+    append("events.1.gz", "not this\n");
+    append("events", "five\n");
+    open_input();
+    assert_read("three|four|five|");
+    input_close(input);
+}
+
+/* As logrotate's copytruncate does it. */
+static void copy_and_truncate(const char *copy)
+{
+    char text[1024];
+    size_t length = folder_read("events", text, sizeof(text));
+
+    folder_write(copy, text, length);
+    folder_write("events", "", 0);
+}
+
+static void reads_the_rest_from_the_copy_of_a_truncated_file(void **state)
+{
+    (void)state;
+    append("events", "one\ntwo\n");
+    open_input();
+    assert_read("one|two|");
+    append("events", "three\n");
+    copy_and_truncate("events.1");
+    append("events", "four\n");
+    assert_read("three|four|");
+    input_close(input);
+    append("events", "five\n");
+    copy_and_truncate("events.2");
+    append("events", "six\n");
+    open_input();
+    assert_read("five|six|");
+    input_close(input);
+}
+
+static void notices_a_file_that_was_truncated_and_is_longer_again(void **state)
+{
+    (void)state;
+    append("events", "one\n");
+    open_input();
+    assert_read("one|");
+    folder_write("events", "another one\n", 12);
+    assert_read("another one|");
+    assert_true(folder_logged("event=input_truncated"));
+    input_close(input);
+}
+
+static void takes_no_older_file_for_a_copy(void **state)
+{
+    (void)state;
+    append("events.1", "same\nsame\nsame\n");
+    usleep(30000); /* files are stamped in steps of up to 10 ms */
+    append("events", "same\nsame\n");
+    open_input();
+    assert_read("same|same|");
+    folder_write("events", "new\n", 4);
+    assert_read("new|");
+    input_close(input);
+}
+
+static void takes_no_new_file_for_the_one_whose_inode_it_got(void **state)
+{
+    (void)state;
+    append("events", "same\nsame\n");
+    open_input();
+    assert_read("same|same|");
+    input_close(input);
+    assert_int_equal(unlinkat(folder_file(), "events", 0), 0);
+    usleep(30000);
+    append("events", "same\nsame\nsame\n");
+    open_input();
+    assert_read("same|same|same|");
+    input_close(input);
+}
+
+static void cuts_lines_that_are_too_long(void **state)
+{
+    const size_t sizes[] = {INPUT_LINE_BYTES, INPUT_LINE_BYTES + 1, INPUT_BUFFER_BYTES,
+                            3 * INPUT_BUFFER_BYTES + 7};
+    char *text = malloc(4 * INPUT_BUFFER_BYTES);
+    (void)state;
+    assert_non_null(text);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct input_line line;
+
+        memset(text, 'x', sizes[i]);
+        memcpy(text + sizes[i], "\nnext\n", 6);
+        folder_write("events", text, sizes[i] + 6);
+        reached = (struct position){0};
+        open_input();
+        while (!input_line(input, &line))
+            assert_int_equal(input_read(input), INPUT_DATA);
+        assert_true(input_line(input, &line)); /* and once more the same */
+        assert_int_equal(line.length, INPUT_LINE_BYTES);
+        assert_int_equal(line.is_cut, sizes[i] > INPUT_LINE_BYTES);
+        assert_int_equal(line.position.offset, sizes[i] + 1);
+        reached = line.position;
+        input_take(input, &line);
+        assert_read("next|");
+        assert_int_equal(reached.offset, sizes[i] + 6);
+        restart();
+        assert_read("");
+        assert_false(folder_logged("event=input_"));
+        input_close(input);
+    }
+    free(text);
+}
+
+static void lets_the_writers_of_a_fifo_come_and_go(void **state)
+{
+    (void)state;
+    assert_int_equal(mkfifo(path, 0600), 0);
+    open_input();
+    assert_int_equal(input->kind, INPUT_FIFO);
+    for (int i = 0; i < 3; i++) {
+        int writer = open(path, O_WRONLY | O_CLOEXEC);
+        assert_int_equal(write(writer, "one\ntwo", 7), 7);
+        assert_read("one|");
+        close(writer);
+        assert_int_equal(input_read(input), INPUT_DATA);
+        take_lines();
+        assert_string_equal(lines, "two|");
+        lines[0] = '\0';
+    }
+    input_close(input);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(reads_lines_as_they_come, make, unmake),
+        cmocka_unit_test_setup_teardown(goes_on_where_it_stopped, make, unmake),
+        cmocka_unit_test_setup_teardown(waits_for_a_file_that_is_missing, make, unmake),
+        cmocka_unit_test_setup_teardown(leaves_a_renamed_file_once_the_new_one_is_used, make,
+                                        unmake),
+        cmocka_unit_test_setup_teardown(finds_a_file_that_was_renamed_meanwhile, make, unmake),
+        cmocka_unit_test_setup_teardown(reads_the_rest_from_the_copy_of_a_truncated_file, make,
+                                        unmake),
+        cmocka_unit_test_setup_teardown(notices_a_file_that_was_truncated_and_is_longer_again, make,
+                                        unmake),
+        cmocka_unit_test_setup_teardown(takes_no_older_file_for_a_copy, make, unmake),
+        cmocka_unit_test_setup_teardown(takes_no_new_file_for_the_one_whose_inode_it_got, make,
+                                        unmake),
+        cmocka_unit_test_setup_teardown(cuts_lines_that_are_too_long, make, unmake),
+        cmocka_unit_test_setup_teardown(lets_the_writers_of_a_fifo_come_and_go, make, unmake),
+    };
+
+    return cmocka_run_group_tests_name("input", tests, NULL, NULL);
+}
