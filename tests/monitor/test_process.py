@@ -241,6 +241,7 @@ def test_it_wakes_at_most_once_a_second_when_there_is_nothing_to_do(server, make
         senders.append(sender.start(*place, STEEP_BATCH_INTERVAL_SECS="60" if name == "refused" else "1"))
         if not place:
             sender.feed(*sender.lines(1))
+            wait_for(lambda: sender.waiting() == 1 or sender.log("batch"), "the spool to have it")
             sender.send_now()
             sender.wait_for("batch")
     time.sleep(2)
