@@ -114,7 +114,8 @@ class Journey(Scene):
                                faults.a_worker_of_nginx_is_killed]),
             "ingest": ((2, 9), [faults.ingest_is_killed, faults.ingest_is_stopped_under_load]),
             "database": ((3, 12), [faults.the_postmaster_is_killed_and_started_again,
-                                   faults.all_of_the_database_is_killed_at_one_blow, self.sessions_are_terminated]),
+                                   faults.all_of_the_database_is_killed_at_one_blow, self.sessions_are_terminated]
+                         + [faults.the_database_is_stopped_for_20_seconds] * (self.seconds >= 300)),
         }
 
     def the_monitor_is_killed(self, _):

@@ -142,8 +142,10 @@ def test_rotation_by_copy_loses_no_line_that_is_in_the_copy(server, sender, file
 def test_an_older_file_of_the_same_lines_is_not_taken_for_the_one_that_is_gone(server, sender, file, running, how):
     """Lines without a time of their own may all be alike, also those that were sent long ago."""
     line = '{"type":"tool","payload":{"number":0}}'
-    append(file.with_name(f"{file.name}.1"), *[line] * 50)
     append(file, *[line] * 20)
+    # As rotation by copying leaves it: the copy is younger than the file.
+    append(file.with_name(f"{file.name}.1"), *[line] * 50)
+    time.sleep(0.1)
     sender.start(file)
     wait_for(lambda: len(numbers(server)) == 20, "the first lines")
     if not running:
