@@ -74,7 +74,7 @@ static enum intake_step stick(struct intake *intake, enum spool_verdict verdict)
         log_end(&line);
     }
     intake->is_stuck = true;
-    return verdict == SPOOL_FULL ? INTAKE_FULL : INTAKE_STUCK;
+    return INTAKE_STUCK;
 }
 
 /* Takes the lines that are there, and writes their events. */
@@ -127,9 +127,9 @@ enum intake_step intake_run(struct intake *intake, bool is_readable)
     return step;
 }
 
-void intake_end(struct intake *intake)
+void intake_end(struct intake *intake, bool is_drained)
 {
-    if (intake->input->kind != INPUT_FILE)
+    if (intake->input->kind != INPUT_FILE && is_drained)
         intake->input->is_ended = true;
     /* A followed file is read again; what came from elsewhere has no other place. */
     if (settle(intake, INTAKE_END) != INTAKE_END && intake->input->kind != INPUT_FILE)

@@ -19,7 +19,6 @@ enum intake_step {
     INTAKE_MORE,    /* there may be more to read */
     INTAKE_NOTHING, /* not at the moment */
     INTAKE_STUCK,   /* what was read can't be kept now; nothing of it is lost */
-    INTAKE_FULL,    /* the same, until events were sent */
     INTAKE_END,     /* nothing more will come */
 };
 
@@ -29,7 +28,10 @@ enum intake_step {
  */
 enum intake_step intake_run(struct intake *intake, bool is_readable);
 
-/* At the end: takes in what was read, an unfinished last line of a stream included. */
-void intake_end(struct intake *intake);
+/*
+ * At the end: takes in what was read and, if nothing more is there to be read,
+ * the unfinished last line of a stream.
+ */
+void intake_end(struct intake *intake, bool is_drained);
 
 #endif

@@ -184,20 +184,26 @@ static void drain_input(struct monitor *monitor)
 {
     struct pollfd input = {.fd = input_descriptor(&monitor->input), .events = POLLIN};
     const int64_t until = clock_ms() + DRAIN_MS;
+    bool is_drained = false;
 
-    while (input.fd >= 0 && poll(&input, 1, 0) > 0 && clock_ms() < until &&
-           intake_run(&monitor->intake, true) == INTAKE_MORE)
+    while (input.fd >= 0 && !is_drained && clock_ms() < until) {
+        if (poll(&input, 1, 0) <= 0)
+            is_drained = true;
+        else if (intake_run(&monitor->intake, true) != INTAKE_MORE)
+            break;
         input.fd = input_descriptor(&monitor->input);
-    intake_end(&monitor->intake);
+    }
+    intake_end(&monitor->intake, is_drained);
 }
 
 static void begin_stop(struct monitor *monitor)
 {
     log_event(LOG_INFO, "stopping", "sending what waits, for up to 5 s");
-    sender_stop(&monitor->sender);
+    /* Before the sender finds that nothing waits. */
     if (monitor->is_reading)
         drain_input(monitor);
     monitor->is_reading = false;
+    sender_stop(&monitor->sender);
 }
 
 static void take_signals(struct monitor *monitor)
@@ -206,7 +212,7 @@ static void take_signals(struct monitor *monitor)
 
     while (read(monitor->signals, &signal, sizeof(signal)) == (ssize_t)sizeof(signal)) {
         if (signal.ssi_signo == SIGUSR1)
-            sender_flush(&monitor->sender);
+            sender_flush(&monitor->sender, true);
         else
             begin_stop(monitor);
     }
@@ -226,11 +232,9 @@ static void take_input(struct monitor *monitor, bool is_readable)
         if (!is_polled)
             monitor->read_at = clock_ms() + INPUT_CHECK_MS;
         break;
-    case INTAKE_FULL:
-        sender_flush(&monitor->sender);
-        monitor->read_at = clock_ms() + RETRY_MS;
-        break;
     case INTAKE_STUCK:
+        /* What was sent makes room. */
+        sender_flush(&monitor->sender, false);
         monitor->read_at = clock_ms() + RETRY_MS;
         break;
     case INTAKE_END:

@@ -96,7 +96,8 @@ static bool take(struct outgoing *outgoing, const struct record *record, uint64_
     return true;
 }
 
-bool outgoing_load(struct outgoing *outgoing, struct spool *spool, size_t most)
+/* outgoing_load, which leaves the last file open. */
+static bool read_events(struct outgoing *outgoing, struct spool *spool, size_t most)
 {
     struct segment_reader *reader = &outgoing->reader;
     uint64_t expected, skipped = 0;
@@ -140,6 +141,16 @@ bool outgoing_load(struct outgoing *outgoing, struct spool *spool, size_t most)
         }
     }
     return true;
+}
+
+bool outgoing_load(struct outgoing *outgoing, struct spool *spool, size_t most)
+{
+    bool is_read = read_events(outgoing, spool, most);
+    int error = errno;
+
+    segment_release(&outgoing->reader);
+    errno = error;
+    return is_read;
 }
 
 void outgoing_shorten(struct outgoing *outgoing, size_t count)

@@ -60,7 +60,7 @@ bool segment_reader_init(struct segment_reader *reader, int folder)
     return reader->buffer != NULL;
 }
 
-static void close_file(struct segment_reader *reader)
+void segment_release(struct segment_reader *reader)
 {
     if (reader->file >= 0)
         close(reader->file);
@@ -69,7 +69,7 @@ static void close_file(struct segment_reader *reader)
 
 void segment_reader_free(struct segment_reader *reader)
 {
-    close_file(reader);
+    segment_release(reader);
     free(reader->buffer);
     reader->buffer = NULL;
 }
@@ -79,7 +79,7 @@ bool segment_seek(struct segment_reader *reader, uint64_t number, uint64_t offse
     if (reader->file < 0 || reader->number != number) {
         char name[SEGMENT_NAME_BYTES + 1];
 
-        close_file(reader);
+        segment_release(reader);
         segment_name(number, name);
         reader->file = openat(reader->folder, name, O_RDONLY | O_CLOEXEC);
         if (reader->file < 0)

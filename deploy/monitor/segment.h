@@ -52,6 +52,9 @@ enum segment_step {
 bool segment_reader_init(struct segment_reader *reader, int folder) MUST_CHECK;
 void segment_reader_free(struct segment_reader *reader);
 
+/* Closes the open file, whose room on the disk would not be free before, were it removed. */
+void segment_release(struct segment_reader *reader);
+
 /* Goes to a record. False with errno: the file can't be opened (ENOENT: it was dropped). */
 bool segment_seek(struct segment_reader *reader, uint64_t number, uint64_t offset) MUST_CHECK;
 

@@ -321,11 +321,11 @@ bool sender_start(struct sender *sender)
     return error == 0;
 }
 
-void sender_flush(struct sender *sender)
+void sender_flush(struct sender *sender, bool is_hurried)
 {
     pthread_mutex_lock(&sender->spool->lock);
     sender->flush_to = sender->spool->next_serial;
-    sender->is_hurried = true;
+    sender->is_hurried = sender->is_hurried || is_hurried;
     pthread_cond_signal(&sender->spool->changed);
     pthread_mutex_unlock(&sender->spool->lock);
 }

@@ -45,8 +45,8 @@ struct sender {
 /* Starts the thread; what is borrowed must outlive it. False: no memory. */
 bool sender_start(struct sender *sender) MUST_CHECK;
 
-/* Sends what waits now, without a pause. */
-void sender_flush(struct sender *sender);
+/* Sends what waits now, without waiting for more; a pause between tries is cut short if told to. */
+void sender_flush(struct sender *sender, bool is_hurried);
 
 /* No more events come: ends once all are sent, or soon after a failure. */
 void sender_finish(struct sender *sender);

@@ -297,8 +297,8 @@ static void shed(struct spool *spool)
     bool is_done;
 
     pthread_mutex_lock(&spool->lock);
-    is_done = spool->cursor.serial == spool->next_serial &&
-              spool_last(spool)->bytes > spool->segment_bytes / 2;
+    is_done =
+        spool->cursor.serial == spool->next_serial && spool_last(spool)->bytes > empty_bytes();
     pthread_mutex_unlock(&spool->lock);
     if (!is_done || !rotate(spool))
         return;
@@ -322,6 +322,8 @@ enum spool_verdict spool_flush(struct spool *spool)
     if (!files_write(spool->file, spool->pending, spool->pending_length, end)) {
         int error = errno;
 
+        /* What of it was written would leave no room for the cursor. */
+        (void)!ftruncate(spool->file, end);
         shed(spool);
         errno = error;
         return SPOOL_FAILED;
