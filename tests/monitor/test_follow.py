@@ -205,9 +205,10 @@ def test_a_file_that_is_removed_and_made_again(server, sender, file):
 
 
 def test_bad_lines_of_a_file_are_set_aside_once_although_it_is_killed(server, sender, file):
-    append(file, *sender.lines(1), "bad", *sender.lines(1))
+    append(file, *sender.lines(2), "bad")
     sender.start(file)
     wait_for_numbers(server, [1, 2])
+    wait_for(lambda: len(sender.set_aside()) == 1, "the bad line")
     wait_for(lambda: sender.waiting() == 0, "nothing to wait any more")
     sender.end(signal.SIGKILL)
     append(file, *sender.lines(1), "bad too")

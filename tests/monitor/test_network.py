@@ -151,13 +151,26 @@ def test_the_option_ca_wins_over_the_environment(serve, make_sender, certificate
     server.wait(1)
 
 
-def test_tls_before_1_2_is_refused(certificates, identity, refused):
+# OpenSSL's own settings refuse it as well, unless they are as generous as this.
+GENEROUS = """openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = generous
+[generous]
+MinProtocol = TLSv1
+CipherString = ALL:@SECLEVEL=0
+"""
+
+
+def test_tls_before_1_2_is_refused(certificates, identity, refused, tmp_path):
+    (tmp_path / "openssl.cnf").write_text(GENEROUS)
     context = server_context(*certificates.good)
     context.set_ciphers("ALL:@SECLEVEL=0")
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
     server = ScriptedServer(context, identity)
     try:
-        refused(server)
+        refused(server, OPENSSL_CONF=str(tmp_path / "openssl.cnf"))
     finally:
         server.close()
 
