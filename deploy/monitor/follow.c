@@ -58,19 +58,27 @@ static int64_t birth(int file, int64_t unknown)
     return status.stx_btime.tv_sec * NANOSECONDS + status.stx_btime.tv_nsec;
 }
 
+int64_t follow_birth(int file, int64_t unknown)
+{
+    int64_t made = birth(file, NO_RANK);
+
+    return made == NO_RANK ? unknown : made / MILLISECOND;
+}
+
 bool follow_is_file(int file, const struct position *position)
 {
     struct stat status;
 
     return fstat(file, &status) == 0 && S_ISREG(status.st_mode) &&
            status.st_dev == position->device && status.st_ino == position->inode &&
-           birth(file, 0) / MILLISECOND <= position->read_ms && follow_matches(file, position);
+           birth(file, 0) / MILLISECOND <= position->seen_ms && follow_matches(file, position);
 }
 
 /* What is looked for among the files beside a path's. */
 struct search {
     const struct position *position; /* its file or a copy of it; NULL: the file after it */
-    int64_t after;                   /* when that was made */
+    int64_t after;                   /* when that was made, in nanoseconds */
+    int64_t seen_ms;                 /* when that was last seen at the path */
     uint64_t device, inode;          /* of the file that is not looked for */
 };
 
@@ -88,7 +96,7 @@ static int64_t rank(const struct search *search, int file, const char *suffix)
         return NO_RANK;
     if (search->position != NULL) {
         made = birth(file, (int64_t)status.st_mtim.tv_sec * NANOSECONDS);
-        return made / MILLISECOND >= search->position->read_ms - STEP_MS &&
+        return made / MILLISECOND >= search->position->seen_ms - STEP_MS &&
                        follow_matches(file, search->position)
                    ? made
                    : NO_RANK;
@@ -96,7 +104,8 @@ static int64_t rank(const struct search *search, int file, const char *suffix)
     /* A number or a date: what has another name was not made by rotating. */
     made = birth(file, NO_RANK);
     return *suffix != '\0' && suffix[strspn(suffix, ".-_0123456789")] == '\0' &&
-                   made > search->after && status.st_size > 0
+                   made > search->after && made / MILLISECOND >= search->seen_ms - STEP_MS &&
+                   status.st_size > 0
                ? made
                : NO_RANK;
 }
@@ -153,9 +162,9 @@ int follow_find(const char *path, const struct position *position, uint64_t devi
     return position->offset == 0 ? -1 : find(path, &search);
 }
 
-int follow_next(const char *path, int file)
+int follow_next(const char *path, int file, int64_t seen_ms)
 {
-    struct search search = {.after = birth(file, NO_RANK)};
+    struct search search = {.after = birth(file, NO_RANK), .seen_ms = seen_ms};
     struct stat status;
 
     if (stat(path, &status) != 0)

@@ -11,6 +11,9 @@
 /* The wall's clock, in milliseconds since 1970. */
 int64_t follow_now(void);
 
+/* When a file was made, in the same; the value given where the file system doesn't know. */
+int64_t follow_birth(int file, int64_t unknown);
+
 /* The last bytes before an offset of a file; at most POSITION_TAIL_BYTES. -1 with errno. */
 int follow_tail(int file, uint64_t offset, char tail[static POSITION_TAIL_BYTES]) MUST_CHECK;
 
@@ -32,10 +35,10 @@ int follow_find(const char *path, const struct position *position, uint64_t devi
 
 /*
  * Opens the file that was begun next after this one, which was read to its
- * end: among those that rotating has named after the path, with a number or a
- * date. -1 where there is none, and what is at the path comes next; also where
+ * end and last seen at the path at that time: among those that rotating has named after the path,
+ * with a number or a date. -1 where there is none, and what is at the path comes next; also where
  * the file system doesn't know when its files were made.
  */
-int follow_next(const char *path, int file) MUST_CHECK;
+int follow_next(const char *path, int file, int64_t seen_ms) MUST_CHECK;
 
 #endif

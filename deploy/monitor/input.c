@@ -28,7 +28,7 @@ static uint64_t read_offset(const struct input *input)
 }
 
 /* Goes on with another file, from an offset of it. False with errno. */
-static bool attach(struct input *input, int file, uint64_t offset, uint64_t line)
+static bool attach(struct input *input, int file, uint64_t offset, uint64_t line, int64_t seen_ms)
 {
     struct stat status;
     int length = follow_tail(file, offset, input->buffer);
@@ -42,7 +42,8 @@ static bool attach(struct input *input, int file, uint64_t offset, uint64_t line
                                         .inode = status.st_ino,
                                         .offset = offset,
                                         .line = line,
-                                        .tail = record_check(input->buffer, (size_t)length)};
+                                        .tail = record_check(input->buffer, (size_t)length),
+                                        .seen_ms = seen_ms};
     input->start = input->filled = input->scanned = (size_t)length;
     input->cut_bytes = 0;
     input->is_cut = input->is_cut_whole = false;
@@ -53,9 +54,10 @@ static bool attach(struct input *input, int file, uint64_t offset, uint64_t line
 /* Opens what is at the path now, from its beginning; false where there is nothing. */
 static bool open_path(struct input *input)
 {
+    const int64_t now = follow_now();
     int file = open(input->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 
-    if (file >= 0 && attach(input, file, 0, 0)) {
+    if (file >= 0 && attach(input, file, 0, 0, follow_birth(file, now))) {
         input->is_missed = false;
         return true;
     }
@@ -67,20 +69,28 @@ static bool open_path(struct input *input)
     return false;
 }
 
+/* When a position's file, found elsewhere, was last at the path: a copy never was. */
+static int64_t seen_of(int file, const struct position *position)
+{
+    return follow_is_file(file, position) ? position->seen_ms
+                                          : follow_birth(file, position->seen_ms);
+}
+
 /* Finds where a followed file was left off: in what is at the path, or in what it became. */
 static void resume(struct input *input, const struct position *from)
 {
     struct stat status = {0};
     int file = open(input->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 
-    if (file >= 0 && follow_is_file(file, from) && attach(input, file, from->offset, from->line))
+    if (file >= 0 && follow_is_file(file, from) &&
+        attach(input, file, from->offset, from->line, from->seen_ms))
         return;
     if (file >= 0) {
         (void)fstat(file, &status);
         close(file);
     }
     file = follow_find(input->path, from, status.st_dev, status.st_ino);
-    if (file >= 0 && attach(input, file, from->offset, from->line)) {
+    if (file >= 0 && attach(input, file, from->offset, from->line, seen_of(file, from))) {
         report(input, LOG_INFO, "input_rotated",
                "going on in the file it was renamed or copied to");
         return;
@@ -153,22 +163,22 @@ static bool is_same(struct input *input)
         if (!follow_matches(input->file, &reached))
             return false;
     }
-    input->seen_ms = now;
+    if (stat(input->path, &status) == 0 && status.st_dev == input->position.device &&
+        status.st_ino == input->position.inode)
+        input->position.seen_ms = now;
     return true;
 }
 
 /* A file was emptied under the reader: what it didn't see stands in a copy, if one was made. */
 static void restart(struct input *input)
 {
-    struct position left = input->position;
-    int file;
+    const struct position left = input->position;
+    int file = follow_find(input->path, &left, left.device, left.inode);
 
-    left.read_ms = input->seen_ms;
-    file = follow_find(input->path, &left, left.device, left.inode);
     report(input, LOG_INFO, "input_truncated",
            file >= 0 ? "going on in its copy" : "it is read from its beginning");
     if (file >= 0) {
-        if (attach(input, file, left.offset, left.line))
+        if (attach(input, file, left.offset, left.line, seen_of(file, &left)))
             return;
         close(file);
     }
@@ -187,12 +197,12 @@ static bool is_replaced(const struct input *input)
 /* Opens what was written after the file at hand: there may have been several rotations. */
 static bool open_next(struct input *input)
 {
-    int file = follow_next(input->path, input->file);
+    int file = follow_next(input->path, input->file, input->position.seen_ms);
 
     if (file < 0)
         return open_path(input);
     report(input, LOG_INFO, "input_rotated", "going over to a file that was rotated as well");
-    if (attach(input, file, 0, 0))
+    if (attach(input, file, 0, 0, follow_birth(file, input->position.seen_ms)))
         return true;
     close(file);
     return false;
@@ -349,7 +359,6 @@ bool input_line(struct input *input, struct input_line *line)
         line->position = input->position;
         line->position.offset += bytes + input->cut_bytes;
         line->position.line++;
-        line->position.read_ms = input->seen_ms;
         line->position.tail = check_tail(input, line->position.offset, input->start + bytes);
     }
     return true;

@@ -34,7 +34,6 @@ struct input {
     size_t filled;
     size_t scanned;     /* no line ends between start and here */
     uint64_t cut_bytes; /* left out of the line at start, behind its INPUT_LINE_BYTES */
-    int64_t seen_ms;    /* when the file was last found to be what it was, by follow_now */
     bool is_cut;        /* the line at start is longer than INPUT_LINE_BYTES */
     bool is_cut_whole;  /* and its end was found */
     bool is_idle;       /* the end was reached since something was read */

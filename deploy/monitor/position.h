@@ -19,7 +19,12 @@ struct position {
      */
     uint64_t tail;
 
-    int64_t read_ms; /* when it was read, in milliseconds since 1970: its copies are younger */
+    /*
+     * When the file was last seen at the path, in milliseconds since 1970: its
+     * copies, and the files that came after it, are younger. For one that was
+     * found elsewhere, when that was made.
+     */
+    int64_t seen_ms;
 };
 
 #endif

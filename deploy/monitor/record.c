@@ -17,7 +17,7 @@ enum {
     OFFSET = 40,
     LINE = 48,
     TAIL = 56,
-    READ = 64,
+    SEEN = 64,
 };
 
 static void put(unsigned char *out, uint64_t number)
@@ -71,7 +71,7 @@ void record_encode(const struct record *record, unsigned char *out)
     put(out + OFFSET, record->position.offset);
     put(out + LINE, record->position.line);
     put(out + TAIL, record->position.tail);
-    put(out + READ, (uint64_t)record->position.read_ms);
+    put(out + SEEN, (uint64_t)record->position.seen_ms);
     if (record->length > 0)
         memcpy(out + RECORD_HEADER_BYTES, record->text, record->length);
     put(out + checked, record_check(out, checked));
@@ -103,7 +103,7 @@ enum record_verdict record_decode(const unsigned char *bytes, size_t length, str
                      .offset = get(bytes + OFFSET),
                      .line = get(bytes + LINE),
                      .tail = get(bytes + TAIL),
-                     .read_ms = (int64_t)get(bytes + READ)},
+                     .seen_ms = (int64_t)get(bytes + SEEN)},
         .text = (const char *)bytes + RECORD_HEADER_BYTES,
         .length = text_length,
     };

@@ -147,6 +147,22 @@ static void leaves_a_renamed_file_once_the_new_one_is_used(void **state)
     input_close(input);
 }
 
+static void reads_an_old_file_to_its_end_after_the_new_one_is_seen(void **state)
+{
+    (void)state;
+    append("events", "one\ntw");
+    open_input();
+    assert_int_equal(input_read(input), INPUT_DATA);
+    take_lines();
+    rename_to("events.1");
+    append("events", "three\n");
+    assert_int_equal(input_read(input), INPUT_DATA); /* the end, and another file */
+    take_lines();
+    append("events.1", "o\n");
+    assert_read("one|two|three|");
+    input_close(input);
+}
+
 static void finds_a_file_that_was_renamed_meanwhile(void **state)
 {
     (void)state;
@@ -219,8 +235,30 @@ static void takes_no_older_file_for_a_copy(void **state)
     input_close(input);
 }
 
+static void reads_no_copy_twice(void **state)
+{
+    (void)state;
+    append("events", "one\n");
+    open_input();
+    assert_read("one|");
+    usleep(30000);
+    copy_and_truncate("events.1");
+    usleep(30000);
+    append("events", "two\n");
+    assert_read("two|");
+    /* Renamed now, while nobody looks; the copy is younger than the file. */
+    input_close(input);
+    append("events", "three\n");
+    rename_to("events.2");
+    append("events", "four\n");
+    open_input();
+    assert_read("three|four|");
+    input_close(input);
+}
+
 static void takes_no_new_file_for_the_one_whose_inode_it_got(void **state)
 {
+    struct stat status;
     (void)state;
     append("events", "same\nsame\n");
     open_input();
@@ -229,6 +267,8 @@ static void takes_no_new_file_for_the_one_whose_inode_it_got(void **state)
     assert_int_equal(unlinkat(folder_file(), "events", 0), 0);
     usleep(30000);
     append("events", "same\nsame\nsame\n");
+    assert_int_equal(stat(path, &status), 0);
+    reached.inode = status.st_ino;
     open_input();
     assert_read("same|same|same|");
     input_close(input);
@@ -294,12 +334,15 @@ int main(void)
         cmocka_unit_test_setup_teardown(waits_for_a_file_that_is_missing, make, unmake),
         cmocka_unit_test_setup_teardown(leaves_a_renamed_file_once_the_new_one_is_used, make,
                                         unmake),
+        cmocka_unit_test_setup_teardown(reads_an_old_file_to_its_end_after_the_new_one_is_seen,
+                                        make, unmake),
         cmocka_unit_test_setup_teardown(finds_a_file_that_was_renamed_meanwhile, make, unmake),
         cmocka_unit_test_setup_teardown(reads_the_rest_from_the_copy_of_a_truncated_file, make,
                                         unmake),
         cmocka_unit_test_setup_teardown(notices_a_file_that_was_truncated_and_is_longer_again, make,
                                         unmake),
         cmocka_unit_test_setup_teardown(takes_no_older_file_for_a_copy, make, unmake),
+        cmocka_unit_test_setup_teardown(reads_no_copy_twice, make, unmake),
         cmocka_unit_test_setup_teardown(takes_no_new_file_for_the_one_whose_inode_it_got, make,
                                         unmake),
         cmocka_unit_test_setup_teardown(cuts_lines_that_are_too_long, make, unmake),

@@ -190,6 +190,18 @@ static void loses_one_record_at_most_to_a_flipped_byte(void **state)
     }
 }
 
+/* After a cut, the event with this number is the last one that another start finds. */
+static void assert_goes_on(struct spool *spool, size_t number)
+{
+    append(spool, number, number, true);
+    assert_int_equal(spool_flush(spool), SPOOL_WRITTEN);
+    unload(spool);
+    open_spool(spool, 256 * MIB, false);
+    load(spool);
+    assert_int_equal(outgoing->count, number);
+    assert_int_equal(number_at(number - 1), number);
+}
+
 static void cuts_what_a_followed_file_has_still(void **state)
 {
     size_t ends[EVENTS + 1];
@@ -214,10 +226,27 @@ static void cuts_what_a_followed_file_has_still(void **state)
         } else {
             assert_int_equal(outgoing->count, number - 1);
             assert_int_equal(spool.position.line, number - 1);
+            assert_goes_on(&spool, number);
         }
         unload(&spool);
         recorded[at] ^= 0x10;
     }
+}
+
+static void keeps_what_came_from_a_stream_after_a_file(void **state)
+{
+    struct spool spool;
+    size_t length;
+    (void)state;
+    open_spool(&spool, 256 * MIB, false);
+    append(&spool, 1, 5, true);
+    append(&spool, 6, EVENTS, false);
+    assert_int_equal(spool_flush(&spool), SPOOL_WRITTEN);
+    spool_close(&spool);
+    length = folder_read(FIRST, recorded, sizeof(recorded));
+    recorded[length / 2] ^= 1;
+    restore(recorded, length);
+    assert_int_equal(count_lost(EVENTS), 1);
 }
 
 static void goes_on_behind_what_was_acknowledged(void **state)
@@ -372,6 +401,30 @@ static void finds_no_record_in_noise(void **state)
     unload(&spool);
 }
 
+static void knows_the_position_though_all_was_sent(void **state)
+{
+    struct spool spool;
+    enum spool_verdict verdict;
+    (void)state;
+    open_spool(&spool, MIB, false);
+    append(&spool, 1, 3, true);
+    assert_int_equal(fill(&spool, 40, &verdict), 40);
+    assert_true(spool.count > 1);
+    while (spool_waiting(&spool) > 0) {
+        load(&spool);
+        spool_forget(&spool, &outgoing->end, outgoing->count);
+        outgoing_free(outgoing);
+    }
+    assert_int_equal(spool.count, 1);
+    /* As if killed once the last segment was begun: there is nothing else left. */
+    assert_int_equal(ftruncate(spool.file, SEGMENT_HEADER_BYTES + (off_t)record_size(0)), 0);
+    spool_close(&spool);
+    open_spool(&spool, MIB, false);
+    assert_int_equal(spool.position.line, 3);
+    assert_int_equal(spool.next_serial, 44);
+    spool_close(&spool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -390,6 +443,10 @@ int main(void)
                                         folder_remove),
         cmocka_unit_test_setup_teardown(waits_when_full_if_told_to, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(finds_no_record_in_noise, folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(keeps_what_came_from_a_stream_after_a_file, folder_make,
+                                        folder_remove),
+        cmocka_unit_test_setup_teardown(knows_the_position_though_all_was_sent, folder_make,
+                                        folder_remove),
     };
 
     return cmocka_run_group_tests_name("spool", tests, NULL, NULL);
