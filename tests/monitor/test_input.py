@@ -146,12 +146,7 @@ def test_a_bad_line_is_reported_set_aside_and_stops_nobody(server, sender, taken
     assert aside["line"] == 2 and aside["reason"]
     if len(BAD[name]) < 4096 and b"\xff" not in BAD[name]:
         assert aside["event"] == BAD[name].decode() or json.loads(json.dumps(aside["event"])) == json.loads(BAD[name])
-    assert resident_mib(sender) < 24
-
-
-def resident_mib(sender):
-    status = open(f"/proc/{sender.process.pid}/status", encoding="ascii").read()
-    return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
+    assert sender.peak_mib() < 24
 
 
 def test_lines_are_counted_with_the_empty_and_the_bad_ones(sender, taken):
