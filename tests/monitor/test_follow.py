@@ -257,11 +257,12 @@ def test_what_cannot_be_followed_is_refused_with_a_sentence(sender, tmp_path, wh
 
 
 class Writer(threading.Thread):
-    """Appends numbered lines, some in pieces, some without an id, and now and then turns the file over."""
+    """Appends numbered lines, some in pieces, some without an id, and may turn the file over now and then."""
 
-    def __init__(self, sender, file, total, chooser):
+    def __init__(self, sender, file, total, chooser, rotates):
         super().__init__(daemon=True)
         self.sender, self.file, self.total, self.random = sender, file, total, chooser
+        self.rotates, self.rotations = rotates, 0
         self.written = 0
 
     def run(self):
@@ -275,6 +276,15 @@ class Writer(threading.Thread):
                 opened.write(data[cut:])
             self.written += count
             time.sleep(0.02)
+            if self.rotates and self.random.random() < 0.2:
+                self.rotate()
+
+    def rotate(self):
+        """As logrotate does: the newest becomes the first of those that are kept, all of them here."""
+        for number in range(self.rotations, 0, -1):
+            self.file.with_name(f"{self.file.name}.{number}").rename(self.file.with_name(f"{self.file.name}.{number + 1}"))
+        self.file.rename(self.file.with_name(f"{self.file.name}.1"))
+        self.rotations += 1
 
     def line(self):
         event = self.sender.event()
@@ -283,7 +293,8 @@ class Writer(threading.Thread):
         return json.dumps(event).encode() + b"\n"
 
 
-def test_every_line_arrives_once_whenever_it_is_killed(server, sender, file):
+@pytest.mark.parametrize("rotates", [False, True])
+def test_every_line_arrives_once_whenever_it_is_killed(server, sender, file, rotates):
     """Ids that are filled in here too: what counts is what the server would store."""
     seed = int(os.environ.get("SEED") or secrets.randbelow(10**9))
     print(f"SEED={seed}")
@@ -291,9 +302,12 @@ def test_every_line_arrives_once_whenever_it_is_killed(server, sender, file):
     server.answer(*[error(503, "unavailable", {"Retry-After": "0"}) if chooser.random() < 0.3 else server.always
                     for _ in range(60)])
     total = 6000
-    writer = Writer(sender, file, total, chooser)
+    writer = Writer(sender, file, total, chooser, rotates)
     sender.start(file, STEEP_MAX_BATCH_SIZE="100")
     writer.start()
+    if rotates:
+        # What was rotated before any of it was read is known to nobody.
+        server.wait(1)
     kills = 0
     while writer.is_alive() or kills < 12:
         time.sleep(chooser.uniform(0.02, 0.4) * SLOWNESS)
@@ -303,7 +317,7 @@ def test_every_line_arrives_once_whenever_it_is_killed(server, sender, file):
         sender.start(file, STEEP_MAX_BATCH_SIZE="100")
     wait_for(lambda: len(stored_numbers(server)) >= total, "every line", 60)
     assert sorted(stored_numbers(server)) == list(range(1, total + 1))
-    assert not sender.set_aside()
+    assert not sender.set_aside() and (writer.rotations > 0 or not rotates)
 
 
 def stored_numbers(server):
