@@ -276,7 +276,8 @@ class Writer(threading.Thread):
                 opened.write(data[cut:])
             self.written += count
             time.sleep(0.02)
-            if self.rotates and self.random.random() < 0.2:
+            # The newest file's beginning is what the others are told to have ended by.
+            if self.rotates and self.written < self.total and self.random.random() < 0.2:
                 self.rotate()
 
     def rotate(self):
