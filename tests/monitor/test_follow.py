@@ -276,7 +276,7 @@ class Writer(threading.Thread):
                 opened.write(data[cut:])
             self.written += count
             time.sleep(0.02)
-            # The newest file's beginning is what the others are told to have ended by.
+            # A file counts as finished once the next one has a line.
             if self.rotates and self.written < self.total and self.random.random() < 0.2:
                 self.rotate()
 
