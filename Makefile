@@ -5,6 +5,7 @@
 #   make test       every suite, see tests/run
 #   make soak       200 faults, a million events, 10,000 requests under valgrind; half an hour
 #   make valgrind   the last of these alone
+#   make monitor-soak  a million events through steep-monitor while all is killed; a quarter of an hour
 #   make unit       the unit tests alone
 #   make fuzz       the fuzz targets, each for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
 #   make bench      the measurements, see tests/bench/run (bench-quick: the short form)
@@ -154,6 +155,9 @@ soak:
 valgrind:
 	tests/run valgrind
 
+monitor-soak:
+	tests/run monitor-soak
+
 bench:
 	tests/bench/run
 
@@ -170,6 +174,6 @@ include deploy/install.mk
 
 .DELETE_ON_ERROR:
 FORCE:
-.PHONY: all unit run test fuzz soak valgrind bench bench-quick lint clean FORCE
+.PHONY: all unit run test fuzz soak valgrind monitor-soak bench bench-quick lint clean FORCE
 .SECONDARY:
 -include $(wildcard $(BUILD)/*.d)

@@ -162,14 +162,21 @@ int follow_find(const char *path, const struct position *position, uint64_t devi
     return position->offset == 0 ? -1 : find(path, &search);
 }
 
-int follow_next(const char *path, int file, int64_t seen_ms)
+int follow_next(const char *path, int file, int64_t seen_ms, int newest)
 {
     struct search search = {.after = birth(file, NO_RANK), .seen_ms = seen_ms};
     struct stat status;
+    int found;
 
-    if (stat(path, &status) != 0)
+    if (fstat(newest, &status) != 0)
         return -1;
     search.device = status.st_dev;
     search.inode = status.st_ino;
-    return find(path, &search);
+    found = find(path, &search);
+    /* Rotating may go on meanwhile, and what was the newest file be followed by others. */
+    if (found >= 0 && birth(found, NO_RANK) > birth(newest, NO_RANK)) {
+        close(found);
+        found = -1;
+    }
+    return found;
 }

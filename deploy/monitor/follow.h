@@ -34,11 +34,12 @@ int follow_find(const char *path, const struct position *position, uint64_t devi
                 uint64_t inode) MUST_CHECK;
 
 /*
- * Opens the file that was begun next after this one, which was read to its
- * end and last seen at the path at that time: among those that rotating has named after the path,
- * with a number or a date. -1 where there is none, and what is at the path comes next; also where
- * the file system doesn't know when its files were made.
+ * Opens the file that was begun next after this one, which was read to its end
+ * and last seen at the path at that time: among those that rotating has named
+ * after the path, with a number or a date. -1 where there is none and the
+ * newest comes next, which was opened at the path before; also where the file
+ * system doesn't know when its files were made.
  */
-int follow_next(const char *path, int file, int64_t seen_ms) MUST_CHECK;
+int follow_next(const char *path, int file, int64_t seen_ms, int newest) MUST_CHECK;
 
 #endif

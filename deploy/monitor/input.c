@@ -51,21 +51,28 @@ static bool attach(struct input *input, int file, uint64_t offset, uint64_t line
     return true;
 }
 
-/* Opens what is at the path now, from its beginning; false where there is nothing. */
+/* Opens what is at the path now; -1 where there is nothing, which is said once. */
+static int open_newest(struct input *input)
+{
+    int file = open(input->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+    if (file < 0 && !input->is_missed)
+        report(input, LOG_WARNING, "input_missing", strerror(errno));
+    input->is_missed = file < 0;
+    return file;
+}
+
+/* Goes on with what is at the path now, from its beginning; false where there is nothing. */
 static bool open_path(struct input *input)
 {
     const int64_t now = follow_now();
-    int file = open(input->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    int file = open_newest(input);
 
-    if (file >= 0 && attach(input, file, 0, 0, follow_birth(file, now))) {
-        input->is_missed = false;
+    if (file < 0)
+        return false;
+    if (attach(input, file, 0, 0, follow_birth(file, now)))
         return true;
-    }
-    if (!input->is_missed)
-        report(input, LOG_WARNING, "input_missing", strerror(errno));
-    input->is_missed = true;
-    if (file >= 0)
-        close(file);
+    close(file);
     return false;
 }
 
@@ -197,12 +204,23 @@ static bool is_replaced(const struct input *input)
 /* Opens what was written after the file at hand: there may have been several rotations. */
 static bool open_next(struct input *input)
 {
-    int file = follow_next(input->path, input->file, input->position.seen_ms);
+    const int64_t now = follow_now();
+    int newest = open_newest(input);
+    int64_t seen_ms = now;
+    int file;
 
-    if (file < 0)
-        return open_path(input);
-    report(input, LOG_INFO, "input_rotated", "going over to a file that was rotated as well");
-    if (attach(input, file, 0, 0, follow_birth(file, input->position.seen_ms)))
+    if (newest < 0)
+        return false;
+    /* It is held while others are looked for, as it may be rotated meanwhile. */
+    file = follow_next(input->path, input->file, input->position.seen_ms, newest);
+    if (file >= 0) {
+        report(input, LOG_INFO, "input_rotated", "going over to a file that was rotated as well");
+        seen_ms = input->position.seen_ms;
+        close(newest);
+    } else {
+        file = newest;
+    }
+    if (attach(input, file, 0, 0, follow_birth(file, seen_ms)))
         return true;
     close(file);
     return false;

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 from stack import wait_for
 
@@ -14,6 +15,15 @@ ROOM = 8 << 30
 VARIABLE = "FAULTS_NAMESPACE"
 
 
+def mounting():
+    """The command that runs another where it may mount, or none where the system lets this user mount nothing at all."""
+    unshare = ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--user", "--map-root-user"])
+    with tempfile.TemporaryDirectory() as folder:
+        tried = subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", folder], check=False,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return unshare if tried.returncode == 0 else None
+
+
 def enter_namespace():
     """Start this program again where it may mount, which an ordinary user may as the root of a user namespace.
 
@@ -21,11 +31,8 @@ def enter_namespace():
     """
     if VARIABLE in os.environ:
         return
-    unshare = ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--user", "--map-root-user"])
-    with tempfile.TemporaryDirectory() as folder:
-        tried = subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", folder], check=False,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    if tried.returncode == 0:
+    unshare = mounting()
+    if unshare:
         os.environ[VARIABLE] = f"{os.geteuid()}:{os.getegid()}"
         os.execvp(unshare[0], [*unshare, sys.executable, *sys.argv])
 
@@ -53,9 +60,30 @@ def small_disk(stack):
         subprocess.run(["umount", "--lazy", str(disk.place)], check=True)
 
 
+@contextlib.contextmanager
+def empty_disk(place, size):
+    """A disk of so many bytes at a place, in a namespace of its own: disk.prefix runs a command where it is to be seen."""
+    unshare = mounting()
+    holder = subprocess.Popen([*unshare, "sh", "-c", "echo; exec sleep infinity"], stdout=subprocess.PIPE)
+    try:
+        holder.stdout.readline()
+        user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        disk = Disk(place, ["nsenter", f"--target={holder.pid}", "--mount", *user, "--"], f"/proc/{holder.pid}/root")
+        made = disk.mount("-t", "tmpfs", "-o", f"size={size},mode=700")
+        assert made.returncode == 0, made.stderr
+        yield disk
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
 class Disk:
-    def __init__(self, place):
+    """A tmpfs at a place, which is seen by what the prefix runs, and by everybody under a root."""
+
+    def __init__(self, place, prefix=(), root=""):
         self.place = place
+        self.prefix = prefix
+        self.seen = Path(f"{root}{place}")
 
     def take_over(self):
         """Put the disk where the files are, and them on it."""
@@ -69,7 +97,7 @@ class Disk:
         subprocess.run(["rm", "-rf", str(original)], check=True)
 
     def mount(self, *options):
-        return subprocess.run(["mount", *options, "none", str(self.place)], text=True, capture_output=True, check=False)
+        return subprocess.run([*self.prefix, "mount", *options, "none", str(self.place)], text=True, capture_output=True, check=False)
 
     def resize(self, size):
         return self.mount("-o", f"remount,size={size}").returncode == 0
@@ -77,10 +105,10 @@ class Disk:
     def fill(self):
         """No room but what is taken already; more than is taken while that is looked up is too little."""
         def full():
-            found = os.statvfs(self.place)
+            found = os.statvfs(self.seen)
             return self.resize((found.f_blocks - found.f_bfree) * found.f_frsize)
 
         wait_for(full, "a disk without room")
 
-    def make_room(self):
-        assert self.resize(ROOM), "the disk does not get its room back"
+    def make_room(self, size=ROOM):
+        assert self.resize(size), "the disk does not get its room back"

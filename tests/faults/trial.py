@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import random
 import threading
 import time
 
@@ -11,6 +10,7 @@ import psycopg
 
 from monitors import Dashboard, FieldMonitor
 from faults import COST, PART, sentence
+from scene import Scene
 from stack import SLOWNESS, wait_for
 from wire import header
 
@@ -73,12 +73,12 @@ class Violation(Exception):
     """Something that must not be; the rest of the run would say nothing new."""
 
 
-class Trial:
+class Trial(Scene):
     def __init__(self, stack, seed, deadline, disk, sizes, checks):
-        self.stack, self.seed, self.deadline, self.disk = stack, seed, deadline, disk
+        super().__init__(stack, seed, deadline, "127.0.1.102")
+        self.seed, self.disk = seed, disk
         self.sizes, self.checks, self.margin = sizes, checks, MARGIN_SECONDS
         self.run_id = f"{seed % 16**8:08x}"
-        self.random = random.Random(seed)
         self.gate = Gate()
         self.noting = threading.Lock()
         self.locks = collections.defaultdict(threading.Lock)
@@ -87,14 +87,11 @@ class Trial:
         self.counts = collections.Counter()
         self.figures = collections.Counter()  # the longest of each, in seconds
         self.finished = False
-        self.hurries = 0  # how many faults want the monitors to hurry
         self.round_began = time.monotonic()
-        self.pids = {name: stack.pid(name) for name in ("ingest", "query", "nginx")}
         self.log_places = collections.Counter()
         self.monitors = [FieldMonitor(self, n, f"127.0.1.{n + 1}") for n in range(MONITORS)]
         self.dashboard = Dashboard(self, "dashboard", "127.0.1.100")
         self.observer = Dashboard(self, "observer", "127.0.1.101")
-        self.address = "127.0.1.102"
 
     # What the clients say.
 
@@ -151,16 +148,6 @@ class Trial:
     # What the faults need.
 
     @contextlib.contextmanager
-    def load(self):
-        """Large batches without a pause: whatever is killed then has some in its hands."""
-        self.hurries += 1
-        time.sleep(self.random.uniform(0.3, 0.6))
-        try:
-            yield
-        finally:
-            self.hurries -= 1
-
-    @contextlib.contextmanager
     def database_away(self):
         """A database that is back when the block ends: how long until those who wait for it are served is an outage, too."""
         yield
@@ -168,16 +155,6 @@ class Trial:
         for monitor in self.monitors:
             if monitor.signing.locked() or monitor.begun > monitor.acknowledged:
                 monitor.back_since = now
-
-    def wait_until_it_answers(self, name):
-        method, path, status = {"ingest": ("POST", "/ingest", 401), "query": ("GET", "/query", 401),
-                                "nginx": ("GET", "/", 200)}[name]
-
-        def answers():
-            with contextlib.suppress(httpx.TransportError), self.stack.client(self.address) as client:
-                return client.request(method, path).status_code == status
-
-        wait_for(answers, f"{name} to answer again", self.deadline + 20)
 
     def administer(self, action, name, key):
         """As an operator does: again, where the database was away, and done is done."""

@@ -1,0 +1,46 @@
+"""Certificates for the scripted servers: an authority as deploy/run's, and servers that no sender may trust."""
+
+import ssl
+import subprocess
+
+from stack import ROOT
+
+AUTHORITY = """
+set -eu
+month=2592000
+. {library}/certificate.sh
+mkdir tls
+make_certificates
+"""
+
+EXTENSIONS = "basicConstraints = critical, CA:FALSE\nextendedKeyUsage = serverAuth\nsubjectAltName = {names}\n"
+
+
+class Certificates:
+    """An authority in a folder, which signs what it is asked to."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        folder.mkdir()
+        self.openssl_shell(AUTHORITY.format(library=ROOT / "deploy" / "lib"))
+        self.authority = folder / "tls" / "ca.crt"
+        self.good = folder / "tls" / "server.crt", folder / "tls" / "server.key"
+
+    def openssl_shell(self, script):
+        subprocess.run(["sh", "-c", script], cwd=self.folder, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+
+    def signed(self, name, names, days=30):
+        """A certificate for other names, or one that has expired: with days below 0."""
+        (self.folder / f"{name}.conf").write_text(EXTENSIONS.format(names=names))
+        self.openssl_shell(
+            f"set -eu; openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {name}.key\n"
+            f"openssl req -new -key {name}.key -subj /CN={name} -out {name}.csr\n"
+            f"openssl x509 -req -in {name}.csr -CA tls/ca.crt -CAkey tls/ca.key -set_serial 0x$(openssl rand -hex 16)"
+            f" -days {days} -extfile {name}.conf -out {name}.crt")
+        return self.folder / f"{name}.crt", self.folder / f"{name}.key"
+
+
+def server_context(certificate, key):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context

@@ -1,0 +1,330 @@
+"""A file or a FIFO that is followed: every line once, whatever happens to the file and to the follower."""
+
+import json
+import os
+import random
+import secrets
+import signal
+import socket
+import threading
+import time
+
+import pytest
+
+from scripted import error, events_of
+from stack import SLOWNESS, alive, wait_for
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "events.ndjson"
+    path.touch()
+    return path
+
+
+def append(path, *lines):
+    with open(path, "ab") as opened:
+        opened.write(b"".join(line.encode() + b"\n" for line in lines))
+
+
+def numbers(server):
+    """The number of every event that came, those that came again included."""
+    return [event["payload"]["number"] for request in server.requests for event in events_of(request)]
+
+
+def wait_for_numbers(server, wanted, seconds=30):
+    try:
+        wait_for(lambda: len(set(numbers(server))) >= len(set(wanted)), "every line to come", seconds)
+    finally:
+        came = numbers(server)
+        assert sorted(set(came)) == sorted(set(wanted)) or set(came) < set(wanted), set(came) - set(wanted)
+    assert sorted(numbers(server)) == sorted(wanted)
+
+
+def test_what_is_there_and_what_is_appended_is_sent_once(server, sender, file):
+    append(file, *sender.lines(5))
+    sender.start(file)
+    wait_for_numbers(server, range(1, 6))
+    append(file, *sender.lines(5))
+    wait_for_numbers(server, range(1, 11))
+
+
+def test_a_file_that_is_not_there_yet_is_waited_for(server, sender, tmp_path):
+    later = tmp_path / "later.ndjson"
+    sender.start(later)
+    append(later, *sender.lines(3))
+    wait_for_numbers(server, range(1, 4))
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_it_goes_on_where_it_stopped(server, sender, file, how):
+    append(file, *sender.lines(5))
+    sender.start(file)
+    wait_for_numbers(server, range(1, 6))
+    wait_for(lambda: sender.waiting() == 0, "nothing to wait any more")
+    sender.end(how)
+    append(file, *sender.lines(5))
+    sender.start(file)
+    wait_for_numbers(server, range(1, 11))
+
+
+def test_a_line_is_one_when_its_end_is_there(server, sender, file):
+    """A writer may be in the middle of it, and the follower may die meanwhile."""
+    sender.start(file)
+    line = sender.lines(1)[0].encode() + b"\n"
+    with open(file, "ab", buffering=0) as opened:
+        opened.write(line[:30])
+        sender.send_now()
+        time.sleep(0.3)
+        sender.end(signal.SIGKILL)
+        sender.start(file)
+        opened.write(line[30:])
+        wait_for_numbers(server, [1])
+    assert not sender.set_aside()
+
+
+def test_rotation_by_a_new_name(server, sender, file):
+    sender.start(file)
+    append(file, *sender.lines(5))
+    wait_for_numbers(server, range(1, 6))
+    with open(file, "ab", buffering=0) as old:
+        file.rename(file.with_suffix(".1"))
+        # Whoever has it open still writes to it for a while.
+        old.write("".join(f"{line}\n" for line in sender.lines(5)).encode())
+        wait_for_numbers(server, range(1, 11))
+    append(file, *sender.lines(5))
+    wait_for_numbers(server, range(1, 16))
+    append(file, *sender.lines(5))
+    wait_for_numbers(server, range(1, 21))
+
+
+def test_rotation_while_nobody_follows_loses_nothing_that_is_still_beside_it(server, sender, file):
+    """The old file's rest is known by its inode."""
+    append(file, *sender.lines(5))
+    sender.start(file)
+    wait_for_numbers(server, range(1, 6))
+    sender.end(signal.SIGTERM)
+    append(file, *sender.lines(5))
+    file.rename(file.with_suffix(".ndjson.1"))
+    append(file, *sender.lines(5))
+    sender.start(file)
+    wait_for(lambda: set(range(11, 16)) <= set(numbers(server)), "the new file's lines")
+    lost = set(range(6, 11)) - set(numbers(server))
+    assert not lost or sender.log(level="warning"), "the old file's rest is lost without a word"
+    assert len(numbers(server)) == len(set(numbers(server)))
+
+
+def test_rotation_by_copy_and_truncation(server, sender, file):
+    sender.start(file)
+    append(file, *sender.lines(5))
+    wait_for_numbers(server, range(1, 6))
+    os.truncate(file, 0)
+    append(file, *sender.lines(3))
+    wait_for_numbers(server, range(1, 9))
+
+
+def test_rotation_by_copy_loses_no_line_that_is_in_the_copy(server, sender, file):
+    """logrotate copies first; what was written in between stands in the copy alone."""
+    sender.start(file)
+    append(file, *sender.lines(5))
+    wait_for_numbers(server, range(1, 6))
+    sender.send_signal(signal.SIGSTOP)
+    append(file, *sender.lines(5))
+    file.with_name(f"{file.name}.1").write_bytes(file.read_bytes())
+    os.truncate(file, 0)
+    append(file, *sender.lines(5))
+    sender.send_signal(signal.SIGCONT)
+    wait_for_numbers(server, range(1, 16))
+
+
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("how", ["truncated", "new"])
+def test_an_older_file_of_the_same_lines_is_not_taken_for_the_one_that_is_gone(server, sender, file, running, how):
+    """Lines without a time of their own may all be alike, also those that were sent long ago."""
+    line = '{"type":"tool","payload":{"number":0}}'
+    append(file, *[line] * 20)
+    # As rotation by copying leaves it: the copy is younger than the file.
+    append(file.with_name(f"{file.name}.1"), *[line] * 50)
+    time.sleep(0.1)
+    sender.start(file)
+    wait_for(lambda: len(numbers(server)) == 20, "the first lines")
+    if not running:
+        sender.end()
+    if how == "truncated":
+        os.truncate(file, 0)
+    else:
+        file.unlink()
+    append(file, *[line] * 5)
+    if not running:
+        sender.start(file)
+    wait_for(lambda: len(numbers(server)) >= 25, "the new lines")
+    time.sleep(1.5)
+    assert len(numbers(server)) == 25
+
+
+def test_a_file_that_is_truncated_and_grows_beyond_its_former_length_at_once(server, sender, file):
+    append(file, *sender.lines(5))
+    sender.start(file)
+    wait_for_numbers(server, range(1, 6))
+    sender.send_signal(signal.SIGSTOP)
+    os.truncate(file, 0)
+    append(file, *sender.lines(20))
+    sender.send_signal(signal.SIGCONT)
+    wait_for_numbers(server, range(1, 26))
+
+
+def test_truncation_while_nobody_follows(server, sender, file):
+    append(file, *sender.lines(20))
+    sender.start(file)
+    wait_for_numbers(server, range(1, 21))
+    sender.end()
+    os.truncate(file, 0)
+    append(file, *sender.lines(3))
+    sender.start(file)
+    wait_for_numbers(server, range(1, 24))
+
+
+def test_a_file_that_is_replaced_by_a_shorter_one(server, sender, file):
+    sender.start(file)
+    append(file, *sender.lines(20))
+    wait_for_numbers(server, range(1, 21))
+    other = file.with_suffix(".new")
+    append(other, *sender.lines(2))
+    other.rename(file)
+    wait_for_numbers(server, range(1, 23))
+
+
+def test_a_file_that_is_removed_and_made_again(server, sender, file):
+    sender.start(file)
+    append(file, *sender.lines(2))
+    wait_for_numbers(server, range(1, 3))
+    file.unlink()
+    time.sleep(1.5)
+    append(file, *sender.lines(2))
+    wait_for_numbers(server, range(1, 5))
+
+
+def test_bad_lines_of_a_file_are_set_aside_once_although_it_is_killed(server, sender, file):
+    append(file, *sender.lines(2), "bad")
+    sender.start(file)
+    wait_for_numbers(server, [1, 2])
+    wait_for(lambda: len(sender.set_aside()) == 1, "the bad line")
+    wait_for(lambda: sender.waiting() == 0, "nothing to wait any more")
+    sender.end(signal.SIGKILL)
+    append(file, *sender.lines(1), "bad too")
+    sender.start(file)
+    wait_for_numbers(server, [1, 2, 3])
+    wait_for(lambda: len(sender.set_aside()) == 2, "the second bad line")
+    assert [each["event"] for each in sender.set_aside()] == ["bad", "bad too"]
+
+
+def test_another_file_begins_at_its_beginning(server, sender, file, tmp_path):
+    append(file, *sender.lines(10))
+    sender.start(file)
+    wait_for_numbers(server, range(1, 11))
+    sender.end()
+    other = tmp_path / "other.ndjson"
+    append(other, *sender.lines(10))
+    sender.start(other)
+    wait_for_numbers(server, range(1, 21))
+
+
+def test_writers_of_a_fifo_come_and_go(server, sender, tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    sender.start(fifo)
+    for _ in range(3):
+        append(fifo, *sender.lines(4))
+    wait_for_numbers(server, range(1, 13))
+    assert sender.process.poll() is None
+    assert sender.end() == 0
+
+
+def test_a_fifo_that_nobody_writes_to_does_not_keep_it_from_ending(server, sender, tmp_path):
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    sender.start(fifo)
+    assert sender.end(seconds=6) == 0
+
+
+@pytest.mark.parametrize("what", ["folder", "socket"])
+def test_what_cannot_be_followed_is_refused_with_a_sentence(sender, tmp_path, what):
+    place = tmp_path if what == "folder" else tmp_path / "odd"
+    if what == "socket":
+        socket.socket(socket.AF_UNIX).bind(str(place))
+    done = sender.run(place)
+    assert done.returncode == 1 and len(done.stderr.strip()) > 10
+
+
+class Writer(threading.Thread):
+    """Appends numbered lines, some in pieces, some without an id, and may turn the file over now and then."""
+
+    def __init__(self, sender, file, total, chooser, rotates):
+        super().__init__(daemon=True)
+        self.sender, self.file, self.total, self.random = sender, file, total, chooser
+        self.rotates, self.rotations = rotates, 0
+        self.written = 0
+
+    def run(self):
+        while self.written < self.total:
+            count = min(self.random.choice([1, 10, 300]), self.total - self.written)
+            data = b"".join(self.line() for _ in range(count))
+            cut = self.random.randrange(len(data))
+            with open(self.file, "ab", buffering=0) as opened:
+                opened.write(data[:cut])
+                time.sleep(self.random.choice([0, 0, 0.01]))
+                opened.write(data[cut:])
+            self.written += count
+            time.sleep(0.02)
+            # A file counts as finished once the next one has a line.
+            if self.rotates and self.written < self.total and self.random.random() < 0.2:
+                self.rotate()
+
+    def rotate(self):
+        """As logrotate does: the newest becomes the first of those that are kept, all of them here."""
+        for number in range(self.rotations, 0, -1):
+            self.file.with_name(f"{self.file.name}.{number}").rename(self.file.with_name(f"{self.file.name}.{number + 1}"))
+        self.file.rename(self.file.with_name(f"{self.file.name}.1"))
+        self.rotations += 1
+
+    def line(self):
+        event = self.sender.event()
+        if self.random.random() < 0.5:
+            del event["id"]
+        return json.dumps(event).encode() + b"\n"
+
+
+@pytest.mark.parametrize("rotates", [False, True])
+def test_every_line_arrives_once_whenever_it_is_killed(server, sender, file, rotates):
+    """Ids that are filled in here too: what counts is what the server would store."""
+    seed = int(os.environ.get("SEED") or secrets.randbelow(10**9))
+    print(f"SEED={seed}")
+    chooser = random.Random(seed)
+    server.answer(*[error(503, "unavailable", {"Retry-After": "0"}) if chooser.random() < 0.3 else server.always
+                    for _ in range(60)])
+    total = 6000
+    writer = Writer(sender, file, total, chooser, rotates)
+    sender.start(file, STEEP_MAX_BATCH_SIZE="100")
+    writer.start()
+    if rotates:
+        # What was rotated before any of it was read is known to nobody.
+        server.wait(1)
+    kills = 0
+    while writer.is_alive() or kills < 12:
+        time.sleep(chooser.uniform(0.02, 0.4) * SLOWNESS)
+        assert alive(sender.process.pid)
+        sender.end(signal.SIGKILL)
+        kills += 1
+        sender.start(file, STEEP_MAX_BATCH_SIZE="100")
+    wait_for(lambda: len(stored_numbers(server)) >= total, "every line", 60)
+    assert sorted(stored_numbers(server)) == list(range(1, total + 1))
+    assert not sender.set_aside() and (writer.rotations > 0 or not rotates)
+
+
+def stored_numbers(server):
+    """The number of each row that a database would have: one for each id."""
+    rows = {}
+    for request in list(server.requests):
+        for event in events_of(request):
+            rows.setdefault(event["id"], event["payload"]["number"])
+    return list(rows.values())
