@@ -91,12 +91,12 @@ install-monitor: $(BUILD)/steep-monitor
 
 # From a copy, since the build wants debian/ at the top and leaves files around it.
 # The changelog's version is this one's.
-DEB_SOURCES = Makefile README.md LICENSE fcgi sql nginx deploy
+DEB_SOURCES = Makefile README.md LICENSE fcgi sql nginx deploy tests/unit
 
 deb:
 	rm -rf $(BUILD)/deb
 	mkdir -p $(BUILD)/deb/steep
-	cp -R $(DEB_SOURCES) $(BUILD)/deb/steep
+	cp -R --parents $(DEB_SOURCES) $(BUILD)/deb/steep
 	cp -R deploy/debian $(BUILD)/deb/steep/debian
 	sed -i '1s/([^)]*)/($(VERSION))/' $(BUILD)/deb/steep/debian/changelog
 	cd $(BUILD)/deb/steep && VERSION=$(VERSION) dpkg-buildpackage -b -us -uc

@@ -80,7 +80,7 @@ def test_a_malformed_setting_is_refused_with_a_sentence(name, variable, value, s
 ])
 def test_a_program_with_a_malformed_setting_does_not_start(name, variable, value, stack):
     with program(stack, name, database=False, **{variable: value}) as instance:
-        assert instance.wait() == 78
+        assert instance.wait() == os.EX_CONFIG
         assert variable in instance.errors.read_text()
 
 

@@ -143,8 +143,8 @@ def build_packages(top, folder, version=None, change=None):
     folder.mkdir(mode=0o755)
     tree = folder / "tree"
     tree.mkdir()
-    for name in ("Makefile", "README.md", "LICENSE", "fcgi", "sql", "nginx", "deploy"):
-        call("cp", "-R", str(top / name), str(tree))
+    for name in ("Makefile", "README.md", "LICENSE", "fcgi", "sql", "nginx", "deploy", "tests/unit"):
+        call("cp", "-R", "--parents", name, str(tree), cwd=top)
     if change:
         change(tree)
     user = []
