@@ -156,7 +156,8 @@ class Page:
 
     def choose_days(self, days):
         self.find(f'input[name="days"][value="{days}"]').click()
-        wait_for(lambda: self.whole() and len(self.table()) > days and self.run(
+        # One row more than days, but for an hour of the day where the clocks went back meanwhile.
+        wait_for(lambda: self.whole() and len(self.table()) >= days and self.run(
             "return document.getElementById('announcement').textContent").startswith((str(days), "No events")),
             f"{days} days to be shown")
 
