@@ -40,6 +40,7 @@ static bool init(struct spool *spool, int folder, uint64_t limit, bool is_blocki
         spool->segment_bytes = SEGMENT_LEAST;
     if (spool->segment_bytes > SEGMENT_MOST)
         spool->segment_bytes = SEGMENT_MOST;
+    pthread_mutex_init(&spool->forgetting, NULL);
     pthread_mutex_init(&spool->lock, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -181,6 +182,7 @@ void spool_close(struct spool *spool)
     free(spool->pending);
     pthread_cond_destroy(&spool->changed);
     pthread_mutex_destroy(&spool->lock);
+    pthread_mutex_destroy(&spool->forgetting);
 }
 
 static int64_t wall_ms(void)

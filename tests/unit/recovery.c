@@ -5,8 +5,6 @@
 #include "unit.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -14,7 +12,7 @@ static const char FIRST[] = "0000000000000001.segment";
 static const char SECOND[] = "0000000000000002.segment";
 static const char THIRD[] = "0000000000000003.segment";
 
-enum { MIB = 1024 * 1024, FILE_BYTES = 4096, SEGMENT_EVENTS = 3 };
+enum { MIB = 1024 * 1024, FILE_BYTES = 4096, SEGMENT_EVENTS = 3, FORGOTTEN = 4000 };
 
 static struct spool spool;
 
@@ -93,12 +91,41 @@ static void counts_what_a_segment_of_noise_has_lost(void **state)
     recovery_free(&recovery);
 }
 
+static void *forget_again_and_again(void *context)
+{
+    const struct spool_place *place = context;
+
+    for (int i = 0; i < FORGOTTEN; i++)
+        spool_forget(&spool, place, 1);
+    return NULL;
+}
+
+/* On a full disk the writer forgets as well, while the reader may be at it. */
+static void writes_the_cursor_one_at_a_time(void **state)
+{
+    struct spool_place place;
+    struct cursor cursor;
+    pthread_t other;
+    (void)state;
+    open_spool();
+    place = spool.cursor;
+    assert_int_equal(pthread_create(&other, NULL, forget_again_and_again, &place), 0);
+    forget_again_and_again(&place);
+    assert_int_equal(pthread_join(other, NULL), 0);
+    assert_false(folder_logged("event=spool_error"));
+    assert_int_equal(cursor_read(folder_file(), &cursor), CURSOR_READ);
+    assert_int_equal(cursor.sent, 2 * FORGOTTEN);
+    spool_close(&spool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(goes_on_where_the_next_segment_was_hardly_begun,
                                         folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(counts_what_a_segment_of_noise_has_lost, folder_make,
+                                        folder_remove),
+        cmocka_unit_test_setup_teardown(writes_the_cursor_one_at_a_time, folder_make,
                                         folder_remove),
     };
 
