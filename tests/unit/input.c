@@ -21,7 +21,8 @@ static char lines[64 * 1024]; /* what was read, with | behind each line */
 static time_t set_back; /* seconds, of the wall's clock */
 
 /* In place of libc's, for the program too. */
-int clock_gettime(clockid_t clock, struct timespec *now)
+int clock_gettime(clockid_t clock, /* NOLINT(readability-inconsistent-declaration-parameter-name) */
+                  struct timespec *now)
 {
     const long status = syscall(SYS_clock_gettime, clock, now);
 
