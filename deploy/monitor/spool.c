@@ -127,6 +127,8 @@ static bool rotate(struct spool *spool)
 /* Takes over what recovery has found, and goes on in the last segment. */
 static bool adopt(struct spool *spool, struct recovery *recovery)
 {
+    struct spool_extent ignored;
+
     spool->cursor = recovery->cursor.place;
     spool->sent = recovery->cursor.sent;
     spool->next_serial = spool->pending_serial = recovery->next_serial;
@@ -148,8 +150,8 @@ static bool adopt(struct spool *spool, struct recovery *recovery)
     } else if (!rotate(spool)) {
         return false;
     }
-    if (spool->cursor.segment < spool->segments[0].number ||
-        spool->cursor.segment > spool_last(spool)->number)
+    /* Its segment may be lost, behind others that are still there. */
+    if (!spool_extent(spool, spool->cursor.segment, &ignored))
         spool->cursor = (struct spool_place){spool_last(spool)->number, SEGMENT_HEADER_BYTES,
                                              spool_last(spool)->first_serial};
     if (spool->next_serial > spool->cursor.serial)

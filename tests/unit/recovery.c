@@ -1,6 +1,7 @@
 #include "recovery.h"
 #include "cursor.h"
 #include "folder.h"
+#include "outgoing.h"
 #include "spool.h"
 #include "unit.h"
 
@@ -91,6 +92,33 @@ static void counts_what_a_segment_of_noise_has_lost(void **state)
     recovery_free(&recovery);
 }
 
+/* The segment that the cursor is in may be damaged or gone, with others before it still there. */
+static void goes_on_behind_a_cursor_whose_segment_is_lost(void **state)
+{
+    const struct cursor cursor = {{2, 100, 2 * SEGMENT_EVENTS + 1}, 2 * SEGMENT_EVENTS};
+    unsigned char bytes[FILE_BYTES];
+    (void)state;
+    for (size_t left = 0; left <= FILE_BYTES; left += FILE_BYTES) {
+        struct outgoing *outgoing = outgoing_new(folder_file());
+
+        folder_empty();
+        folder_write(FIRST, bytes, make_segment(bytes, 1, 1, SEGMENT_EVENTS));
+        memset(bytes, 'x', sizeof(bytes));
+        if (left > 0)
+            folder_write(SECOND, bytes, left);
+        assert_true(cursor_write(folder_file(), &cursor));
+        open_spool();
+        assert_int_equal(spool_waiting(&spool), 0);
+        append_from_file(1);
+        assert_int_equal(spool_waiting(&spool), 1);
+        assert_non_null(outgoing);
+        assert_true(outgoing_load(outgoing, &spool, BATCH_EVENTS));
+        assert_int_equal(outgoing->count, 1);
+        outgoing_free(outgoing);
+        spool_close(&spool);
+    }
+}
+
 static void *forget_again_and_again(void *context)
 {
     const struct spool_place *place = context;
@@ -124,6 +152,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(goes_on_where_the_next_segment_was_hardly_begun,
                                         folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(counts_what_a_segment_of_noise_has_lost, folder_make,
+                                        folder_remove),
+        cmocka_unit_test_setup_teardown(goes_on_behind_a_cursor_whose_segment_is_lost, folder_make,
                                         folder_remove),
         cmocka_unit_test_setup_teardown(writes_the_cursor_one_at_a_time, folder_make,
                                         folder_remove),
