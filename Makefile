@@ -62,6 +62,7 @@ UNIT_input = $(addprefix monitor_,input follow record) log unit_folder
 UNIT_keyring = keyring signature
 UNIT_log = log
 UNIT_metrics = metrics reply error request clock
+UNIT_recovery = $(addprefix monitor_,$(SPOOL) outgoing) log clock unit_folder
 UNIT_reply = reply error request clock
 UNIT_rfc3339 = rfc3339
 UNIT_signature = signature
@@ -72,7 +73,7 @@ UNIT_sqlstate = sqlstate
 UNIT_textarray = textarray
 UNIT_utf8 = utf8
 UNIT_window = window utf8
-UNITS = answer batch bearer complete error event input keyring log metrics reply rfc3339 signature skim splitter \
+UNITS = answer batch bearer complete error event input keyring log metrics recovery reply rfc3339 signature skim splitter \
 	spool sqlstate textarray utf8 window
 
 # What each fuzz target needs besides; clang builds them, see tests/fuzz/run.

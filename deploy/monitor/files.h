@@ -15,7 +15,8 @@ bool files_write(int file, const void *bytes, size_t length, off_t offset) MUST_
 /*
  * Replaces a file of a folder by these bytes, in one step: after a crash there
  * is the old content or the new. With is_durable it is on the disk when this
- * returns. False with errno, and the old file stays.
+ * returns. False with errno, and the old file stays, or the new one is not known
+ * to be on the disk.
  */
 bool files_replace(int folder, const char *name, const void *bytes, size_t length,
                    bool is_durable) MUST_CHECK;

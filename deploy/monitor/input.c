@@ -45,6 +45,7 @@ static bool attach(struct input *input, int file, uint64_t offset, uint64_t line
                                         .tail = record_check(input->buffer, (size_t)length),
                                         .seen_ms = seen_ms};
     input->start = input->filled = input->scanned = (size_t)length;
+    input->made_ms = follow_birth(file, 0);
     input->cut_bytes = 0;
     input->is_cut = input->is_cut_whole = false;
     input->is_idle = input->is_leaving = input->is_ended = false;
@@ -172,7 +173,7 @@ static bool is_same(struct input *input)
     }
     if (stat(input->path, &status) == 0 && status.st_dev == input->position.device &&
         status.st_ino == input->position.inode)
-        input->position.seen_ms = now;
+        input->position.seen_ms = now > input->made_ms ? now : input->made_ms;
     return true;
 }
 
@@ -258,8 +259,7 @@ static enum input_step reopen_fifo(struct input *input)
     return INPUT_DATA;
 }
 
-/* Makes room at the buffer's end. What stands before the next line is kept as far as it is a tail.
- */
+/* Makes room at the buffer's end. Of what stands before the next line, a tail is kept. */
 static void compact(struct input *input)
 {
     size_t kept = input->start < POSITION_TAIL_BYTES ? input->start : POSITION_TAIL_BYTES;

@@ -34,12 +34,13 @@ struct input {
     size_t filled;
     size_t scanned;     /* no line ends between start and here */
     uint64_t cut_bytes; /* left out of the line at start, behind its INPUT_LINE_BYTES */
-    bool is_cut;        /* the line at start is longer than INPUT_LINE_BYTES */
-    bool is_cut_whole;  /* and its end was found */
-    bool is_idle;       /* the end was reached since something was read */
-    bool is_leaving;    /* another file stands at the path; this one is read to its end */
-    bool is_ended;      /* that was reached: the last line may lack its newline */
-    bool is_missed;     /* the log says that there is no file at the path */
+    int64_t made_ms;   /* of the file, or 0; never seen before that, though the clock is set back */
+    bool is_cut;       /* the line at start is longer than INPUT_LINE_BYTES */
+    bool is_cut_whole; /* and its end was found */
+    bool is_idle;      /* the end was reached since something was read */
+    bool is_leaving;   /* another file stands at the path; this one is read to its end */
+    bool is_ended;     /* that was reached: the last line may lack its newline */
+    bool is_missed;    /* the log says that there is no file at the path */
     char buffer[POSITION_TAIL_BYTES + INPUT_BUFFER_BYTES];
 };
 

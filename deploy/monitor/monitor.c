@@ -21,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -41,14 +41,17 @@ struct monitor {
     int signals;
     bool is_reading;         /* the input has not ended, and nothing asks for the end */
     uint64_t dropped_before; /* by earlier processes */
-    int64_t sync_at;         /* when what was written is to be on the disk, or 0 */
-    int64_t read_at;         /* when input that isn't polled, or has to wait, is looked at; or 0 */
+    uint64_t rejected_noted; /* what status was told last */
+    uint64_t dropped_noted;
+    int64_t sync_at; /* when what was written is to be on the disk, or 0 */
+    int64_t read_at; /* when input that isn't polled, or has to wait, is looked at; or 0 */
 };
 
 /* Opens the state folder, and locks it for as long as this process lives. */
 static bool lock_state(struct monitor *monitor)
 {
     const char *why = NULL;
+    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     struct log_line line;
     int lock = -1;
 
@@ -57,9 +60,10 @@ static bool lock_state(struct monitor *monitor)
         lock = openat(monitor->state, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (lock < 0)
         why = strerror(errno);
-    else if (flock(lock, LOCK_EX | LOCK_NB) != 0)
-        why = errno == EWOULDBLOCK ? "another steep-monitor is running on this state folder"
-                                   : strerror(errno);
+    else if (fcntl(lock, F_OFD_SETLK, &whole) != 0)
+        why = errno == EAGAIN || errno == EACCES
+                  ? "another steep-monitor is running on this state folder"
+                  : strerror(errno);
     if (why == NULL)
         return true;
     log_begin(&line, LOG_ERROR, "state");
@@ -156,6 +160,7 @@ static bool start(struct monitor *monitor)
     status_init(&monitor->status, monitor->state);
     rejected_init(&monitor->rejected, monitor->state, monitor->status.set_aside);
     monitor->dropped_before = monitor->status.dropped;
+    monitor->rejected_noted = monitor->status.set_aside;
     monitor->intake = (struct intake){
         .input = &monitor->input,
         .completer = completer_new(options->source),
@@ -247,8 +252,18 @@ static void take_input(struct monitor *monitor, bool is_readable)
 
 static void note_counts(struct monitor *monitor)
 {
-    status_count(&monitor->status, rejected_count(&monitor->rejected),
-                 monitor->dropped_before + spool_dropped(&monitor->spool));
+    monitor->rejected_noted = rejected_count(&monitor->rejected);
+    monitor->dropped_noted = spool_dropped(&monitor->spool);
+    status_count(&monitor->status, monitor->rejected_noted,
+                 monitor->dropped_before + monitor->dropped_noted);
+}
+
+/* Whether there is something to bring to the disk, or a figure that is new. */
+static bool has_news(struct monitor *monitor)
+{
+    return spool_is_dirty(&monitor->spool) || rejected_is_dirty(&monitor->rejected) ||
+           rejected_count(&monitor->rejected) != monitor->rejected_noted ||
+           spool_dropped(&monitor->spool) != monitor->dropped_noted;
 }
 
 /* What is done at most once a second: the disk, and the figures. */
@@ -256,14 +271,14 @@ static void keep_up(struct monitor *monitor)
 {
     int64_t now = clock_ms();
 
-    if (monitor->sync_at == 0 &&
-        (spool_is_dirty(&monitor->spool) || rejected_is_dirty(&monitor->rejected)))
+    if (monitor->sync_at == 0 && has_news(monitor))
         monitor->sync_at = now + SYNC_MS;
     if (monitor->sync_at == 0 || now < monitor->sync_at)
         return;
     monitor->sync_at = 0;
-    (void)spool_sync(&monitor->spool);
+    /* Before the position that lies behind them. */
     rejected_sync(&monitor->rejected);
+    (void)spool_sync(&monitor->spool);
     note_counts(monitor);
 }
 
@@ -325,6 +340,15 @@ static void end(struct monitor *monitor)
     keys_wipe(&monitor->keys);
 }
 
+/* An image of the process in a file would have the private key in it. */
+static void forbid_core(void)
+{
+    static const struct rlimit NONE = {0, 0};
+
+    /* systemd's filter may refuse this, and its unit has LimitCORE=0. */
+    (void)setrlimit(RLIMIT_CORE, &NONE);
+}
+
 /* keygen without a folder: that of the key. */
 static int generate_key(struct options *options)
 {
@@ -342,9 +366,12 @@ int main(int argc, char **argv)
 {
     static struct monitor monitor;
     int status;
-    enum options_command command = options_read(&monitor.options, argc, argv, &status);
+    enum options_command command;
 
+    log_open();
+    command = options_read(&monitor.options, argc, argv, &status);
     umask(077);
+    forbid_core();
     if (command == OPTIONS_EXIT)
         return status;
     if (sodium_init() < 0 || !post_init()) {

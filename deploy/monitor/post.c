@@ -42,8 +42,9 @@ static const char *check_url(CURLU *url, const char *base)
     curl_free(scheme);
     if (!is_https)
         return "it must begin with https://";
+    /* One that is empty is none to libcurl, and would still swallow what is appended. */
     if (has_part(url, CURLUPART_USER) || has_part(url, CURLUPART_PASSWORD) ||
-        has_part(url, CURLUPART_QUERY) || has_part(url, CURLUPART_FRAGMENT))
+        strpbrk(base, "?#") != NULL)
         return "it must have no user, query or fragment";
     return NULL;
 }
@@ -124,6 +125,8 @@ static bool set_up(struct post *post, const char *url, const char *authorities)
         curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L) == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) == CURLE_OK;
 
+    /* Authorities that were mended count at the next connection; by default, a day later. */
+    is_set = is_set && curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L) == CURLE_OK;
     /* Debian's libcurl trusts a folder besides the file. */
     if (authorities != NULL)
         is_set = is_set && curl_easy_setopt(easy, CURLOPT_CAINFO, authorities) == CURLE_OK &&
@@ -193,9 +196,9 @@ static struct curl_slist *make_headers(const struct post *post, const char *sign
 }
 
 /* Runs the transfer to its end, or until its time is over. */
-static CURLcode perform(struct post *post, post_limit *limit, void *context)
+static CURLcode perform(struct post *post, size_t length, post_limit *limit, void *context)
 {
-    int64_t until = clock_ms() + POST_TIMEOUT_MS;
+    int64_t until = clock_ms() + POST_TIMEOUT_MS + (int64_t)(length / POST_BYTES_PER_MS);
     CURLcode result = CURLE_OPERATION_TIMEDOUT;
     int running = 1;
     int ignored;
@@ -260,7 +263,7 @@ void post_send(struct post *post, const char *body, size_t length, const char *s
         curl_easy_setopt(post->easy, CURLOPT_HTTPHEADER, headers);
         curl_easy_setopt(post->easy, CURLOPT_POSTFIELDS, body);
         curl_easy_setopt(post->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)length);
-        read_answer(post, perform(post, limit, context), answer);
+        read_answer(post, perform(post, length, limit, context), answer);
         curl_easy_setopt(post->easy, CURLOPT_HTTPHEADER, NULL);
         curl_easy_setopt(post->easy, CURLOPT_POSTFIELDS, NULL);
     } else {

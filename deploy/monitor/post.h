@@ -15,6 +15,7 @@ enum {
     POST_URL_BYTES = 2048,
     POST_ANSWER_BYTES = 1024 * 1024, /* of an answer's body; a 422 for 1000 events has 250 KB */
     POST_TIMEOUT_MS = 30000,
+    POST_BYTES_PER_MS = 8, /* the slowest line that gets more time for what is sent: 64 kbit/s */
     POST_CONNECT_MS = 10000,
     POST_DETAIL_BYTES = 256,
     POST_RETRY_AFTER_BYTES = 64,

@@ -146,15 +146,35 @@ static bool read_last(struct segment_reader *reader, const struct spool_segment 
     return step != SEGMENT_FAILED;
 }
 
+/*
+ * Reads the last segment, or the one before it where that has no whole record: a kill or a power
+ * cut came while it was begun, and what it would say first, the position, ends the other.
+ */
+static bool find_last(struct recovery *recovery, struct segment_reader *reader, struct tail *tail,
+                      struct tail *kept, bool is_logged)
+{
+    for (;; recovery->count--) {
+        const struct spool_segment *last = &recovery->segments[recovery->count - 1];
+
+        *tail = (struct tail){.end = SEGMENT_HEADER_BYTES, .next_serial = last->first_serial};
+        if (!read_last(reader, last, tail, kept))
+            return false;
+        if (tail->end > SEGMENT_HEADER_BYTES || recovery->count == 1)
+            return true;
+        if (is_logged)
+            report(last->number, "bytes", last->bytes, "a segment without a record is passed over");
+    }
+}
+
 /* Finds the end of what is good, the next serial and the input's position. */
 static bool recover_last(struct recovery *recovery, struct segment_reader *reader, bool is_logged)
 {
-    struct spool_segment *last = &recovery->segments[recovery->count - 1];
-    struct tail tail = {.end = SEGMENT_HEADER_BYTES, .next_serial = last->first_serial};
-    struct tail kept;
+    struct spool_segment *last;
+    struct tail tail, kept;
 
-    if (!read_last(reader, last, &tail, &kept))
+    if (!find_last(recovery, reader, &tail, &kept, is_logged))
         return false;
+    last = &recovery->segments[recovery->count - 1];
     /* What was answered was on the disk: damage before the cursor is no torn end. */
     if (recovery->cursor.place.segment == last->number && recovery->cursor.place.offset > kept.end)
         kept = tail;
@@ -211,6 +231,11 @@ static bool recover(struct recovery *recovery, struct segment_reader *reader, bo
     recovery->next_serial = 1;
     if (recovery->count > 0 && !recover_last(recovery, reader, is_logged))
         return false;
+    /* One that doesn't tell its own ends, as far as is known, where the next begins. */
+    for (size_t i = recovery->count; i > 1; i--) {
+        if (recovery->segments[i - 2].first_serial == 0)
+            recovery->segments[i - 2].first_serial = recovery->segments[i - 1].first_serial;
+    }
     settle_cursor(recovery, verdict, is_logged);
     if (recovery->next_serial < recovery->cursor.place.serial)
         recovery->next_serial = recovery->cursor.place.serial;

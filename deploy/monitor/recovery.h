@@ -5,7 +5,8 @@
  * last, what was not yet synced may be torn by a power cut: it is cut off
  * where no whole record follows. Where some do and the input is a followed
  * file, it is cut as well, since the file's lines from there on will be read
- * again; elsewhere the reader passes over the damage.
+ * again; elsewhere the reader passes over the damage. A last segment without a
+ * whole record is one that was being begun: the one before it is the last.
  */
 #ifndef STEEP_RECOVERY_H
 #define STEEP_RECOVERY_H

@@ -91,28 +91,69 @@ static size_t format(char *out, const struct rejected_item *item)
     return n + (size_t)sprintf(out + n, "}\n");
 }
 
+/*
+ * Cuts off a line that a kill or a power cut has torn: what it was for is still where it came from,
+ * and is set aside again.
+ */
+static bool cut_torn(int file)
+{
+    struct stat status;
+    char bytes[4096];
+    off_t end;
+
+    if (fstat(file, &status) != 0)
+        return false;
+    for (end = status.st_size; end > 0;) {
+        off_t from = end > (off_t)sizeof(bytes) ? end - (off_t)sizeof(bytes) : 0;
+        ssize_t n = pread(file, bytes, (size_t)(end - from), from);
+        const char *newline = n == end - from ? memrchr(bytes, '\n', (size_t)n) : NULL;
+
+        if (n != end - from)
+            return false;
+        if (newline != NULL) {
+            end = from + (newline - bytes) + 1;
+            break;
+        }
+        end = from;
+    }
+    if (end == status.st_size)
+        return true;
+    log_event(LOG_WARNING, "rejected_recovered", "a torn line of rejected.ndjson is cut off");
+    return ftruncate(file, end) == 0;
+}
+
+/* Opens the file, anew or for the first time. */
+static bool open_newest(struct rejected *rejected)
+{
+    rejected->file = openat(rejected->folder, NAME, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (rejected->file >= 0 && cut_torn(rejected->file) && fsync(rejected->folder) == 0)
+        return true;
+    if (rejected->file >= 0)
+        close(rejected->file);
+    rejected->file = -1;
+    return false;
+}
+
 /* Opens the file that so many bytes still fit into; its size before them. */
 static bool open_file(struct rejected *rejected, size_t length, off_t *size)
 {
     struct stat status;
 
-    if (rejected->file < 0)
-        rejected->file =
-            openat(rejected->folder, NAME, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (rejected->file < 0 || fstat(rejected->file, &status) != 0)
+    if (rejected->file < 0 && !open_newest(rejected))
+        return false;
+    if (fstat(rejected->file, &status) != 0)
         return false;
     if (status.st_size == 0 || status.st_size + (off_t)length <= REJECTED_FILE_BYTES) {
         *size = status.st_size;
         return true;
     }
-    if (renameat(rejected->folder, NAME, rejected->folder, OLDER) != 0)
+    if (fdatasync(rejected->file) != 0 ||
+        renameat(rejected->folder, NAME, rejected->folder, OLDER) != 0)
         return false;
     log_event(LOG_WARNING, "rejected_rotated",
               "rejected.ndjson was full, and is rejected.1.ndjson");
     close(rejected->file);
-    rejected->file =
-        openat(rejected->folder, NAME, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (rejected->file < 0)
+    if (!open_newest(rejected))
         return false;
     *size = 0;
     return true;

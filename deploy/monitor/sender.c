@@ -129,14 +129,18 @@ static void log_try(const struct sender *sender, const struct post_answer *post,
     log_end(&line);
 }
 
-static void log_rejected(const char *code, size_t count)
+/* Says how many were set aside, to the log and to the thread that keeps count. */
+static void note_rejected(const struct sender *sender, const char *code, size_t count)
 {
     struct log_line line;
 
+    if (count == 0)
+        return;
     log_begin(&line, LOG_WARNING, "rejected");
     log_number(&line, "count", (long long)count);
     log_string(&line, "error", code);
     log_end(&line);
+    wake_reader(sender);
 }
 
 /* Copies one event of the batch to those set aside; false where it can't be written. */
@@ -162,8 +166,7 @@ static bool set_all_aside(struct sender *sender)
 
     while (done < count && set_aside(sender, done, sender->answer.code, sender->answer.message))
         done++;
-    if (done > 0)
-        log_rejected(sender->answer.code, done);
+    note_rejected(sender, sender->answer.code, done);
     for (size_t i = done; i > 0; i--)
         outgoing_remove(outgoing, i - 1);
     return done == count;
@@ -179,8 +182,7 @@ static bool set_listed_aside(struct sender *sender)
            set_aside(sender, answer->rejected[done].index, answer->rejected[done].code,
                      answer->rejected[done].message))
         done++;
-    if (done > 0)
-        log_rejected(answer->rejected[0].code, done);
+    note_rejected(sender, answer->rejected[0].code, done);
     /* From behind, so that the positions stay right. */
     for (size_t i = done; i > 0; i--)
         outgoing_remove(sender->outgoing, answer->rejected[i - 1].index);
@@ -251,6 +253,7 @@ static bool send_batch(struct sender *sender)
         struct post_answer post;
         int64_t wait_ms;
 
+        rejected_sync(sender->rejected); /* before the position that lies behind them */
         (void)spool_sync(sender->spool); /* what fails was said; the server is the safer place */
         keys_sign(sender->keys, outgoing->body, outgoing->length, sender->signature);
         post_send(sender->post, outgoing->body, outgoing->length, sender->signature, time_left,

@@ -23,7 +23,7 @@ struct sender {
     const struct keys *keys;
     size_t most; /* events in a batch */
     int64_t interval_ms;
-    int wake; /* an eventfd: written when events were forgotten, and at the end */
+    int wake; /* an eventfd: written when events were forgotten or set aside, and at the end */
 
     /* The thread's own. */
     struct outgoing *outgoing;

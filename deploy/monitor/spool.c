@@ -40,6 +40,7 @@ static bool init(struct spool *spool, int folder, uint64_t limit, bool is_blocki
         spool->segment_bytes = SEGMENT_LEAST;
     if (spool->segment_bytes > SEGMENT_MOST)
         spool->segment_bytes = SEGMENT_MOST;
+    pthread_mutex_init(&spool->forgetting, NULL);
     pthread_mutex_init(&spool->lock, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -126,6 +127,8 @@ static bool rotate(struct spool *spool)
 /* Takes over what recovery has found, and goes on in the last segment. */
 static bool adopt(struct spool *spool, struct recovery *recovery)
 {
+    struct spool_extent ignored;
+
     spool->cursor = recovery->cursor.place;
     spool->sent = recovery->cursor.sent;
     spool->next_serial = spool->pending_serial = recovery->next_serial;
@@ -147,8 +150,8 @@ static bool adopt(struct spool *spool, struct recovery *recovery)
     } else if (!rotate(spool)) {
         return false;
     }
-    if (spool->cursor.segment < spool->segments[0].number ||
-        spool->cursor.segment > spool_last(spool)->number)
+    /* Its segment may be lost, behind others that are still there. */
+    if (!spool_extent(spool, spool->cursor.segment, &ignored))
         spool->cursor = (struct spool_place){spool_last(spool)->number, SEGMENT_HEADER_BYTES,
                                              spool_last(spool)->first_serial};
     if (spool->next_serial > spool->cursor.serial)
@@ -181,6 +184,7 @@ void spool_close(struct spool *spool)
     free(spool->pending);
     pthread_cond_destroy(&spool->changed);
     pthread_mutex_destroy(&spool->lock);
+    pthread_mutex_destroy(&spool->forgetting);
 }
 
 static int64_t wall_ms(void)

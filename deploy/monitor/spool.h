@@ -48,6 +48,8 @@ struct spool {
     struct position pending_position;
     struct position position; /* behind what was written */
 
+    pthread_mutex_t forgetting; /* held over the lock, while the cursor's file is replaced */
+
     /* What the lock guards. */
     pthread_mutex_t lock;
     pthread_cond_t
@@ -119,7 +121,7 @@ bool spool_extent(struct spool *spool, uint64_t number, struct spool_extent *ext
 
 /*
  * Forgets all that was taken, up to a place; sent of the events were stored.
- * Those that were dropped meanwhile no longer count as dropped.
+ * Those that were dropped meanwhile no longer count as dropped. Any thread.
  */
 void spool_forget(struct spool *spool, const struct spool_place *place, uint64_t sent);
 

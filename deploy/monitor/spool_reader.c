@@ -92,6 +92,7 @@ void spool_forget(struct spool *spool, const struct spool_place *place, uint64_t
     uint64_t known, numbers[REMOVED];
     size_t count = 0;
 
+    pthread_mutex_lock(&spool->forgetting);
     pthread_mutex_lock(&spool->lock);
     known = place->serial < spool->cursor.serial ? place->serial : spool->cursor.serial;
     if (known > spool->taken)
@@ -115,5 +116,6 @@ void spool_forget(struct spool *spool, const struct spool_place *place, uint64_t
      */
     if (!cursor_write(spool->folder, &cursor))
         spool_report("the cursor can't be written", errno);
+    pthread_mutex_unlock(&spool->forgetting);
     spool_remove(spool, numbers, count);
 }

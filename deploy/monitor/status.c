@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -123,12 +122,14 @@ static int64_t oldest_ms(const struct recovery *recovery, int folder)
 /* Whether a process has the lock of this state. */
 static bool is_running(int folder)
 {
+    struct flock found = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
     int lock = openat(folder, "lock", O_RDONLY | O_CLOEXEC);
     bool is_held;
 
     if (lock < 0)
         return false;
-    is_held = flock(lock, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    /* Only a look: to take it would refuse a process that starts now. */
+    is_held = fcntl(lock, F_OFD_GETLK, &found) == 0 && found.l_type != F_UNLCK;
     close(lock);
     return is_held;
 }

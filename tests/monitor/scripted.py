@@ -133,9 +133,11 @@ class Connection:
         head, self.pending = self.pending.split(b"\r\n\r\n", 1)
         return head.decode("latin-1").split("\r\n")
 
-    def body(self, length):
+    def body(self, length, seconds=0):
+        """All of it; at a pace that takes about so long."""
         while len(self.pending) < length:
             self.fill()
+            time.sleep(seconds * 16384 / length)
         body, self.pending = self.pending[:length], self.pending[length:]
         return body
 
@@ -201,7 +203,7 @@ class ScriptedServer:
         with self.changed:
             answer = self.script.popleft() if self.script else self.always
         at_once = getattr(answer, "early", False)
-        body = b"" if at_once else connection.body(int(headers.get("content-length", "0")))
+        body = b"" if at_once else connection.body(int(headers.get("content-length", "0")), getattr(answer, "seconds", 0))
         request = Request(method, path, headers, body, time.monotonic())
         if not at_once:
             self.judge(request)

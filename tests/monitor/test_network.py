@@ -1,12 +1,13 @@
 """What a network and a stranger's server can do: torn replies, silence, no server, the wrong one."""
 
+import json
 import socket
 import ssl
 
 import pytest
 
-from certificates import server_context
-from scripted import ScriptedServer, endless, raw, silence, stored_bytes, torn
+from certificates import Certificates, server_context
+from scripted import ScriptedServer, endless, raw, silence, stored, stored_bytes, torn
 from stack import SLOWNESS, free_port, wait_for
 
 
@@ -149,6 +150,36 @@ def test_the_option_ca_wins_over_the_environment(serve, make_sender, certificate
     sender.start("--ca", certificates.authority, STEEP_CA="/etc/ssl/certs/ca-certificates.crt")
     sender.feed(*sender.lines(1))
     server.wait(1)
+
+
+def test_authorities_that_are_mended_are_trusted_without_a_restart(serve, make_sender, certificates, tmp_path):
+    """Whoever puts the right ones into the file doesn't wait for a day until libcurl looks again."""
+    server = serve()
+    strange = Certificates(tmp_path / "strange")
+    authority = tmp_path / "ca.crt"
+    authority.write_bytes(strange.authority.read_bytes())
+    sender = make_sender(server.url).start("--ca", authority)
+    sender.feed(*sender.lines(1))
+    sender.wait_for("batch", status=0)
+    authority.write_bytes(certificates.authority.read_bytes())
+    sender.send_now()
+    server.wait(1)
+
+
+@pytest.mark.slow
+def test_a_slow_line_takes_longer_than_30_seconds_and_is_enough(server, sender):
+    """1 MiB through 256 kbit/s: giving up would mean to begin again, for ever."""
+    def slowly(exchange):
+        return stored(exchange)
+
+    slowly.seconds = 36
+    server.answer(slowly)
+    sender.start(STEEP_BATCH_INTERVAL_SECS="3600")
+    sender.feed(*(json.dumps(sender.event(payload={"note": "x" * 60_000})) for _ in range(17)))
+    wait_for(lambda: sender.waiting() == 17, "the spool to have them")
+    sender.send_now()
+    server.wait(1, 60)
+    assert int(sender.wait_for("batch")["ms"]) > 30_000 and not sender.log("batch", status=0)
 
 
 # OpenSSL's own settings refuse it as well, unless they are as generous as this.

@@ -1,5 +1,6 @@
 """Options, signals, the moments at which a batch goes out, and who may use a spool."""
 
+import fcntl
 import json
 import os
 import re
@@ -131,6 +132,36 @@ def test_hanging_up_a_terminal_or_a_closed_log_does_not_lose_events(server, send
     assert process.wait(20 * SLOWNESS) == 0
 
 
+def test_the_journal_is_told_the_priority_of_each_line(server, sender):
+    with open(sender.folder / "journal", "w+b") as journal:
+        target = os.fstat(journal.fileno())
+        done = subprocess.run([str(PROGRAM)], env=sender.environment | {
+            "JOURNAL_STREAM": f"{target.st_dev}:{target.st_ino}"}, input=b"bad\n", stderr=journal, timeout=60 * SLOWNESS)
+        journal.seek(0)
+        said = journal.read().decode().splitlines()
+    assert done.returncode == 0
+    assert {line[:3] for line in said if "level=info" in line} == {"<6>"}
+    assert {line[:3] for line in said if "level=warning" in line} == {"<4>"}
+
+
+def test_a_question_for_the_status_keeps_no_process_from_starting(server, sender):
+    """Whoever asks may do so at the moment of a start: it is no lock of flock(2)'s, which has to be taken to be seen."""
+    sender.start()
+    assert "running: yes" in sender.status()
+    sender.end()
+    assert "running: no" in sender.status()
+    with open(sender.state / "lock", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        sender.start()
+        assert "running: yes" in sender.status()
+
+
+def test_a_crash_leaves_no_image_of_the_key(server, sender):
+    sender.start(prefix=["sh", "-c", 'ulimit -c unlimited; exec "$@"', "sh"])
+    limits = Path(f"/proc/{sender.process.pid}/limits").read_text(encoding="ascii")
+    assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), limits
+
+
 def test_a_second_process_on_the_same_spool_is_refused(server, sender):
     sender.start()
     done = sender.run()
@@ -183,7 +214,7 @@ def test_ingest_is_appended_to_the_address(serve, make_sender, base):
 MALFORMED = [
     {"STEEP_URL": None}, {"STEEP_URL": "http://127.0.0.1:1"}, {"STEEP_URL": "http://localhost"}, {"STEEP_URL": "ftp://x"},
     {"STEEP_URL": "localhost:8443"}, {"STEEP_URL": "https://"}, {"STEEP_URL": "https://a b/"}, {"STEEP_URL": "https://x:99999/"},
-    {"STEEP_URL": "https://x/\n"}, {"STEEP_BATCH_INTERVAL_SECS": "0"}, {"STEEP_BATCH_INTERVAL_SECS": "86401"},
+    {"STEEP_URL": "https://x/\n"}, {"STEEP_URL": "https://x/?"}, {"STEEP_URL": "https://x#"}, {"STEEP_BATCH_INTERVAL_SECS": "0"}, {"STEEP_BATCH_INTERVAL_SECS": "86401"},
     {"STEEP_BATCH_INTERVAL_SECS": "1s"}, {"STEEP_BATCH_INTERVAL_SECS": " 1"}, {"STEEP_BATCH_INTERVAL_SECS": "-1"},
     {"STEEP_MAX_BATCH_SIZE": "0"}, {"STEEP_MAX_BATCH_SIZE": "1001"}, {"STEEP_MAX_BATCH_SIZE": "1e2"},
     {"STEEP_SPOOL_MIB": "0"}, {"STEEP_SPOOL_MIB": "99999999999999999999"}, {"STEEP_SPOOL_MIB": "x"},

@@ -26,6 +26,27 @@ def test_it_counts_what_waits_was_sent_and_set_aside(server, sender):
     assert "503" in sender.status()
 
 
+def test_what_the_server_refused_is_counted_though_nothing_more_comes(server, sender):
+    server.answer(error(400, "invalid_request"))
+    sender.start()
+    sender.feed(*sender.lines(3))
+    sender.wait_for("rejected")
+    wait_for(lambda: sender.counted("set aside") == 3, "the count of those set aside")
+    sender.end(signal.SIGKILL)
+    assert sender.counted("set aside") == 3
+
+
+def test_a_line_that_was_torn_among_those_set_aside_spoils_no_other(server, sender):
+    """A kill or a power cut may come in the middle of it."""
+    torn = '{"reason":"invalid_json: the line mu'
+    (sender.state / "rejected.ndjson").write_text(torn)
+    sender.start()
+    sender.feed("bad", "worse")
+    wait_for(lambda: sender.log("input_rejected", line=2), "both bad lines")
+    lines = (sender.state / "rejected.ndjson").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines if line != torn] == ["bad", "worse"]
+
+
 def test_it_says_the_same_when_no_process_runs(server, sender):
     server.always = error(401, "unknown_source")
     sender.start()

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct input *input;
@@ -16,8 +18,22 @@ static struct position reached;
 static char path[128];
 static char lines[64 * 1024]; /* what was read, with | behind each line */
 
+static time_t set_back; /* seconds, of the wall's clock */
+
+/* In place of libc's, for the program too. */
+int clock_gettime(clockid_t clock, /* NOLINT(readability-inconsistent-declaration-parameter-name) */
+                  struct timespec *now)
+{
+    const long status = syscall(SYS_clock_gettime, clock, now);
+
+    if (clock == CLOCK_REALTIME)
+        now->tv_sec -= set_back;
+    return (int)status;
+}
+
 static int make(void **state)
 {
+    set_back = 0;
     input = malloc(sizeof(*input));
     reached = (struct position){0};
     lines[0] = '\0';
@@ -274,6 +290,23 @@ static void takes_no_new_file_for_the_one_whose_inode_it_got(void **state)
     input_close(input);
 }
 
+/* A file seems to have been made in the future then. */
+static void knows_its_file_when_the_clock_was_set_back(void **state)
+{
+    (void)state;
+    append("events", "one\n");
+    open_input();
+    assert_read("one|");
+    set_back = 3600;
+    append("events", "two\n");
+    assert_read("two|");
+    restart();
+    append("events", "three\n");
+    assert_read("three|");
+    assert_false(folder_logged("event=input_"));
+    input_close(input);
+}
+
 static void cuts_lines_that_are_too_long(void **state)
 {
     const size_t sizes[] = {INPUT_LINE_BYTES, INPUT_LINE_BYTES + 1, INPUT_BUFFER_BYTES,
@@ -345,6 +378,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(reads_no_copy_twice, make, unmake),
         cmocka_unit_test_setup_teardown(takes_no_new_file_for_the_one_whose_inode_it_got, make,
                                         unmake),
+        cmocka_unit_test_setup_teardown(knows_its_file_when_the_clock_was_set_back, make, unmake),
         cmocka_unit_test_setup_teardown(cuts_lines_that_are_too_long, make, unmake),
         cmocka_unit_test_setup_teardown(lets_the_writers_of_a_fifo_come_and_go, make, unmake),
     };
