@@ -33,11 +33,12 @@ def test_purge_asks_nothing_and_leaves_the_database_alone(machine):
     before = events(machine)
     files = ["/etc/postgresql/15/main/pg_hba.conf", "/etc/postgresql/15/main/pg_ident.conf"]
     texts = [machine.file(name).read_text() for name in files]
+    assert machine.file("/var/log/nginx/steep-access.log").exists()
     # Without a terminal and standard input: a question would end it.
     machine.run("apt-get", "-qq", "-y", "purge", "steep", env={"DEBIAN_FRONTEND": "readline"})
     assert machine.run("dpkg-query", "-W", "-f", "${db:Status-Status}", "steep", check=False).stdout in ("not-installed", "") \
         or "no packages found" in machine.run("dpkg-query", "-W", "steep", check=False).stdout
-    left = machine.shell("find /etc /lib/systemd /usr/lib /usr/share /run -xdev -name '*steep*' ! -path '*/postgresql/*'"
+    left = machine.shell("find /etc /lib/systemd /usr/lib /usr/share /run /var/log/nginx -xdev -name '*steep*' ! -path '*/postgresql/*'"
                          " ! -path '*/systemd/propagate*'")
     assert left.split() == [], left
     machine.run("nginx", "-t")
