@@ -12,7 +12,9 @@ def events(machine):
 
 def test_removal_stops_it_and_leaves_data_and_settings(machine):
     before = events(machine)
+    machine.run("ln", "-s", "/etc/nginx/sites-available/steep", "/etc/nginx/sites-enabled/counts.test")
     machine.run("apt-get", "-qq", "-y", "remove", "steep")
+    assert not machine.shell("find /etc/nginx/sites-enabled -lname '*steep*'")
     assert set(machine.run("systemctl", "is-active", *UNITS, check=False).stdout.split()) == {"inactive"}
     machine.run("nginx", "-t")
     assert machine.show("nginx", "ActiveState") == "active"
