@@ -2,10 +2,13 @@
 # Sourced by steepctl and setup.
 # shellcheck shell=sh
 
-# Reads the next assignment from standard input into $setting, without the quotes
-# around its value; false at the end.
+# Reads the next assignment from standard input into $setting, without white space
+# around it and the quotes around its value; false at the end. The last line may lack
+# its newline.
 read_setting() {
-	while IFS= read -r setting; do
+	while IFS= read -r setting || [ -n "$setting" ]; do
+		setting=${setting#"${setting%%[![:space:]]*}"}
+		setting=${setting%"${setting##*[![:space:]]}"}
 		case $setting in
 		[A-Za-z_]*=\"*\" | [A-Za-z_]*=\'*\')
 			value=${setting#*=?}
@@ -23,6 +26,20 @@ read_setting() {
 settings_fault() {
 	line=$(grep -nvE '^[[:space:]]*([#;].*|[A-Za-z_][A-Za-z0-9_]*=.*)?$' "$1" | head -n 1)
 	[ -z "$line" ] || printf '%s, line %s, is not NAME=VALUE' "$1" "${line%%:*}"
+}
+
+# are_days TEXT: whether it is a number of days that events can be kept for.
+are_days() {
+	case $1 in
+	'' | *[!0-9]* | 0* | ??????*) return 1 ;;
+	esac
+	[ "$1" -le 36500 ]
+}
+
+# retention_fault FILE: says so where the days of the daily run are none.
+retention_fault() {
+	are_days "$(setting_of "$1" STEEP_RETENTION_DAYS)" ||
+		printf '%s: STEEP_RETENTION_DAYS must be a whole number from 1 to 36500' "$1"
 }
 
 # setting_of FILE NAME: prints its value, the last one where there are several.

@@ -8,7 +8,7 @@ scratch_folder() {
 # Of this machine, under the name that stands in the certificate, and trusting
 # that very certificate: it may be of an authority that is not known here.
 fetch() {
-	curl -q -s --max-time 40 --noproxy '*' --cacert "$tls/server.crt" --connect-to "::localhost:$port_https" "$@"
+	curl -q -s --max-time 40 --noproxy '*' --cacert "$tls/server.crt" --connect-to "::$here_https" "$@"
 }
 
 # try SECONDS COMMAND…: until it succeeds; it leaves what it was told in $answer.
@@ -38,7 +38,7 @@ check_everything() {
 	remove_traces || fail "what the test left in the database, $traces, can't be removed"
 }
 
-# The first name in the certificate, or its common name.
+# The first name in the certificate.
 choose_url() {
 	host_https=$(openssl x509 -in "$tls/server.crt" -noout -ext subjectAltName 2>/dev/null |
 		tr ',' '\n' | sed -nE 's/^ *(DNS|IP Address)://p' | head -n 1)

@@ -38,7 +38,8 @@ expect_local_server() {
 		fail "there is no PostgreSQL on this machine; install postgresql, or name another machine in $settings/*.env"
 	output=$(as_postgres -d postgres -c 'SHOW server_version_num' 2>&1) ||
 		fail "PostgreSQL does not answer at $host, port $port ($(printf '%s' "$output" | head -n 1)); systemctl start postgresql"
-	[ "$output" -ge 150000 ] || fail 'PostgreSQL is older than 15'
+	# Before it the server may warn, of another version of a collation for instance.
+	[ "$(printf '%s\n' "$output" | tail -n 1)" -ge 150000 ] || fail 'PostgreSQL is older than 15'
 }
 
 # Made of template0, since another encoding than the cluster's may be needed.
@@ -79,20 +80,30 @@ END
 
 # write_block FILE: puts standard input at its beginning, between two marks, in
 # place of what an earlier run put there. Owner and mode stay.
+#
+# As postgres, whose file and folder these are: root would follow whatever link stands
+# there in the right moment.
 write_block() {
-	rm -f "$1.steep"
-	cp -p -- "$1" "$1.steep"
-	{
-		echo '# steepctl setup: begin'
-		cat
-		echo '# steepctl setup: end'
-		sed '/^# steepctl setup: begin$/,/^# steepctl setup: end$/d' "$1"
-	} >"$1.steep"
-	if cmp -s "$1" "$1.steep"; then
-		rm -f "$1.steep"
-	else
-		mv -f -- "$1.steep" "$1"
-	fi
+	lines=$(cat)
+	# shellcheck disable=SC2016 # expanded by that shell
+	problem=$(cd / && runuser -u postgres -- sh -euc '
+		begin="# steepctl setup: begin" end="# steepctl setup: end"
+		file=$(readlink -f -- "$1") lines=$2
+		with_block() {
+			printf "%s\n" "$begin" "$lines" "$end"
+			sed "/^$begin\$/,/^$end\$/d" "$file"
+		}
+		if [ "$(grep -cxF "$begin" "$file")" != "$(grep -cxF "$end" "$file")" ]; then
+			echo "has one of the lines \"$begin\" and \"$end\" without the other"
+			exit 1
+		fi
+		with_block | cmp -s - "$file" && exit
+		rm -f "$file.steep"
+		cp -p -- "$file" "$file.steep"
+		with_block >"$file.steep"
+		mv -f -- "$file.steep" "$file"' write_block "$1" "$lines" 2>&1) ||
+		fail "$1 ${problem:-is as it was}; these lines are to stand at its beginning:
+$lines"
 }
 
 # A reload takes effect in a moment of the server's own.

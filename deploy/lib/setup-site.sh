@@ -29,27 +29,56 @@ certificate_problem() {
 # there, so that a renewal takes effect with nginx's next reload.
 prepare_certificate() {
 	[ -n "$name" ] || name=$(hostname -f 2>/dev/null || hostname)
+	kind=$(kind_of_name "$name")
 	mkdir -p "$tls"
 	live=/etc/letsencrypt/live/$name
 	if [ -n "$certificate" ]; then
 		link_certificate "$certificate" "$key"
-	elif [ -L "$tls/server.crt" ]; then
+	elif is_somebody_elses "$tls/server.crt"; then
 		problem=$(certificate_problem "$tls/server.crt" "$tls/server.key")
-		[ -z "$problem" ] || fail "$(readlink "$tls/server.crt") $problem"
-	elif [ -e "$live/fullchain.pem" ]; then
+		[ -z "$problem" ] || fail "$(readlink "$tls/server.crt" || echo "$tls/server.crt") $problem"
+	elif [ "$kind" = DNS ] && [ -e "$live/fullchain.pem" ]; then
 		link_certificate "$live/fullchain.pem" "$live/privkey.pem"
-		reload_after_renewal
 	elif [ -n "$(certificate_problem "$tls/server.crt" "$tls/server.key")" ] ||
 		! openssl x509 -in "$tls/server.crt" -noout -checkend "$month" >/dev/null ||
-		! openssl x509 -in "$tls/server.crt" -noout -checkhost "$name" | grep -q 'does match'; then
+		! is_for "$tls/server.crt"; then
 		make_self_signed_certificate
 	fi
 	say "the certificate is $(readlink -f "$tls/server.crt")"
 }
 
+# kind_of_name NAME: prints DNS or IP, as certificates tell them apart; nothing for what
+# is neither a host's name nor its address.
+kind_of_name() {
+	case $1 in
+	'' | [.-]* | *[!A-Za-z0-9._:-]*) ;;
+	*:*) echo IP ;;
+	*[!0-9.]*) echo DNS ;;
+	*) echo IP ;;
+	esac
+}
+
+is_for() {
+	case $kind in
+	IP) openssl x509 -in "$1" -noout -checkip "$name" ;;
+	*) openssl x509 -in "$1" -noout -checkhost "$name" ;;
+	esac | grep -q 'does match'
+}
+
+# Whether an operator put it there, and not make_self_signed_certificate: nothing of
+# theirs is overwritten.
+is_somebody_elses() {
+	[ ! -L "$1" ] || return 0
+	[ -e "$1" ] || return 1
+	[ "$(openssl x509 -in "$1" -noout -subject -issuer -nameopt RFC2253 2>/dev/null)" != 'subject=CN=steep
+issuer=CN=steep' ]
+}
+
+# Where they lie in $tls already there is nothing to link.
 link_certificate() {
-	ln -sfn -- "$1" "$tls/server.crt"
-	ln -sfn -- "$2" "$tls/server.key"
+	[ "$1" = "$tls/server.crt" ] || ln -sfn -- "$1" "$tls/server.crt"
+	[ "$2" = "$tls/server.key" ] || ln -sfn -- "$2" "$tls/server.key"
+	case $1 in /etc/letsencrypt/live/*) reload_after_renewal ;; esac
 }
 
 # certbot calls what is in this folder when it has renewed a certificate.
@@ -62,6 +91,7 @@ reload_after_renewal() {
 
 # 825 days is the longest that every client takes.
 make_self_signed_certificate() {
+	[ -n "$kind" ] || fail "no certificate can be made for $name; --name gives another"
 	scratch_folder
 	cat >"$scratch/server.conf" <<END
 [req]
@@ -75,7 +105,7 @@ basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth
 subjectKeyIdentifier = hash
-subjectAltName = DNS:$name, DNS:localhost, IP:127.0.0.1, IP:::1
+subjectAltName = $kind:$name, DNS:localhost, IP:127.0.0.1, IP:::1
 END
 	(umask 077 && make_key "$scratch/server.key")
 	openssl req -new -x509 -sha256 -days 825 -config "$scratch/server.conf" -key "$scratch/server.key" \
@@ -83,9 +113,10 @@ END
 	mv -f "$scratch/server.key" "$scratch/server.crt" "$tls/"
 }
 
-# Sets $port_https: what listen.conf says first.
+# Sets $here_https and $port_https.
 read_port() {
-	port_https=$(sed -nE 's/^[[:space:]]*listen[[:space:]]+([^;[:space:]]*:)?([0-9]+)[[:space:];].*/\2/p' "$listen" | head -n 1)
+	here_https=$(site_address "$listen")
+	port_https=${here_https##*:}
 	[ -n "$port_https" ] || fail "$listen names no port"
 }
 
@@ -111,7 +142,7 @@ enable_site() {
 		ln -sfn ../sites-available/steep "$site"
 		new_site=yes
 	fi
-	output=$(nginx -t -q 2>&1) || fail "nginx does not take the site: $(printf '%s\n' "$output" | grep -m 1 emerg)"
+	output=$(nginx -t -q 2>&1) || fail "nginx does not take the site: $(printf '%s\n' "$output" | grep -m 1 emerg); $listen says where it listens"
 	systemctl enable --quiet nginx.service
 	systemctl reload-or-restart nginx.service || fail_with_journal nginx.service
 }

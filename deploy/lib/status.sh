@@ -72,6 +72,9 @@ look_at_settings() {
 		fault=$(settings_fault "$file")
 		[ -z "$fault" ] || note warning "$fault."
 	done
+	file=/etc/steep/prune.env fault=''
+	[ ! -r "$file" ] || fault=$(retention_fault "$file")
+	[ -z "$fault" ] || note warning "$fault."
 }
 
 # Services that are started by their socket may not have been asked for yet.
@@ -95,7 +98,7 @@ fetch() {
 	set -- -q -s -S -o /dev/null -w '%{http_code}' --max-time 20 --noproxy '*' "$url$1"
 	if [ -n "${STEEP_CA-}" ]; then
 		set -- --cacert "$STEEP_CA" "$@"
-	elif [ "$url" = https://localhost ]; then
+	elif [ -z "${STEEP_URL-}" ] || [ "$url" = https://localhost ]; then
 		set -- --insecure "$@"
 	fi
 	curl "$@" 2>"$errors" || :
@@ -142,9 +145,15 @@ look_at_certificate() {
 	fi
 }
 
+# Where the site of this machine is.
+site_url() {
+	address=$(site_address /etc/nginx/snippets/steep/listen.conf 2>/dev/null)
+	printf 'https://%s' "${address:-localhost}" | sed 's/:443$//'
+}
+
 # Through the site, as everybody else reaches them.
 look_at_programs() {
-	url=${STEEP_URL:-https://localhost} url=${url%/}
+	url=${STEEP_URL:-$(site_url)} url=${url%/}
 	command -v curl >/dev/null || {
 		note unknown 'curl is not installed, which asks the programs.'
 		return

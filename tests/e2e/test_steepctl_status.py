@@ -79,6 +79,12 @@ def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):
     ("REVOKE EXECUTE ON FUNCTION public.list_access_tokens FROM steep_query", CRITICAL,
      "Role steep_query may not execute public.list_access_tokens();"
      " GRANT EXECUTE ON FUNCTION public.list_access_tokens() TO steep_query mends it."),
+    ("REVOKE EXECUTE ON FUNCTION public.prune_events FROM steep_prune", CRITICAL,
+     "Role steep_prune may not execute public.prune_events(interval,integer);"
+     " GRANT EXECUTE ON FUNCTION public.prune_events(interval,integer) TO steep_prune mends it."),
+    ("DROP FUNCTION public.log_failure", CRITICAL, "Function public.log_failure(text,text) is missing."),
+    ("DROP FUNCTION public.log_failure, public.schema_level; DELETE FROM public.schema_migrations WHERE name ~ '^2026021[46]'",
+     WARNING, "Migrations to apply: 2 (steepctl migrate does it)."),
     ("DROP FUNCTION public.get_hourly_aggregates", CRITICAL, "Function public.get_hourly_aggregates(integer,text) is missing."),
     ("REVOKE USAGE ON SCHEMA public FROM steep_query", CRITICAL,
      "Role steep_query may not use the schema; GRANT USAGE ON SCHEMA public TO steep_query mends it."),

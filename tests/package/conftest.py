@@ -15,8 +15,9 @@ import pytest
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "tests" / "e2e"))
 
-from machine import Machine, Refused, build_packages, make_root  # noqa: E402
+from machine import Machine, Refused, build_packages, make_root, wait_for  # noqa: E402
 from monitor import Monitor  # noqa: E402
+from service import post, query  # noqa: E402
 
 ORDER = ["test_package", "test_setup", "test_sandbox", "test_services", "test_bad_input", "test_monitor",
          "test_upgrade", "test_removal"]
@@ -111,12 +112,15 @@ def monitor(machine):
     """A registered monitor. Only where setup has run."""
     made = Monitor("tester")
     machine.run("steepctl", "monitor", "add", made.source, made.public_base64)
+    wait_for(lambda: post(machine, made, [])[0] == 400, "its key to be known")
     return made
 
 
 @pytest.fixture(scope="session")
 def token(machine):
-    return machine.run("steepctl", "token", "add", "tester").stdout.split()[-1]
+    made = machine.run("steepctl", "token", "add", "tester").stdout.split()[-1]
+    wait_for(lambda: "aggregates" in query(machine, made), "it to be known")
+    return made
 
 
 @pytest.fixture

@@ -66,6 +66,14 @@ def test_a_line_that_is_no_setting(machine):
     machine.run("systemctl", "restart", "steep-query")
 
 
+def test_days_that_are_none(machine):
+    """Said before the daily run fails."""
+    with changed(machine, "/etc/steep/prune.env", lambda text: text.replace("STEEP_RETENTION_DAYS=", "STEEP_RETENTION_DAYS=x")):
+        code, said = status(machine)
+        assert code == WARNING and "/etc/steep/prune.env: STEEP_RETENTION_DAYS must be a whole number from 1 to 36500." in said, said
+    assert is_well(machine), status(machine)
+
+
 def test_a_database_of_a_newer_level(machine, token):
     machine.sql("INSERT INTO schema_migrations (name, sha256) VALUES ('29990101_of_tomorrow.sql', 'x')")
     since = machine.journal_now()

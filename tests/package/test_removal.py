@@ -12,7 +12,9 @@ def events(machine):
 
 def test_removal_stops_it_and_leaves_data_and_settings(machine):
     before = events(machine)
+    machine.run("ln", "-s", "/etc/nginx/sites-available/steep", "/etc/nginx/sites-enabled/counts.test")
     machine.run("apt-get", "-qq", "-y", "remove", "steep")
+    assert not machine.shell("find /etc/nginx/sites-enabled -lname '*steep*'")
     assert set(machine.run("systemctl", "is-active", *UNITS, check=False).stdout.split()) == {"inactive"}
     machine.run("nginx", "-t")
     assert machine.show("nginx", "ActiveState") == "active"
@@ -33,11 +35,12 @@ def test_purge_asks_nothing_and_leaves_the_database_alone(machine):
     before = events(machine)
     files = ["/etc/postgresql/15/main/pg_hba.conf", "/etc/postgresql/15/main/pg_ident.conf"]
     texts = [machine.file(name).read_text() for name in files]
+    assert machine.file("/var/log/nginx/steep-access.log").exists()
     # Without a terminal and standard input: a question would end it.
     machine.run("apt-get", "-qq", "-y", "purge", "steep", env={"DEBIAN_FRONTEND": "readline"})
     assert machine.run("dpkg-query", "-W", "-f", "${db:Status-Status}", "steep", check=False).stdout in ("not-installed", "") \
         or "no packages found" in machine.run("dpkg-query", "-W", "steep", check=False).stdout
-    left = machine.shell("find /etc /lib/systemd /usr/lib /usr/share /run -xdev -name '*steep*' ! -path '*/postgresql/*'"
+    left = machine.shell("find /etc /lib/systemd /usr/lib /usr/share /run /var/log/nginx -xdev -name '*steep*' ! -path '*/postgresql/*'"
                          " ! -path '*/systemd/propagate*'")
     assert left.split() == [], left
     machine.run("nginx", "-t")

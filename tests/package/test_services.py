@@ -102,6 +102,20 @@ def test_the_watchdog_ends_a_program_that_stands_still(machine, token, program):
     assert "aggregates" in query(machine, token)
 
 
+def test_what_crashes_again_and_again_is_there_in_the_minute_after(machine, monitor, load):
+    """More often than its sockets let themselves be triggered."""
+    unit, before = "steep-ingest.service", main_pid(machine, "steep-ingest.service")
+    for _ in range(8):
+        wait_for(lambda: is_another(machine, unit, "0"), f"{unit} to be back")
+        os.kill(host_pid(machine, unit), signal.SIGKILL)
+        wait_for(lambda: main_pid(machine, unit) != before, f"{unit} to be gone")
+        before = main_pid(machine, unit)
+    wait_for(lambda: post(machine, monitor, [monitor.event()])[0] == 200, "it to answer again", seconds=60)
+    assert {machine.show(f"steep-ingest{kind}.socket", "ActiveState") for kind in ("", "-status")} == {"active"}
+    result = load()
+    assert stored(machine) - load.before > result["events"] > 0
+
+
 def test_the_timer_prunes(machine, monitor, token):
     """The timer itself, at a sooner hour; the days are those of the environment file."""
     machine.sql("INSERT INTO events (id, source, timestamp, event_type, payload)"

@@ -73,14 +73,36 @@ def test_setup_refuses_a_certificate_that_is_not_of_its_key(machine):
 
 
 def test_setup_refuses_a_malformed_setting(machine):
-    file = machine.file("/etc/steep/ingest.env")
-    before = file.read_text()
-    for line, sentence in (("STEEP_WORKERS 4", "is not NAME=VALUE"), ("STEEP_WORKERS=many", "STEEP_WORKERS")):
+    for name, line, sentence in (("ingest", "STEEP_WORKERS 4", "is not NAME=VALUE"), ("ingest", "STEEP_WORKERS=many", "STEEP_WORKERS"),
+                                 ("prune", "STEEP_RETENTION_DAYS 30", "is not NAME=VALUE"),
+                                 ("prune", "STEEP_RETENTION_DAYS=3 months", "must be a whole number from 1 to 36500")):
+        file = machine.file(f"/etc/steep/{name}.env")
+        before = file.read_text()
         file.write_text(before + line + "\n")
         done = machine.run("steepctl", "setup", check=False)
-        assert done.returncode == 1 and "/etc/steep/ingest.env" in done.stdout and sentence in done.stdout, done.stdout
+        file.write_text(before)
+        assert done.returncode == 1 and f"/etc/steep/{name}.env" in done.stdout and sentence in done.stdout, done.stdout
         nothing_is_left(machine)
+
+
+def test_settings_are_read_as_systemd_reads_them(machine):
+    """White space around an assignment is no part of it, and the last one needs no newline."""
+    file = machine.file("/etc/steep/ingest.env")
+    before = file.read_text()
+    file.write_text(before + "  PGPORT='5439' \t")
+    done = machine.run("steepctl", "setup", check=False)
     file.write_text(before)
+    assert done.returncode == 1 and "PostgreSQL does not answer at /run/postgresql, port 5439 " in done.stdout, done.stdout
+    nothing_is_left(machine)
+
+
+def test_another_site_that_answers_for_every_name_is_said_and_kept(machine):
+    machine.shell("printf 'server { listen 443 default_server; return 204; }' >/etc/nginx/sites-enabled/other")
+    done = machine.run("steepctl", "setup", check=False)
+    machine.run("rm", "/etc/nginx/sites-enabled/other")
+    assert done.returncode == 1 and "a duplicate default server for 0.0.0.0:443" in done.stdout, done.stdout
+    assert "/etc/nginx/snippets/steep/listen.conf says where it listens" in done.stdout
+    nothing_is_left(machine)
 
 
 def test_a_service_that_does_not_start_leaves_nothing(machine):
@@ -166,6 +188,130 @@ def test_the_certificate_that_certbot_made_is_found_and_its_renewal_noticed(mach
     machine.run("/etc/letsencrypt/renewal-hooks/deploy/steep")
     machine.shell("rm -r /etc/steep/tls /etc/letsencrypt; mv /root/tls-before /etc/steep/tls")
     assert "it works: https://steep.test/" in machine.run("steepctl", "setup").stdout
+
+
+def test_a_certificate_of_certbot_that_is_given_is_linked_to_by_its_lasting_name(machine):
+    """Or nginx would stay with the file of before the renewal."""
+    live, archive = "/etc/letsencrypt/live/given.test", "/etc/letsencrypt/archive/given.test"
+    machine.shell(f"mkdir -p {live} {archive}; openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=bot -addext subjectAltName=DNS:given.test"
+                  f" -keyout {archive}/privkey1.pem -out {archive}/fullchain1.pem 2>&1; ln -s {archive}/privkey1.pem {live}/privkey.pem;"
+                  f" ln -s {archive}/fullchain1.pem {live}/fullchain.pem; cp -a /etc/steep/tls /root/tls-before")
+    done = machine.run("steepctl", "setup", "--certificate", f"{live}/fullchain.pem", "--key", f"{live}/privkey.pem")
+    linked = machine.shell("readlink /etc/steep/tls/server.crt /etc/steep/tls/server.key").split()
+    hook = machine.file("/etc/letsencrypt/renewal-hooks/deploy/steep").exists()
+    machine.shell("rm -r /etc/steep/tls /etc/letsencrypt; mv /root/tls-before /etc/steep/tls")
+    assert "it works: https://given.test/" in done.stdout
+    assert linked == [f"{live}/fullchain.pem", f"{live}/privkey.pem"] and hook
+
+
+def test_a_certificate_that_an_operator_put_there_is_never_overwritten(machine):
+    """Whatever its names and its term are."""
+    machine.shell("cp -a /etc/steep/tls /root/tls-before; openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=mine"
+                  " -addext subjectAltName=DNS:mine.test -keyout /etc/steep/tls/server.key -out /etc/steep/tls/server.crt 2>&1")
+    before = machine.shell("cat /etc/steep/tls/*")
+    for arguments in ([], ["--certificate", "/etc/steep/tls/server.crt", "--key", "/etc/steep/tls/server.key"]):
+        assert "it works: https://mine.test/" in machine.run("steepctl", "setup", *arguments).stdout
+        assert machine.shell("cat /etc/steep/tls/*") == before
+    machine.shell("echo >/etc/steep/tls/server.crt")
+    done = machine.run("steepctl", "setup", check=False)
+    assert done.returncode == 1 and "/etc/steep/tls/server.crt is no certificate in PEM" in done.stdout
+    machine.shell("rm -r /etc/steep/tls; mv /root/tls-before /etc/steep/tls")
+
+
+def test_a_machine_without_a_name_has_an_address(machine):
+    machine.run("cp", "-a", "/etc/steep/tls", "/root/tls-before")
+    for name, url in (("192.0.2.7", "https://192.0.2.7/"), ("2001:db8::7", "https://[2001:DB8:0:0:0:0:0:7]/")):
+        assert f"it works: {url}" in machine.run("steepctl", "setup", "--name", name).stdout
+        digest = machine.shell("cat /etc/steep/tls/*")
+        assert f"it works: {url}" in machine.run("steepctl", "setup", "--name", name).stdout
+        assert machine.shell("cat /etc/steep/tls/*") == digest
+    for name in ("two words", "x,DNS:other.test", "../x", "-x"):
+        done = machine.run("steepctl", "setup", "--name", name, check=False)
+        assert done.returncode == 1 and f"no certificate can be made for {name}; --name gives another" in done.stdout, done.stdout
+    machine.shell("rm -r /etc/steep/tls; mv /root/tls-before /etc/steep/tls")
+    assert "it works: https://steep.test/" in machine.run("steepctl", "setup").stdout
+
+
+def test_another_address_and_port_are_found_by_setup_and_status(machine):
+    file = machine.file("/etc/nginx/snippets/steep/listen.conf")
+    before = file.read_text()
+    file.write_text(re.sub(r"(?m)^listen .*\n", "", before) + "listen 127.0.0.2:8443 ssl http2 default_server;\n")
+    done = machine.run("steepctl", "setup", check=False)
+    status = machine.run("steepctl", "status", check=False)
+    file.write_text(before)
+    assert "it works: https://steep.test/" in machine.run("steepctl", "setup").stdout
+    assert "it works: https://steep.test:8443/" in done.stdout, done.stdout
+    # A warning: nobody is registered yet.
+    assert status.returncode == 1 and "ingest.fcgi is ready." in status.stdout, status.stdout
+
+
+def test_a_server_that_warns_before_it_answers_is_no_obstacle(machine):
+    """As after an upgrade of Debian: the collations of its databases have another version then."""
+    machine.sql("UPDATE pg_database SET datcollversion = '0' WHERE datname = 'postgres'")
+    done = machine.run("steepctl", "setup", check=False)
+    machine.sql("UPDATE pg_database SET datcollversion = NULL WHERE datname = 'postgres'")
+    assert "WARNING" in done.stdout and "it works" in done.stdout, done.stdout
+
+
+def test_another_cluster_is_set_up_and_the_first_one_left_alone(machine):
+    main = ["/etc/postgresql/15/main/pg_hba.conf", "/etc/postgresql/15/main/pg_ident.conf"]
+    untouched = [machine.file(name).read_text() for name in main]
+    files = {program: machine.file(f"/etc/steep/{program}.env") for program in ("ingest", "query", "prune")}
+    before = {program: file.read_text() for program, file in files.items()}
+    machine.run("pg_createcluster", "--start", "--port", "5439", "15", "other")
+    files["ingest"].write_text(before["ingest"] + "PGPORT=5439\n")
+    files["query"].write_text(before["query"] + "PGPORT=5439\n")
+    warned = machine.run("steepctl", "setup", check=False).stdout
+    files["prune"].write_text(before["prune"] + "PGPORT=5439\n")
+    done = machine.run("steepctl", "setup", check=False).stdout
+    status = machine.run("steepctl", "status", check=False)
+    pruned = machine.run("systemctl", "start", "steep-prune", check=False)
+    for program, file in files.items():
+        file.write_text(before[program])
+    assert "it works" in machine.run("steepctl", "setup").stdout
+    machine.run("pg_dropcluster", "--stop", "15", "other")
+    assert "PGPORT in /etc/steep/prune.env is not that of ingest.env" in warned and "it works" in warned, warned
+    assert "PGPORT" not in done and "it works" in done, done
+    assert status.returncode == 1 and "ingest.fcgi is ready." in status.stdout, status.stdout
+    assert pruned.returncode == 0
+    assert [machine.file(name).read_text() for name in main] == untouched
+
+
+HBA = "/etc/postgresql/15/main/pg_hba.conf"
+
+
+def test_lines_behind_a_block_without_its_end_are_kept(machine):
+    file = machine.file(HBA)
+    before = file.read_text()
+    broken = before.replace("# steepctl setup: end\n", "")
+    file.write_text(broken)
+    done = machine.run("steepctl", "setup", check=False)
+    after = file.read_text()
+    file.write_text(before)
+    assert done.returncode == 1 and f'{HBA} has one of the lines "# steepctl setup: begin" and "# steepctl setup: end"' in done.stdout
+    assert after == broken
+
+
+def test_a_configuration_that_is_a_link_stays_one_and_root_follows_none(machine):
+    file = machine.file(HBA)
+    changed = file.read_text().replace("peer map=steep", "peer  map=steep")
+    machine.run("mv", HBA, f"{HBA}.real")
+    machine.run("ln", "-s", f"{HBA}.real", HBA)
+    machine.file(f"{HBA}.real").write_text(changed)
+    done = machine.run("steepctl", "setup")
+    real = machine.run("readlink", "-f", HBA).stdout.strip()
+    written = machine.file(f"{HBA}.real").read_text()
+    owner = machine.run("stat", "-c", "%U:%G %a", f"{HBA}.real").stdout.strip()
+    # One that postgres itself could not write.
+    machine.run("ln", "-sfn", "/root/pg_hba.conf", HBA)
+    machine.file("/root/pg_hba.conf").write_text(changed)
+    refused = machine.run("steepctl", "setup", check=False)
+    machine.run("mv", f"{HBA}.real", HBA)
+    assert "it works" in done.stdout and real == f"{HBA}.real" and "peer  map" not in written
+    assert owner == "postgres:postgres 640"
+    assert refused.returncode == 1 and "these lines are to stand at its beginning:\nlocal " in refused.stdout, refused.stdout
+    assert machine.file("/root/pg_hba.conf").read_text() == changed
+    assert "it works" in machine.run("steepctl", "setup").stdout
 
 
 def test_root_administers_without_naming_a_database(machine):
