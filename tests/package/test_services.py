@@ -103,7 +103,7 @@ def test_the_watchdog_ends_a_program_that_stands_still(machine, token, program):
 
 
 def test_what_crashes_again_and_again_is_there_in_the_minute_after(machine, monitor, load):
-    """More often than its sockets let themselves be triggered."""
+    """With both of its listeners."""
     unit, before = "steep-ingest.service", main_pid(machine, "steep-ingest.service")
     for _ in range(8):
         wait_for(lambda: is_another(machine, unit, "0"), f"{unit} to be back")
