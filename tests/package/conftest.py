@@ -12,13 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from machine import Machine, Refused, build_packages, make_root, wait_for
+from monitor import Monitor
+from service import post, query
+
 TOP = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(TOP / "tests" / "e2e"))
-
-from machine import Machine, Refused, build_packages, make_root, wait_for  # noqa: E402
-from monitor import Monitor  # noqa: E402
-from service import post, query  # noqa: E402
-
 ORDER = ["test_package", "test_setup", "test_sandbox", "test_services", "test_bad_input", "test_monitor",
          "test_upgrade", "test_removal"]
 NEXT_VERSION = "0.9.0"

@@ -1,10 +1,12 @@
 """A Debian system of its own, booted in a container without a network, and what is done on it."""
 
+import functools
 import os
 import shlex
 import subprocess
-import time
 from pathlib import Path
+
+import stack
 
 # Deadlines are there to end a hanging test, not to measure: the machine may be busy with others' work.
 PATIENCE = 120.0
@@ -14,15 +16,8 @@ class Refused(Exception):
     """This machine allows no container: nothing that the package could be blamed for."""
 
 
-def wait_for(condition, what, seconds=PATIENCE, every=0.2):
-    """Call condition until it returns something true, and return that."""
-    deadline = time.monotonic() + seconds
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(every)
+# A look into the container is a process of its own, and the container boots meanwhile.
+wait_for = functools.partial(stack.wait_for, seconds=PATIENCE, every=0.2)
 
 
 def call(*command, **options):
