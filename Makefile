@@ -37,108 +37,56 @@ PACKAGE_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES))
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSTEEP_VERSION='"$(VERSION)"' -DSTEEP_SCHEMA='"$(SCHEMA)"' $(WARNINGS) $(HARDENING) \
 	$(SANITIZERS) -pthread $(PACKAGE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS = -pie -Wl,-z,relro -Wl,-z,now -Wl,--as-needed $(SANITIZERS) -pthread $(LDFLAGS)
-FLAGS = $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBRARIES)
+FLAGS = $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBRARIES) $(ROOMS) $(SENDER)
 LIBRARIES = -lfcgi $(PACKAGE_LIBS) -lm
 
-# What both programs have, and what each has besides.
-PROCESS = service workers listener status metrics notify request reply error config log clock
-CREDENTIALS = keyring refresh schema signature bearer database connection sqlstate
-INGEST = ingest batch splitter skim event textarray rfc3339 utf8 $(CREDENTIALS) $(PROCESS)
-QUERY = query window utf8 $(CREDENTIALS) $(PROCESS)
-
-# The monitor judges events by the same files as ingest.fcgi.
-SPOOL = spool spool_reader recovery cursor segment record files
-MONITOR = $(addprefix monitor_,monitor options input follow intake complete rejected sender outgoing \
-	post answer keys status $(SPOOL)) batch splitter skim event rfc3339 utf8 signature error config log clock
-
-# A unit test needs the file it tests, and what that one needs.
-UNIT_batch = batch splitter skim event rfc3339 utf8 error
-UNIT_bearer = bearer
-UNIT_answer = monitor_answer
-UNIT_complete = monitor_complete $(UNIT_batch)
-UNIT_error = error
-UNIT_event = $(UNIT_batch)
-UNIT_input = $(addprefix monitor_,input follow record) log unit_folder
-UNIT_keyring = keyring signature
-UNIT_log = log
-UNIT_metrics = metrics reply error request clock
-UNIT_recovery = $(addprefix monitor_,$(SPOOL) outgoing) log clock unit_folder
-UNIT_reply = reply error request clock
-UNIT_rfc3339 = rfc3339
-UNIT_signature = signature
-UNIT_skim = skim splitter event rfc3339 utf8
-UNIT_splitter = splitter
-UNIT_spool = $(addprefix monitor_,$(SPOOL) outgoing) log clock unit_folder
-UNIT_sqlstate = sqlstate
-UNIT_textarray = textarray
-UNIT_utf8 = utf8
-UNIT_window = window utf8
-UNITS = answer batch bearer complete error event input keyring log metrics recovery reply rfc3339 signature skim splitter \
-	spool sqlstate textarray utf8 window
-
-# What each fuzz target needs besides; clang builds them, see tests/fuzz/run.
-FUZZ_batch = splitter skim event rfc3339 utf8 error fuzz_mutator fuzz_values
-FUZZ_bearer = bearer
-FUZZ_config = config log
-FUZZ_judges = $(FUZZ_batch) sqlstate fuzz_exact
-FUZZ_keyring = keyring signature
-FUZZ_rfc3339 = rfc3339
-FUZZ_signature = signature
-FUZZ_spool = $(addprefix monitor_,recovery cursor segment record files) log
-FUZZ_window = window utf8
-FUZZERS = batch bearer config judges keyring rfc3339 signature spool window
-
-# The bench's load generator.
-LOAD = load bodies https direct
-
-objects = $(patsubst %,$(BUILD)/%.o,$(1))
+# Each program is its main and what the linker takes from the archives: rooms.a holds
+# the rooms of fcgi/, sender.a the rest of deploy/monitor. Each unit test and fuzz target
+# is one file and its suite's helpers.
+objects = $(patsubst %.c,$(BUILD)/%.o,$(wildcard $(1)))
+ROOMS = $(call objects,fcgi/*/*.c)
+SENDER = $(filter-out %/monitor.o,$(call objects,deploy/monitor/*.c))
+UNIT_HELPERS = $(BUILD)/tests/unit/folder.o
+FUZZ_HELPERS = $(addprefix $(BUILD)/tests/fuzz/,exact.o mutator.o values.o)
+UNITS = $(basename $(filter-out $(UNIT_HELPERS),$(call objects,tests/unit/*.c)))
+FUZZERS = $(basename $(filter-out $(FUZZ_HELPERS),$(call objects,tests/fuzz/*.c)))
 
 all: $(BUILD)/ingest.fcgi $(BUILD)/query.fcgi $(BUILD)/steep-monitor
 
-$(BUILD)/ingest.fcgi: $(call objects,$(INGEST))
-$(BUILD)/query.fcgi: $(call objects,$(QUERY))
-$(BUILD)/%.fcgi: $(BUILD)/flags
-	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(LIBRARIES)
+LINK = $(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^)
 
-$(BUILD)/steep-monitor: $(call objects,$(MONITOR)) $(BUILD)/flags
-	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -lcurl $(PACKAGE_LIBS) -lm
+$(BUILD)/%.fcgi: $(BUILD)/fcgi/%.o $(BUILD)/rooms.a $(BUILD)/flags
+	$(LINK) $(LIBRARIES)
 
-# The flags are a prerequisite, so that other ones build anew.
-$(BUILD)/%.o: fcgi/%.c $(BUILD)/flags
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+$(BUILD)/steep-monitor: $(BUILD)/deploy/monitor/monitor.o $(BUILD)/sender.a $(BUILD)/rooms.a $(BUILD)/flags
+	$(LINK) -lcurl $(PACKAGE_LIBS) -lm
 
-$(BUILD)/monitor_%.o: deploy/monitor/%.c $(BUILD)/flags
-	$(CC) $(ALL_CFLAGS) -Ifcgi -MMD -MP -c -o $@ $<
+$(UNITS): %: %.o $(UNIT_HELPERS) $(BUILD)/sender.a $(BUILD)/rooms.a $(BUILD)/flags
+	$(LINK) -lcmocka $(LIBRARIES)
 
-$(BUILD)/unit_%.o: tests/unit/%.c $(BUILD)/flags
-	$(CC) $(ALL_CFLAGS) -Ifcgi -Ideploy/monitor -MMD -MP -c -o $@ $<
+$(FUZZERS): %: %.o $(FUZZ_HELPERS) $(BUILD)/sender.a $(BUILD)/rooms.a $(BUILD)/flags
+	$(LINK) -fsanitize=fuzzer $(LIBRARIES)
 
-$(BUILD)/fuzz_%.o: tests/fuzz/%.c $(BUILD)/flags
-	$(CC) $(ALL_CFLAGS) -Ifcgi -Ideploy/monitor -MMD -MP -c -o $@ $<
+# The bench's load generator.
+$(BUILD)/load: $(call objects,tests/bench/*.c) $(BUILD)/flags
+	$(LINK) -lcurl $(PACKAGE_LIBS)
+
+$(BUILD)/rooms.a: $(ROOMS)
+$(BUILD)/sender.a: $(SENDER)
+%.a:
+	rm -f $@
+	$(AR) rcs $@ $^
+
+# Other flags or files build all anew.
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -Ifcgi -Ideploy -MMD -MP -c -o $@ $<
 
 $(BUILD)/flags: FORCE
 	@mkdir -p $(BUILD)
 	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
 
-define unit_rule
-$(BUILD)/unit_$(1): $(BUILD)/unit_$(1).o $(call objects,$(UNIT_$(1))) $(BUILD)/flags
-	$$(CC) $$(ALL_LDFLAGS) -o $$@ $$(filter %.o,$$^) -lcmocka $$(LIBRARIES)
-endef
-$(foreach unit,$(UNITS),$(eval $(call unit_rule,$(unit))))
-
-define fuzz_rule
-$(BUILD)/fuzz_$(1): $(BUILD)/fuzz_$(1).o $(call objects,$(FUZZ_$(1))) $(BUILD)/flags
-	$$(CC) $$(ALL_LDFLAGS) -fsanitize=fuzzer -o $$@ $$(filter %.o,$$^) $$(LIBRARIES)
-endef
-$(foreach fuzzer,$(FUZZERS),$(eval $(call fuzz_rule,$(fuzzer))))
-
-$(BUILD)/load: $(LOAD:%=$(BUILD)/bench_%.o) $(BUILD)/flags
-	$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) -lcurl $(PACKAGE_LIBS)
-
-$(BUILD)/bench_%.o: tests/bench/%.c $(BUILD)/flags
-	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
-
-unit: $(UNITS:%=$(BUILD)/unit_%)
+unit: $(UNITS)
 	@status=0; for t in $^; do CMOCKA_MESSAGE_OUTPUT=TAP "$$t" || status=1; done; exit $$status
 
 run:
@@ -177,4 +125,4 @@ include deploy/install.mk
 FORCE:
 .PHONY: all unit run test fuzz soak valgrind monitor-soak bench bench-quick lint clean FORCE
 .SECONDARY:
--include $(wildcard $(BUILD)/*.d)
+-include $(shell find $(BUILD) -name "*.d" 2>/dev/null)

@@ -2,13 +2,13 @@
  * ingest.fcgi: takes a signed batch of events and stores it with the data
  * model's bulk_insert_events. See README.md for the HTTP side.
  */
-#include "batch.h"
-#include "clock.h"
-#include "log.h"
-#include "metrics.h"
-#include "service.h"
-#include "signature.h"
-#include "textarray.h"
+#include "auth/signature.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "db/textarray.h"
+#include "event/batch.h"
+#include "process/service.h"
 
 #include <sodium.h>
 #include <stdbool.h>

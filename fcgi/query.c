@@ -2,12 +2,12 @@
  * query.fcgi: answers a dashboard's token with the hourly counts of the data
  * model's get_hourly_aggregates. See README.md for the HTTP side.
  */
-#include "bearer.h"
-#include "clock.h"
-#include "log.h"
-#include "metrics.h"
-#include "service.h"
-#include "window.h"
+#include "auth/bearer.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "http/query_string.h"
+#include "process/service.h"
 
 #include <arpa/inet.h>
 #include <stdio.h>
@@ -23,7 +23,7 @@ enum { DATABASE_WAIT_SECONDS = 2 };
 
 /* What is known of a request, for its reply and for the log. */
 struct query {
-    struct window window;
+    struct query_string parameters;
     struct timespec fetched_at;
     char label[KEYRING_LABEL_BYTES + 1];
 };
@@ -50,11 +50,11 @@ static enum error authenticate(const struct worker *worker, const struct request
 /* Runs the one function; the rows stay in the worker's connection. */
 static enum error fetch(struct worker *worker, const struct request *request, struct query *query)
 {
-    const struct window *window = &query->window;
-    uint32_t days = htonl((uint32_t)window->days);
+    const struct query_string *asked = &query->parameters;
+    uint32_t days = htonl((uint32_t)asked->days);
     const struct database_parameter parameters[] = {
         {DATABASE_INT4, &days, sizeof(days)},
-        {DATABASE_TEXT, window->source_length > 0 ? window->source : NULL, window->source_length},
+        {DATABASE_TEXT, asked->source_length > 0 ? asked->source : NULL, asked->source_length},
     };
     enum database_verdict verdict;
 
@@ -77,7 +77,7 @@ static enum error take_query(struct worker *worker, struct request *request, str
     if (error == ERROR_NONE)
         error = authenticate(worker, request, query);
     if (error == ERROR_NONE)
-        error = window_parse(text != NULL ? text : "", &query->window);
+        error = query_string_parse(text != NULL ? text : "", &query->parameters);
     if (error == ERROR_NONE)
         error = fetch(worker, request, query);
     return error;
@@ -163,7 +163,7 @@ static void write_aggregates(struct reply_text *out, const struct database *db,
     strftime(second, sizeof(second), "%Y-%m-%dT%H:%M:%S", &tm);
     reply_printf(out,
                  "],\"meta\":{\"totalCount\":%d,\"daysRequested\":%d,\"fetchedAt\":\"%s.%03ldZ\"}}",
-                 rows, query->window.days, second, query->fetched_at.tv_nsec / 1000000);
+                 rows, query->parameters.days, second, query->fetched_at.tv_nsec / 1000000);
 }
 
 static void log_request(const struct worker *worker, const struct request *request,
@@ -175,11 +175,11 @@ static void log_request(const struct worker *worker, const struct request *reque
     if (query->label[0] != '\0')
         log_string(&line, "token", query->label);
     if (error == ERROR_NONE) {
-        log_number(&line, "days", query->window.days);
+        log_number(&line, "days", query->parameters.days);
         log_number(&line, "rows", database_rows(worker->db));
     }
-    if (error == ERROR_NONE && query->window.source_length > 0)
-        log_bytes(&line, "source", query->window.source, query->window.source_length);
+    if (error == ERROR_NONE && query->parameters.source_length > 0)
+        log_bytes(&line, "source", query->parameters.source, query->parameters.source_length);
     service_log_end(&line, request, is_heard);
 }
 

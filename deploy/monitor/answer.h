@@ -5,8 +5,8 @@
 #ifndef STEEP_ANSWER_H
 #define STEEP_ANSWER_H
 
-#include "batch.h"
-#include "error.h"
+#include "base/error.h"
+#include "event/batch.h"
 #include "post.h"
 
 #include <stdint.h>

@@ -1,6 +1,6 @@
 #include "complete.h"
 
-#include "skim.h"
+#include "event/skim.h"
 
 #include <json-c/json.h>
 #include <sodium.h>

@@ -5,7 +5,7 @@
 #ifndef STEEP_COMPLETE_H
 #define STEEP_COMPLETE_H
 
-#include "batch.h"
+#include "event/batch.h"
 
 #include <time.h>
 

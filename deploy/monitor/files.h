@@ -2,7 +2,7 @@
 #ifndef STEEP_FILES_H
 #define STEEP_FILES_H
 
-#include "error.h"
+#include "base/error.h"
 
 #include <stdbool.h>
 #include <stddef.h>

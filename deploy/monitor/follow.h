@@ -2,7 +2,7 @@
 #ifndef STEEP_FOLLOW_H
 #define STEEP_FOLLOW_H
 
-#include "error.h"
+#include "base/error.h"
 #include "position.h"
 
 #include <stdbool.h>

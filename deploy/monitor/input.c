@@ -1,7 +1,7 @@
 #include "input.h"
 
+#include "base/log.h"
 #include "follow.h"
-#include "log.h"
 #include "record.h"
 
 #include <errno.h>

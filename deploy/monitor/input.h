@@ -10,8 +10,8 @@
 #ifndef STEEP_INPUT_H
 #define STEEP_INPUT_H
 
+#include "base/error.h"
 #include "complete.h"
-#include "error.h"
 #include "position.h"
 
 #include <stdbool.h>

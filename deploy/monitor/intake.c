@@ -1,6 +1,6 @@
 #include "intake.h"
 
-#include "log.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <string.h>

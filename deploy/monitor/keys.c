@@ -1,7 +1,7 @@
 #include "keys.h"
 
+#include "auth/signature.h"
 #include "files.h"
-#include "signature.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -6,7 +6,7 @@
 #ifndef STEEP_KEYS_H
 #define STEEP_KEYS_H
 
-#include "error.h"
+#include "base/error.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -3,12 +3,12 @@
  * spool, and sends them in signed batches until each is acknowledged. See
  * steep-monitor(1).
  */
-#include "clock.h"
-#include "config.h"
+#include "base/clock.h"
+#include "base/config.h"
+#include "base/log.h"
 #include "files.h"
 #include "intake.h"
 #include "keys.h"
-#include "log.h"
 #include "options.h"
 #include "sender.h"
 

@@ -1,6 +1,6 @@
 #include "options.h"
 
-#include "config.h"
+#include "base/config.h"
 
 #include <errno.h>
 #include <getopt.h>

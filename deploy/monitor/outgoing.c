@@ -1,6 +1,6 @@
 #include "outgoing.h"
 
-#include "log.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <stdlib.h>

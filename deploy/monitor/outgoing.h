@@ -2,7 +2,7 @@
 #ifndef STEEP_OUTGOING_H
 #define STEEP_OUTGOING_H
 
-#include "batch.h"
+#include "event/batch.h"
 #include "segment.h"
 #include "spool.h"
 

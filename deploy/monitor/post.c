@@ -1,6 +1,6 @@
 #include "post.h"
 
-#include "clock.h"
+#include "base/clock.h"
 
 #include <curl/curl.h>
 #include <errno.h>

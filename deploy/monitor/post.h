@@ -5,7 +5,7 @@
 #ifndef STEEP_POST_H
 #define STEEP_POST_H
 
-#include "error.h"
+#include "base/error.h"
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -20,7 +20,7 @@
 #ifndef STEEP_RECORD_H
 #define STEEP_RECORD_H
 
-#include "error.h"
+#include "base/error.h"
 #include "position.h"
 
 #include <stdbool.h>

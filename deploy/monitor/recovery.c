@@ -1,6 +1,6 @@
 #include "recovery.h"
 
-#include "log.h"
+#include "base/log.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,8 +1,8 @@
 #include "rejected.h"
 
+#include "base/log.h"
+#include "base/utf8.h"
 #include "files.h"
-#include "log.h"
-#include "utf8.h"
 
 #include <errno.h>
 #include <fcntl.h>

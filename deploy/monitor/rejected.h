@@ -10,7 +10,7 @@
 #ifndef STEEP_REJECTED_H
 #define STEEP_REJECTED_H
 
-#include "error.h"
+#include "base/error.h"
 
 #include <pthread.h>
 #include <stdbool.h>

@@ -1,9 +1,9 @@
 #include "spool.h"
 
-#include "clock.h"
+#include "base/clock.h"
+#include "base/log.h"
 #include "cursor.h"
 #include "files.h"
-#include "log.h"
 #include "recovery.h"
 #include "spool_parts.h"
 

@@ -12,7 +12,7 @@
 #ifndef STEEP_SPOOL_H
 #define STEEP_SPOOL_H
 
-#include "error.h"
+#include "base/error.h"
 #include "position.h"
 #include "segment.h"
 

@@ -1,6 +1,6 @@
-#include "clock.h"
+#include "base/clock.h"
+#include "base/log.h"
 #include "cursor.h"
-#include "log.h"
 #include "spool_parts.h"
 
 #include <errno.h>

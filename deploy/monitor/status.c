@@ -1,7 +1,7 @@
 #include "status.h"
 
+#include "base/log.h"
 #include "files.h"
-#include "log.h"
 #include "recovery.h"
 
 #include <errno.h>

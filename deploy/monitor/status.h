@@ -2,7 +2,7 @@
 #ifndef STEEP_STATUS_H
 #define STEEP_STATUS_H
 
-#include "error.h"
+#include "base/error.h"
 
 #include <pthread.h>
 #include <stdbool.h>

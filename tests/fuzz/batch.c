@@ -3,7 +3,7 @@
 #include "mutator.h"
 
 /* The file itself, for what it keeps to itself: the ways of reading an event. */
-#include "../../fcgi/batch.c" // NOLINT(bugprone-suspicious-include)
+#include "event/batch.c" // NOLINT(bugprone-suspicious-include)
 
 static const struct event_text SOURCE = {"macbook", 7};
 

@@ -1,5 +1,5 @@
 /* The Authorization header. */
-#include "bearer.h"
+#include "auth/bearer.h"
 #include "fuzz.h"
 
 #include <sodium.h>

@@ -1,5 +1,5 @@
 /* The STEEP_* variables: an input's first three lines are their values, in the order below. */
-#include "config.h"
+#include "base/config.h"
 #include "fuzz.h"
 
 #include <sanitizer/common_interface_defs.h>

@@ -3,17 +3,17 @@
  * same event, or refused as bad data. PG* names a database that is up to date
  * and empty, and its administrator; nothing stays in it.
  */
+#include "db/sqlstate.h"
+#include "event/rfc3339.h"
 #include "exact.h"
 #include "fuzz.h"
 #include "mutator.h"
-#include "rfc3339.h"
-#include "sqlstate.h"
 
 #include <endian.h>
 #include <libpq-fe.h>
 
 /* The file itself, for what it keeps to itself: the ways of reading an event. */
-#include "../../fcgi/batch.c" // NOLINT(bugprone-suspicious-include)
+#include "event/batch.c" // NOLINT(bugprone-suspicious-include)
 
 enum { MUTATIONS = 8 };
 

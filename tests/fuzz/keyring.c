@@ -1,5 +1,5 @@
 /* Credentials from the environment: VIBETEA_PUBLIC_KEYS and VIBETEA_SUBSCRIBER_TOKEN. */
-#include "keyring.h"
+#include "auth/keyring.h"
 #include "fuzz.h"
 
 #include <sodium.h>

@@ -1,5 +1,5 @@
 /* The timestamp. */
-#include "rfc3339.h"
+#include "event/rfc3339.h"
 #include "fuzz.h"
 
 #include <time.h>

@@ -1,5 +1,5 @@
 /* X-Signature, and public keys as they are registered. */
-#include "signature.h"
+#include "auth/signature.h"
 #include "fuzz.h"
 
 #include <sodium.h>

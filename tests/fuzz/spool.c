@@ -1,6 +1,6 @@
 /* The spool's files, as a crash, a broken disk or somebody else has left them. */
 #include "fuzz.h"
-#include "recovery.h"
+#include "monitor/recovery.h"
 
 #include <fcntl.h>
 #include <sodium.h>

@@ -1,4 +1,4 @@
-#include "answer.h"
+#include "monitor/answer.h"
 #include "unit.h"
 
 #include <sodium.h>

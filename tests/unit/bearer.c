@@ -1,4 +1,4 @@
-#include "bearer.h"
+#include "auth/bearer.h"
 #include "unit.h"
 
 #include <sodium.h>

@@ -1,5 +1,5 @@
-#include "complete.h"
-#include "rfc3339.h"
+#include "monitor/complete.h"
+#include "event/rfc3339.h"
 #include "unit.h"
 
 #include <json-c/json.h>

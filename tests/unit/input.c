@@ -1,7 +1,7 @@
-#include "input.h"
+#include "monitor/input.h"
 #include "folder.h"
-#include "follow.h"
-#include "record.h"
+#include "monitor/follow.h"
+#include "monitor/record.h"
 #include "unit.h"
 
 #include <fcntl.h>

@@ -2,7 +2,7 @@
 #ifndef STEEP_UNIT_JUDGE_H
 #define STEEP_UNIT_JUDGE_H
 
-#include "batch.h"
+#include "event/batch.h"
 #include "unit.h"
 
 #include <stdio.h>

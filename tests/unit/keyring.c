@@ -1,4 +1,4 @@
-#include "keyring.h"
+#include "auth/keyring.h"
 #include "unit.h"
 
 #include <sodium.h>

@@ -1,8 +1,8 @@
-#include "recovery.h"
-#include "cursor.h"
+#include "monitor/recovery.h"
 #include "folder.h"
-#include "outgoing.h"
-#include "spool.h"
+#include "monitor/cursor.h"
+#include "monitor/outgoing.h"
+#include "monitor/spool.h"
 #include "unit.h"
 
 #include <pthread.h>

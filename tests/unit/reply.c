@@ -1,4 +1,4 @@
-#include "reply.h"
+#include "http/reply.h"
 #include "unit.h"
 
 #include <json-c/json.h>

@@ -1,4 +1,4 @@
-#include "rfc3339.h"
+#include "event/rfc3339.h"
 #include "unit.h"
 
 #include <stdbool.h>

@@ -1,4 +1,4 @@
-#include "signature.h"
+#include "auth/signature.h"
 #include "unit.h"
 
 #include <sodium.h>

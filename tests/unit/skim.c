@@ -1,4 +1,4 @@
-#include "skim.h"
+#include "event/skim.h"
 #include "unit.h"
 
 #include <stdio.h>

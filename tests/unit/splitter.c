@@ -1,4 +1,4 @@
-#include "splitter.h"
+#include "event/splitter.h"
 #include "unit.h"
 
 #include <stdio.h>

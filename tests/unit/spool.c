@@ -1,7 +1,7 @@
-#include "spool.h"
-#include "cursor.h"
+#include "monitor/spool.h"
 #include "folder.h"
-#include "outgoing.h"
+#include "monitor/cursor.h"
+#include "monitor/outgoing.h"
 #include "unit.h"
 
 #include <inttypes.h>

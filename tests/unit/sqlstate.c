@@ -1,4 +1,4 @@
-#include "sqlstate.h"
+#include "db/sqlstate.h"
 #include "unit.h"
 
 static void assert_class(enum sqlstate_class expected, const char *const *codes)

@@ -1,4 +1,4 @@
-#include "textarray.h"
+#include "db/textarray.h"
 #include "unit.h"
 
 #include <stdlib.h>

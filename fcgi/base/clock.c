@@ -1,0 +1,39 @@
+#include "base/clock.h"
+
+#include <limits.h>
+#include <sodium.h>
+#include <time.h>
+
+int64_t clock_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+int64_t clock_ms(void)
+{
+    return clock_us() / 1000;
+}
+
+int clock_left(int64_t until)
+{
+    int64_t left = until - clock_ms();
+
+    if (left < 0)
+        return 0;
+    return left > INT_MAX ? INT_MAX : (int)left;
+}
+
+void clock_sleep_jitter(int64_t ms)
+{
+    struct timespec pause;
+
+    if (ms <= 0)
+        return;
+    ms = ms / 2 + (int64_t)randombytes_uniform((uint32_t)(ms / 2 + 1));
+    pause.tv_sec = ms / 1000;
+    pause.tv_nsec = ms % 1000 * 1000000;
+    nanosleep(&pause, NULL);
+}

@@ -1,0 +1,28 @@
+/* The query string of GET /query: which days, and of which source. */
+#ifndef STEEP_QUERY_STRING_H
+#define STEEP_QUERY_STRING_H
+
+#include "base/error.h"
+
+#include <stddef.h>
+
+enum { QUERY_STRING_SOURCE_BYTES = 255 };
+
+struct query_string {
+    int days;             /* 7 or 30 */
+    size_t source_length; /* 0: all sources */
+    char source[QUERY_STRING_SOURCE_BYTES + 1];
+};
+
+/*
+ * Reads an application/x-www-form-urlencoded query string (WHATWG URL,
+ * section 5.1; names are decoded as well). Unknown parameters are ignored.
+ *
+ * ERROR_INVALID_QUERY: a broken percent escape, or days or source given twice;
+ * ERROR_INVALID_DAYS: days is not exactly 7 or 30;
+ * ERROR_INVALID_SOURCE: source is empty, longer than 255 bytes, not UTF-8, or
+ * holds a control character.
+ */
+enum error query_string_parse(const char *query, struct query_string *parameters) MUST_CHECK;
+
+#endif

@@ -1,0 +1,99 @@
+#include "process/listener.h"
+
+#include "base/log.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { FIRST_PASSED_FD = 3 };
+
+/* The descriptor whose name stands in a list divided by colons; -1 where none or more than one has
+ * it. */
+static int find_named(const char *names, const char *name)
+{
+    int found = -1;
+
+    for (int fd = FIRST_PASSED_FD;; fd++) {
+        size_t length = strcspn(names, ":");
+
+        if (length == strlen(name) && memcmp(names, name, length) == 0) {
+            if (found >= 0)
+                return -1;
+            found = fd;
+        }
+        if (names[length] == '\0')
+            return found;
+        names += length + 1;
+    }
+}
+
+/* The number of sockets that were passed to this process and not to its parent; NULL for none. */
+static const char *passed_count(void)
+{
+    const char *pid = getenv("LISTEN_PID");
+
+    return pid != NULL && strtol(pid, NULL, 10) == (long)getpid() ? getenv("LISTEN_FDS") : NULL;
+}
+
+static bool choose_passed(struct listeners *listeners, const char *count)
+{
+    const char *names = getenv("LISTEN_FDNAMES");
+
+    if (strcmp(count, "1") == 0 && (names == NULL || strcmp(names, "status") != 0)) {
+        listeners->requests = FIRST_PASSED_FD;
+        return true;
+    }
+    if (strcmp(count, "2") == 0 && names != NULL) {
+        listeners->requests = find_named(names, "requests");
+        listeners->status = find_named(names, "status");
+        /* A list of more names than sockets can name one that is not there. */
+        return listeners->requests >= 0 && listeners->status >= 0 &&
+               listeners->requests + listeners->status == 2 * FIRST_PASSED_FD + 1;
+    }
+    return false;
+}
+
+static bool is_listening(int fd)
+{
+    int listens = 0;
+    socklen_t size = sizeof(listens);
+
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens;
+}
+
+/* Threads may race for a connection; those that lose must come back, not wait in accept. */
+static bool set_up(int fd)
+{
+    return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0;
+}
+
+bool listeners_take(struct listeners *listeners)
+{
+    const char *count = passed_count();
+
+    *listeners = (struct listeners){.requests = STDIN_FILENO, .status = -1};
+    if (count != NULL && !choose_passed(listeners, count)) {
+        log_event(
+            LOG_ERROR, "listener",
+            "LISTEN_FDS must hand over one socket, or two with the names requests and status");
+        return false;
+    }
+    if (!is_listening(listeners->requests)) {
+        log_event(
+            LOG_ERROR, "listener",
+            "no listening socket was handed over, neither by LISTEN_FDS nor as standard input");
+        return false;
+    }
+    if (listeners->status >= 0 && !is_listening(listeners->status)) {
+        log_event(LOG_ERROR, "listener", "the socket handed over as status does not listen");
+        return false;
+    }
+    if (!set_up(listeners->requests) || (listeners->status >= 0 && !set_up(listeners->status))) {
+        log_event(LOG_ERROR, "listener", "a listening socket can't be set up");
+        return false;
+    }
+    return true;
+}

@@ -1,0 +1,226 @@
+#include "process/workers.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+enum {
+    LOOK_MS = 500,
+    ACCEPT_PAUSE_MS = 100,
+    REPORT_MS = 2000,
+};
+
+/* What a thread needs besides its worker's things. */
+struct thread {
+    const struct service *service;
+    struct worker worker;
+    int listener;
+    int events; /* an epoll instance: a connection, or the time to stop */
+    int stop_fd;
+    atomic_llong busy_since; /* clock_ms of the request in hand; 0 for none */
+    pthread_t thread;
+};
+
+struct workers {
+    struct connection_patience patience;
+    int count;
+    int joined; /* so many, the first of them, have ended */
+    struct thread threads[];
+};
+
+/*
+ * Makes what a worker waits on; -1 where that can't be had. A connection wakes
+ * one of the idle workers and not all of them, and always the first: where few
+ * are busy, the same few sessions of PostgreSQL keep their caches warm.
+ */
+static int watch(int listener, int stop_fd)
+{
+    struct epoll_event connection = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.fd = listener};
+    struct epoll_event stop = {.events = EPOLLIN, .data.fd = stop_fd};
+    int events = epoll_create1(EPOLL_CLOEXEC);
+
+    if (events >= 0 && epoll_ctl(events, EPOLL_CTL_ADD, listener, &connection) == 0 &&
+        epoll_ctl(events, EPOLL_CTL_ADD, stop_fd, &stop) == 0)
+        return events;
+    if (events >= 0)
+        close(events);
+    return -1;
+}
+
+/* Waits for a connection; false when it is time to stop. */
+static bool await_request(const struct thread *thread)
+{
+    struct epoll_event events[2];
+    int count = epoll_wait(thread->events, events, 2, -1);
+
+    for (int i = 0; i < count; i++) {
+        if (events[i].data.fd == thread->stop_fd)
+            return false;
+    }
+    return true;
+}
+
+/* Answers one request, unless another worker was faster. */
+static void take_request(struct thread *thread, struct request *request)
+{
+    int status = FCGX_Accept_r(&request->fcgi);
+
+    if (status != 0) {
+        /* -EAGAIN: it was taken. Else no descriptors are left, and that takes a while. */
+        if (status != -EAGAIN)
+            clock_sleep_jitter(ACCEPT_PAUSE_MS);
+        return;
+    }
+    /* A connection that nginx kept for its next request would hold this worker. */
+    request->fcgi.keepConnection = 0;
+    request_begin(request);
+    database_set_request(thread->worker.db, request->id);
+    thread->service->answer(&thread->worker, request);
+    request_free_body(request);
+    request_finish(request);
+    /* nginx has the answer by now. */
+    database_log_failure(thread->worker.db, clock_ms() + REPORT_MS);
+    database_clear(thread->worker.db);
+}
+
+static void *work(void *arg)
+{
+    struct thread *thread = arg;
+    struct request request = {0};
+
+    FCGX_InitRequest(&request.fcgi, thread->listener, FCGI_FAIL_ACCEPT_ON_INTR);
+    while (await_request(thread)) {
+        /* Before it is accepted: a peer that then says nothing keeps the worker as well. */
+        atomic_store_explicit(&thread->busy_since, clock_ms(), memory_order_relaxed);
+        take_request(thread, &request);
+        atomic_store_explicit(&thread->busy_since, 0, memory_order_relaxed);
+    }
+    FCGX_Free(&request.fcgi, 1);
+    return NULL;
+}
+
+static void close_thread(struct thread *thread)
+{
+    database_free(thread->worker.db);
+    reply_free(&thread->worker.reply);
+    free(thread->worker.scratch);
+    if (thread->events >= 0)
+        close(thread->events);
+}
+
+static bool start_thread(struct thread *thread, struct connection_patience *patience)
+{
+    struct worker *worker = &thread->worker;
+
+    worker->db = database_new(thread->service->name, patience);
+    worker->scratch = malloc(thread->service->scratch_bytes + 1); /* never 0, which may give NULL */
+    thread->events = watch(thread->listener, thread->stop_fd);
+    if (worker->db != NULL && worker->scratch != NULL && thread->events >= 0 &&
+        pthread_create(&thread->thread, NULL, work, thread) == 0)
+        return true;
+    close_thread(thread);
+    return false;
+}
+
+struct workers *workers_start(const struct service *service, const struct config *config,
+                              struct keyring *keyring, int listener, int stop_fd)
+{
+    size_t count = (size_t)config->workers;
+    struct workers *workers = calloc(1, sizeof(*workers) + count * sizeof(workers->threads[0]));
+
+    if (workers != NULL) {
+        workers->patience.look_ms = LOOK_MS;
+        workers->patience.wait_ms = config->wait_ms;
+        workers->patience.most_waiting = config->workers > 1 ? config->workers / 2 : 1;
+    }
+    while (workers != NULL && workers->count < config->workers) {
+        struct thread *thread = &workers->threads[workers->count];
+
+        thread->service = service;
+        thread->worker.config = config;
+        thread->worker.keyring = keyring;
+        thread->listener = listener;
+        thread->stop_fd = stop_fd;
+        if (!start_thread(thread, &workers->patience))
+            break;
+        workers->count++;
+    }
+    if (workers != NULL && workers->count == config->workers)
+        return workers;
+    log_event(LOG_ERROR, "start", "the worker threads can't be started");
+    eventfd_write(stop_fd, 1);
+    if (workers != NULL && !workers_join(workers, clock_ms() + config->deadline_ms))
+        _exit(EXIT_FAILURE);
+    workers_free(workers);
+    return NULL;
+}
+
+int workers_count(const struct workers *workers)
+{
+    return workers->count;
+}
+
+static int64_t busy_since(const struct workers *workers, int number)
+{
+    return atomic_load_explicit(&workers->threads[number].busy_since, memory_order_relaxed);
+}
+
+int workers_busy(const struct workers *workers)
+{
+    int busy = 0;
+
+    for (int i = 0; i < workers->count; i++)
+        busy += busy_since(workers, i) != 0;
+    return busy;
+}
+
+int64_t workers_longest_ms(const struct workers *workers)
+{
+    int64_t now = clock_ms();
+    int64_t longest = 0;
+
+    for (int i = 0; i < workers->count; i++) {
+        int64_t since = busy_since(workers, i);
+
+        if (since != 0 && now - since > longest)
+            longest = now - since;
+    }
+    return longest;
+}
+
+bool workers_join(struct workers *workers, int64_t until)
+{
+    struct timespec limit;
+    int left = clock_left(until);
+
+    clock_gettime(CLOCK_REALTIME, &limit);
+    limit.tv_sec += left / 1000;
+    limit.tv_nsec += left % 1000 * 1000000L;
+    if (limit.tv_nsec >= 1000000000L) {
+        limit.tv_sec++;
+        limit.tv_nsec -= 1000000000L;
+    }
+    while (workers->joined < workers->count) {
+        if (pthread_timedjoin_np(workers->threads[workers->joined].thread, NULL, &limit) != 0)
+            return false;
+        workers->joined++;
+    }
+    return true;
+}
+
+void workers_free(struct workers *workers)
+{
+    if (workers == NULL)
+        return;
+    for (int i = 0; i < workers->count; i++)
+        close_thread(&workers->threads[i]);
+    free(workers);
+}
