@@ -1,6 +1,6 @@
 /*
- * ingest.fcgi: takes a signed batch of events and stores it with the data
- * model's bulk_insert_events. See README.md for the HTTP side.
+ * ingest.fcgi: stores a signed batch of events by the data model's bulk_insert_events.
+ * README.md describes the HTTP side.
  */
 #include "auth/signature.h"
 #include "base/clock.h"
@@ -16,17 +16,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char PROGRAM[] = "ingest.fcgi";
 static const char ALLOW[] = "POST, OPTIONS";
 static const char USAGE[] = "usage: ingest.fcgi [-t | -V | --check-key KEY]\n"
-                            "It serves FastCGI on a listening socket that it inherits.\n";
+                            "Serves FastCGI on a listening socket that it inherits.\n";
 
 enum {
     DATABASE_WAIT_SECONDS = 8,
-    REPORT_MS = 2000, /* for what is asked once the reply is sent */
+    FOREIGN_IDS_MS = 2000, /* for the statement after the reply */
 };
 
-/* What is known of a request, for its reply and for the log. */
+/* What its reply and its line in the log need to know of a request. */
 struct ingest {
     size_t source_length;
     char source[KEYRING_SOURCE_BYTES];
@@ -36,9 +35,9 @@ struct ingest {
 };
 
 /*
- * The headers are there, the source is known, and a key of it signed the body;
- * or an error of 401, and ERROR_UNAVAILABLE before the first snapshot of the
- * keys. The body is read on the way, once there is reason to.
+ * Checks that a key of the source signed the body, which is read only after the source
+ * is known and the signature well-formed. An error of 401, or ERROR_UNAVAILABLE before
+ * the first snapshot of the keys.
  */
 static enum error authenticate(struct worker *worker, struct request *request, size_t body_length,
                                struct ingest *ingest)
@@ -78,8 +77,8 @@ static enum error authenticate(struct worker *worker, struct request *request, s
 }
 
 /*
- * 422: asks the database which events it refuses, each by itself. Where it
- * finds none, something about the whole is wrong: 400.
+ * After the database refused the batch: asks it about each event alone, and rejects those
+ * that it names (422). If it names none, the batch as a whole is invalid (400).
  */
 static enum error find_invalid(struct worker *worker, const struct request *request)
 {
@@ -100,12 +99,12 @@ static enum error find_invalid(struct worker *worker, const struct request *requ
         return ERROR_INTERNAL;
 
     parameter.value = array;
-    verdict = database_call(worker->db,
+    verdict = database_call(worker->db, &worker->record,
                             "SELECT index, error FROM public.find_invalid_events($1)"
                             " ORDER BY index",
-                            &parameter, 1, service_deadline(worker, request));
+                            &parameter, 1, worker_deadline(worker, request));
     free(array);
-    error = service_error(verdict);
+    error = worker_error(verdict);
     if (verdict == DATABASE_DONE) {
         for (int row = 0; row < database_rows(worker->db); row++) {
             size_t length;
@@ -123,9 +122,10 @@ static enum error find_invalid(struct worker *worker, const struct request *requ
 static enum error store(struct worker *worker, const struct request *request, struct ingest *ingest)
 {
     const struct database_parameter body = {DATABASE_TEXT, request->body, request->body_length};
-    enum database_verdict verdict = database_call(
-        worker->db, "SELECT inserted_count FROM public.bulk_insert_events($1::text::jsonb)", &body,
-        1, service_deadline(worker, request));
+    enum database_verdict verdict =
+        database_call(worker->db, &worker->record,
+                      "SELECT inserted_count FROM public.bulk_insert_events($1::text::jsonb)",
+                      &body, 1, worker_deadline(worker, request));
 
     if (verdict == DATABASE_REFUSED)
         return find_invalid(worker, request);
@@ -133,7 +133,7 @@ static enum error store(struct worker *worker, const struct request *request, st
         return ERROR_INTERNAL;
     if (verdict == DATABASE_DONE)
         ingest->inserted = database_integer(worker->db, 0, 0);
-    return service_error(verdict);
+    return worker_error(verdict);
 }
 
 /* The contract's ladder: the first check that fails answers. */
@@ -146,7 +146,7 @@ static enum error take_batch(struct worker *worker, struct request *request, str
     if (error == ERROR_NONE)
         error = request_body_length(request, BATCH_BODY_BYTES, &length);
     if (error == ERROR_NONE)
-        error = service_expect_timely(worker, request);
+        error = worker_check_deadline(worker, request);
     if (error == ERROR_NONE)
         error = authenticate(worker, request, length, ingest);
     if (error == ERROR_NONE)
@@ -160,7 +160,7 @@ static enum error take_batch(struct worker *worker, struct request *request, str
     return error;
 }
 
-/* The body of a 422: the first bad event's error and position, and a list of all. */
+/* The body of a 422: error and index of the first invalid event, and a list of all. */
 static void write_rejected(struct reply_text *out, const struct batch *batch)
 {
     const struct batch_rejection *first = &batch->rejected[0];
@@ -198,7 +198,7 @@ static void write_reply(struct reply_text *out, const struct batch *batch,
         reply_add_error(out, error);
 }
 
-/* Counts a batch that its monitor signed, and what became of its events. */
+/* Counts a verified batch and its events by result. */
 static void count_batch(const struct ingest *ingest, const struct batch *batch, enum error error)
 {
     uint64_t events = ingest->events;
@@ -224,11 +224,11 @@ static void count_batch(const struct ingest *ingest, const struct batch *batch, 
 }
 
 static void log_request(const struct worker *worker, const struct request *request,
-                        const struct ingest *ingest, enum error error, bool is_heard)
+                        const struct ingest *ingest, enum error error, bool is_delivered)
 {
     struct log_line line;
 
-    service_log_begin(&line, "ingest", worker, request, error);
+    worker_log_begin(&line, "ingest", worker, request, error);
     if (ingest->source_length > 0)
         log_bytes(&line, "source", ingest->source, ingest->source_length);
     if (ingest->events > 0)
@@ -236,18 +236,18 @@ static void log_request(const struct worker *worker, const struct request *reque
     if (error == ERROR_NONE)
         log_number(&line, "inserted", ingest->inserted);
     log_number(&line, "bytes", (long long)request->body_length);
-    service_log_end(&line, request, is_heard);
+    worker_log_end(&line, request, is_delivered);
 }
 
-/* Ids are unique across sources: says so when a batch met another source's. */
-static void report_foreign(struct worker *worker, const struct request *request,
-                           const struct ingest *ingest)
+/* Ids are unique across sources: logs how many of a batch are stored under another source. */
+static void log_foreign_ids(struct worker *worker, const struct request *request,
+                            const struct ingest *ingest)
 {
     const struct database_parameter body = {DATABASE_TEXT, request->body, request->body_length};
     struct log_line line;
-    enum database_verdict verdict =
-        database_call(worker->db, "SELECT public.count_foreign_ids($1::text::jsonb)", &body, 1,
-                      clock_ms() + REPORT_MS);
+    enum database_verdict verdict = database_call(
+        worker->db, &worker->record, "SELECT public.count_foreign_ids($1::text::jsonb)", &body, 1,
+        clock_ms() + FOREIGN_IDS_MS);
 
     if (verdict != DATABASE_DONE || database_integer(worker->db, 0, 0) == 0)
         return;
@@ -263,30 +263,30 @@ static void answer(struct worker *worker, struct request *request)
 {
     struct ingest ingest = {0};
     enum error error = take_batch(worker, request, &ingest);
-    bool is_heard;
+    bool is_delivered;
 
     write_reply(&worker->reply, worker->scratch, &ingest, error);
     error = reply_settle(&worker->reply, error);
-    is_heard = reply_send(request, error, ALLOW, &worker->reply);
-    service_count(worker, request, error);
+    is_delivered = reply_send(request, error, ALLOW, &worker->reply);
+    worker_count(worker, request, error);
     count_batch(&ingest, worker->scratch, error);
-    log_request(worker, request, &ingest, error, is_heard);
+    log_request(worker, request, &ingest, error, is_delivered);
     if (error == ERROR_NONE && ingest.inserted < (int64_t)ingest.events) {
-        /* The monitor has its answer; this is between the operator and the database. */
+        /* The monitor has its answer and need not wait for this. */
         request_finish(request);
-        report_foreign(worker, request, &ingest);
+        log_foreign_ids(worker, request, &ingest);
     }
 }
 
-/* For steepctl: whether libsodium takes a public key, and the key in its short form. */
+/* For steepctl: whether libsodium accepts a public key, and the key as base64 of its 32 bytes. */
 static int check_key(const char *text)
 {
     unsigned char key[SIGNATURE_KEY_BYTES];
     char normal[SIGNATURE_KEY_TEXT_BYTES + 1];
 
     if (sodium_init() < 0 || !signature_parse_key(text, strlen(text), key)) {
-        fputs("This is not an Ed25519 public key: base64 of 32 bytes, or of the 44 bytes of its "
-              "SubjectPublicKeyInfo, is expected, and a point of the curve's main subgroup.\n",
+        fputs("not an Ed25519 public key: expected the base64 of its 32 bytes, or of the 44 bytes "
+              "of its SubjectPublicKeyInfo\n",
               stderr);
         return EXIT_FAILURE;
     }
@@ -298,11 +298,11 @@ static int check_key(const char *text)
 int main(int argc, char **argv)
 {
     static const struct service SERVICE = {
-        .name = PROGRAM,
-        .endpoint = "ingest",
+        .program = {.name = "ingest.fcgi",
+                    .endpoint = "ingest",
+                    .takes_batches = true,
+                    .errors = {ERROR_MISSING_SIGNATURE, ERROR_INVALID_PAYLOAD}},
         .usage = USAGE,
-        .takes_batches = true,
-        .errors = {ERROR_MISSING_SIGNATURE, ERROR_INVALID_PAYLOAD},
         .wait_seconds = DATABASE_WAIT_SECONDS,
         .variable = "VIBETEA_PUBLIC_KEYS",
         .add_credentials = keyring_add_public_keys,

@@ -1,6 +1,6 @@
 /*
- * query.fcgi: answers a dashboard's token with the hourly counts of the data
- * model's get_hourly_aggregates. See README.md for the HTTP side.
+ * query.fcgi: answers a dashboard with the hourly counts of the data model's
+ * get_hourly_aggregates. README.md describes the HTTP side.
  */
 #include "auth/bearer.h"
 #include "base/clock.h"
@@ -13,22 +13,22 @@
 #include <stdio.h>
 #include <time.h>
 
-static const char PROGRAM[] = "query.fcgi";
 static const char ALLOW[] = "GET, HEAD, OPTIONS";
 static const char USAGE[] = "usage: query.fcgi [-t | -V]\n"
-                            "It serves FastCGI on a listening socket that it inherits.\n";
+                            "Serves FastCGI on a listening socket that it inherits.\n";
 
-/* Dashboards give up after a few seconds: a longer wait would help nobody. */
+/* Dashboards give up after a few seconds. */
 enum { DATABASE_WAIT_SECONDS = 2 };
 
-/* What is known of a request, for its reply and for the log. */
+/* What its reply and its line in the log need to know of a request. */
 struct query {
     struct query_string parameters;
     struct timespec fetched_at;
     char label[KEYRING_LABEL_BYTES + 1];
 };
 
-/* A live token, or an error of 401; ERROR_UNAVAILABLE before the first snapshot of the tokens. */
+/* Checks the token: an error of 401, or ERROR_UNAVAILABLE before the first snapshot of the tokens.
+ */
 static enum error authenticate(const struct worker *worker, const struct request *request,
                                struct query *query)
 {
@@ -47,7 +47,7 @@ static enum error authenticate(const struct worker *worker, const struct request
     return is_complete ? ERROR_INVALID_TOKEN : ERROR_UNAVAILABLE;
 }
 
-/* Runs the one function; the rows stay in the worker's connection. */
+/* Runs the query; the rows stay in the worker's connection. */
 static enum error fetch(struct worker *worker, const struct request *request, struct query *query)
 {
     const struct query_string *asked = &query->parameters;
@@ -59,11 +59,11 @@ static enum error fetch(struct worker *worker, const struct request *request, st
     enum database_verdict verdict;
 
     clock_gettime(CLOCK_REALTIME, &query->fetched_at);
-    verdict = database_call(worker->db,
+    verdict = database_call(worker->db, &worker->record,
                             "SELECT source, date, hour, event_count"
                             " FROM public.get_hourly_aggregates($1, $2)",
-                            parameters, 2, service_deadline(worker, request));
-    return service_error(verdict);
+                            parameters, 2, worker_deadline(worker, request));
+    return worker_error(verdict);
 }
 
 /* The contract's ladder: the first check that fails answers. */
@@ -73,7 +73,7 @@ static enum error take_query(struct worker *worker, struct request *request, str
     enum error error = request_expect_method(request, "GET", "HEAD");
 
     if (error == ERROR_NONE)
-        error = service_expect_timely(worker, request);
+        error = worker_check_deadline(worker, request);
     if (error == ERROR_NONE)
         error = authenticate(worker, request, query);
     if (error == ERROR_NONE)
@@ -88,7 +88,7 @@ static const int64_t EPOCH_2000 = INT64_C(946684800);
 
 enum { SECONDS_PER_DAY = 86400, DATE_BYTES = sizeof("2026-02-03") };
 
-/* A date as text; one that has no year of four digits (infinity) as "". */
+/* Formats a date; "" for one without a year of four digits (infinity). */
 static void format_date(int64_t days, char text[static DATE_BYTES])
 {
     time_t seconds = EPOCH_2000 + days * SECONDS_PER_DAY;
@@ -99,10 +99,10 @@ static void format_date(int64_t days, char text[static DATE_BYTES])
         strftime(text, DATE_BYTES, "%Y-%m-%d", &tm);
 }
 
-/* The members that the rows of one hour have in common. */
+/* The JSON members that the rows of one hour share. */
 struct hour_text {
     int64_t days;
-    int64_t hour; /* NO_HOUR at infinity, which an administrator can store */
+    int64_t hour; /* NO_HOUR for infinity, which an administrator can store */
     char text[80];
     int length;
 };
@@ -123,7 +123,7 @@ static void format_hour(struct hour_text *out, int64_t days, int64_t hour)
                            ",\"date\":\"%s\",\"hour\":%s,\"eventCount\":", date, number);
 }
 
-/* A month of ten sources is 7200 rows: nothing is formatted that need not be. */
+/* A month of ten sources is 7200 rows, so each hour is formatted once. */
 static void write_rows(struct reply_text *out, const struct database *db, int rows)
 {
     static const char FIRST[] = "{\"source\":";
@@ -167,11 +167,11 @@ static void write_aggregates(struct reply_text *out, const struct database *db,
 }
 
 static void log_request(const struct worker *worker, const struct request *request,
-                        const struct query *query, enum error error, bool is_heard)
+                        const struct query *query, enum error error, bool is_delivered)
 {
     struct log_line line;
 
-    service_log_begin(&line, "query", worker, request, error);
+    worker_log_begin(&line, "query", worker, request, error);
     if (query->label[0] != '\0')
         log_string(&line, "token", query->label);
     if (error == ERROR_NONE) {
@@ -180,14 +180,14 @@ static void log_request(const struct worker *worker, const struct request *reque
     }
     if (error == ERROR_NONE && query->parameters.source_length > 0)
         log_bytes(&line, "source", query->parameters.source, query->parameters.source_length);
-    service_log_end(&line, request, is_heard);
+    worker_log_end(&line, request, is_delivered);
 }
 
 static void answer(struct worker *worker, struct request *request)
 {
     struct query query = {.label = ""};
     enum error error = take_query(worker, request, &query);
-    bool is_heard;
+    bool is_delivered;
 
     reply_reset(&worker->reply);
     if (error == ERROR_NONE)
@@ -195,18 +195,18 @@ static void answer(struct worker *worker, struct request *request)
     else
         reply_add_error(&worker->reply, error);
     error = reply_settle(&worker->reply, error);
-    is_heard = reply_send(request, error, ALLOW, &worker->reply);
-    service_count(worker, request, error);
-    log_request(worker, request, &query, error, is_heard);
+    is_delivered = reply_send(request, error, ALLOW, &worker->reply);
+    worker_count(worker, request, error);
+    log_request(worker, request, &query, error, is_delivered);
 }
 
 int main(int argc, char **argv)
 {
     static const struct service SERVICE = {
-        .name = PROGRAM,
-        .endpoint = "query",
+        .program = {.name = "query.fcgi",
+                    .endpoint = "query",
+                    .errors = {ERROR_MISSING_TOKEN, ERROR_INVALID_QUERY}},
         .usage = USAGE,
-        .errors = {ERROR_MISSING_TOKEN, ERROR_INVALID_QUERY},
         .wait_seconds = DATABASE_WAIT_SECONDS,
         .variable = "VIBETEA_SUBSCRIBER_TOKEN",
         .add_credentials = keyring_add_token,

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Keys in order of source; a program uses either the keys or the tokens. */
+/* Keys in order of source. A program uses either the keys or the tokens. */
 struct ring {
     struct keyring_key *keys;
     size_t key_count;

@@ -1,11 +1,10 @@
 /*
- * Who is known: the public keys of monitors and the digests of tokens.
+ * The credentials: public keys of monitors, and digests of tokens.
  *
- * What the environment gives stands from the start and stays. What the
- * database gives is a snapshot that is replaced whole; until the first one is
- * there, nobody can be called unknown. All functions may be called from any
- * thread, except that keys and tokens of the environment are added before the
- * threads start.
+ * Those of the environment are there from the start and stay. Those of the database
+ * are a snapshot that is replaced whole; before the first one, nobody can be called
+ * unknown. All functions may be called from any thread, but the environment's
+ * credentials must be added before the threads start.
  */
 #ifndef STEEP_KEYRING_H
 #define STEEP_KEYRING_H
@@ -45,39 +44,39 @@ struct keyring *keyring_new(void);
 void keyring_free(struct keyring *keyring);
 
 /*
- * Adds "source:key,source:key" (VIBETEA_PUBLIC_KEYS), each key as
- * signature_parse_key takes it; spaces around the parts and empty items are
- * passed over. Returns NULL, or a sentence that says what is wrong (static).
+ * Adds "source:key,source:key" (VIBETEA_PUBLIC_KEYS), each key in a form of
+ * signature_parse_key. Ignores white space around the parts, and empty items.
+ * Returns NULL, or a sentence that says what is wrong (static).
  */
 const char *keyring_add_public_keys(struct keyring *keyring, const char *list);
 
-/* Adds a token (VIBETEA_SUBSCRIBER_TOKEN), less the white space around it. Returns as above. */
+/* Adds a token (VIBETEA_SUBSCRIBER_TOKEN) without the white space around it. Returns as above. */
 const char *keyring_add_token(struct keyring *keyring, const char *token);
 
 /*
- * Replaces the database's snapshot. Takes the array over, which malloc made
- * (NULL for none), sorts it, and frees it later.
+ * Replaces the database's snapshot. Takes ownership of the array, which comes from
+ * malloc (NULL for none).
  */
 void keyring_replace_keys(struct keyring *keyring, struct keyring_key *keys, size_t count);
 void keyring_replace_tokens(struct keyring *keyring, struct keyring_token *tokens, size_t count);
 
-/* How many keys and tokens the environment gave, and the snapshot has. */
+/* Counts the credentials of the environment and of the snapshot. */
 void keyring_count(struct keyring *keyring, size_t *fixed, size_t *snapshot);
 
 /* Whether there has been a snapshot. */
 bool keyring_is_read(struct keyring *keyring);
 
 /*
- * Copies a source's keys and returns their number. *is_complete says whether
- * the database's were among those looked at.
+ * Copies a source's keys and returns their number. *is_complete is false before the
+ * first snapshot.
  */
 size_t keyring_find_keys(struct keyring *keyring, const char *source, size_t length,
                          unsigned char keys[static KEYRING_KEYS_FOUND][SIGNATURE_KEY_BYTES],
                          bool *is_complete);
 
 /*
- * Whether a digest is that of a token that has not expired at now (Unix time).
- * Compares with every token, each in constant time. Writes its label where it is found.
+ * Whether a digest is that of a token that has not expired at now (Unix time), and its
+ * label. Compares with every token, each in constant time.
  */
 bool keyring_find_token(struct keyring *keyring,
                         const unsigned char digest[static BEARER_DIGEST_BYTES], int64_t now,

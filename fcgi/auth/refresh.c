@@ -11,24 +11,24 @@
 #include <string.h>
 
 enum {
-    LOOK_EVERY_MS = 5000,
-    RETRY_AFTER_MS = 1000,
-    APART_MS = 500, /* between two reads */
+    POLL_MS = 5000,
+    RETRY_MS = 1000,
+    INTERVAL_MS = 500, /* between two reads, at least */
     READ_DEADLINE_MS = 5000,
-    LOOK_MS = 2000, /* the longest that it does not see that it is to stop */
-    /* A look that is due, and the longest one: past that, the thread itself doesn't come back. */
-    CURRENT_MS = LOOK_EVERY_MS + READ_DEADLINE_MS + 2000,
+    CONNECT_MS = 2000, /* during which the thread does not notice a stop */
+    /* The longest time between two successful reads, unless the thread itself hangs. */
+    CURRENT_MS = POLL_MS + READ_DEADLINE_MS + 2000,
 };
 
 struct refresh {
     const struct refresh_plan *plan;
     struct keyring *keyring;
-    struct connection_patience patience; /* no waiting: the thread comes back by itself */
+    struct connection_limits limits; /* one attempt each: the thread tries again by itself */
     struct database *db;
     pthread_t thread;
     int stop_fd;
-    /* For other threads: clock_ms of the last read that succeeded (0: none), and what came since.
-     */
+    /* For other threads: clock_ms of the last successful read (0: none), and whether reads failed
+     * since. */
     atomic_llong read_at;
     atomic_bool is_failing;
 };
@@ -38,7 +38,7 @@ static enum database_verdict read_keys(struct database *db, struct keyring *keyr
 {
     struct keyring_key *keys = NULL;
     enum database_verdict verdict = database_call(
-        db, "SELECT source, public_key FROM public.list_monitor_keys()", NULL, 0, deadline);
+        db, NULL, "SELECT source, public_key FROM public.list_monitor_keys()", NULL, 0, deadline);
     int rows = verdict == DATABASE_DONE ? database_rows(db) : 0;
 
     if (verdict != DATABASE_DONE)
@@ -69,7 +69,7 @@ static enum database_verdict read_tokens(struct database *db, struct keyring *ke
 {
     struct keyring_token *tokens = NULL;
     enum database_verdict verdict =
-        database_call(db,
+        database_call(db, NULL,
                       "SELECT label, token_sha256, floor(extract(epoch FROM expires_at))::bigint"
                       " FROM public.list_access_tokens()",
                       NULL, 0, deadline);
@@ -107,28 +107,28 @@ static bool must_stop(const struct refresh *refresh)
     return poll(&stop, 1, 0) > 0;
 }
 
-/* What the log was told last. */
-struct reported {
+/* What was logged last. */
+struct logged {
     bool is_any;
     enum database_verdict verdict;
     size_t count;
 };
 
-/* Logs a read that differs from the last one: by its count, or in that it fails. */
-static void report(struct reported *last, const struct refresh *refresh,
-                   enum database_verdict verdict, size_t count)
+/* Logs a read whose verdict or count differs from the last one. */
+static void log_read(struct logged *last, const struct refresh *refresh,
+                     enum database_verdict verdict, size_t count)
 {
     struct log_line line;
 
     if (last->is_any && verdict == last->verdict &&
         (verdict != DATABASE_DONE || count == last->count))
         return;
-    *last = (struct reported){true, verdict, count};
+    *last = (struct logged){true, verdict, count};
     log_begin(&line, verdict == DATABASE_DONE ? LOG_INFO : LOG_WARNING, "keyring");
     if (verdict == DATABASE_DONE)
         log_number(&line, "credentials", (long long)count);
     else
-        log_string(&line, "detail", "the credentials could not be read; the last ones stay");
+        log_string(&line, "detail", "could not read the credentials; keeping the last ones");
     if (*database_sqlstate(refresh->db) != '\0')
         log_string(&line, "sqlstate", database_sqlstate(refresh->db));
     log_end(&line);
@@ -144,7 +144,7 @@ static void note(struct refresh *refresh, enum database_verdict verdict)
 static void *run(void *arg)
 {
     struct refresh *refresh = arg;
-    struct reported last = {0};
+    struct logged last = {0};
     bool is_level_known = false;
 
     database_listen(refresh->db, refresh->plan->channel);
@@ -153,17 +153,17 @@ static void *run(void *arg)
         int64_t began = clock_ms();
         enum database_verdict verdict =
             refresh->plan->read(refresh->db, refresh->keyring, began + READ_DEADLINE_MS, &count);
-        int64_t next = began + (verdict == DATABASE_DONE ? LOOK_EVERY_MS : RETRY_AFTER_MS);
+        int64_t next = began + (verdict == DATABASE_DONE ? POLL_MS : RETRY_MS);
 
         note(refresh, verdict);
-        report(&last, refresh, verdict, count);
-        /* A database that was away may come back at another level. */
+        log_read(&last, refresh, verdict, count);
+        /* A database that was away may come back at another migration level. */
         if (verdict == DATABASE_DONE && !is_level_known)
             schema_check(refresh->db, began + READ_DEADLINE_MS);
         is_level_known = verdict == DATABASE_DONE;
         while (clock_left(next) > 0 && !must_stop(refresh)) {
-            if (database_wait(refresh->db, refresh->stop_fd, next) && next > began + APART_MS)
-                next = began + APART_MS;
+            if (database_wait(refresh->db, refresh->stop_fd, next) && next > began + INTERVAL_MS)
+                next = began + INTERVAL_MS;
         }
         if (must_stop(refresh))
             return NULL;
@@ -179,8 +179,8 @@ struct refresh *refresh_start(const struct refresh_plan *plan, struct keyring *k
     refresh->plan = plan;
     refresh->keyring = keyring;
     refresh->stop_fd = stop_fd;
-    refresh->patience.look_ms = LOOK_MS;
-    refresh->db = database_new(plan->name, &refresh->patience);
+    refresh->limits.first_connect_ms = CONNECT_MS;
+    refresh->db = database_new(plan->name, &refresh->limits);
     if (refresh->db == NULL || pthread_create(&refresh->thread, NULL, run, refresh) != 0) {
         database_free(refresh->db);
         free(refresh);

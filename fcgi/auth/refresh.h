@@ -1,7 +1,7 @@
 /*
- * Keeps a keyring: a thread of its own that listens for the database's
- * notifications, reads the credentials, and looks every 5 s besides. It reads
- * at most twice a second. A failed or partial read never replaces what is there.
+ * Keeps a keyring up to date: a thread of its own reads the credentials after each
+ * notification of the database and every 5 s, at most twice a second. A failed or
+ * partial read never replaces what is there.
  */
 #ifndef STEEP_REFRESH_H
 #define STEEP_REFRESH_H
@@ -19,27 +19,27 @@ struct refresh;
 struct refresh_plan {
     const char *name;    /* the connection's, in pg_stat_activity */
     const char *channel; /* of notifications */
-    /* Called on the thread. Replaces the snapshot and writes its size, when it is done. */
+    /* Called on the thread. On success replaces the snapshot and writes its size. */
     enum database_verdict (*read)(struct database *db, struct keyring *keyring, int64_t deadline,
                                   size_t *count);
 };
 
-/* Reads monitors' public keys, and tokens. */
+/* Plans for the public keys of monitors, and for tokens. */
 extern const struct refresh_plan REFRESH_KEYS;
 extern const struct refresh_plan REFRESH_TOKENS;
 
 /*
- * Starts the thread, which ends once stop_fd is readable; NULL when that fails.
+ * Starts the thread, which ends once stop_fd is readable; NULL if that fails.
  * The keyring must outlive it.
  */
 struct refresh *refresh_start(const struct refresh_plan *plan, struct keyring *keyring,
                               int stop_fd);
 
-/* Milliseconds since the credentials that stand were read; -1 where none were. From any thread. */
+/* Milliseconds since the last successful read; -1 before the first. From any thread. */
 int64_t refresh_age_ms(const struct refresh *refresh);
 
 /*
- * Whether that was in the last seconds and nothing failed since, which also says
+ * Whether that was in the last seconds and no read failed since, which also means
  * that the database can be reached. From any thread.
  */
 bool refresh_is_current(const struct refresh *refresh);

@@ -1,4 +1,4 @@
-/* Ed25519 (RFC 8032): the keys of monitors and the signatures over their batches. */
+/* Ed25519 (RFC 8032): public keys of monitors, and signatures of their batches. */
 #ifndef STEEP_SIGNATURE_H
 #define STEEP_SIGNATURE_H
 
@@ -12,15 +12,15 @@ enum {
 };
 
 /*
- * Reads X-Signature: standard padded base64 (RFC 4648) of exactly 64 bytes.
- * Returns false for anything else; the array's content is then undefined.
+ * Reads X-Signature: standard padded base64 (RFC 4648) of exactly 64 bytes. False for
+ * anything else; the array's content is then undefined.
  */
 bool signature_decode(const char *text, size_t length,
                       unsigned char signature[static SIGNATURE_BYTES]);
 
 /*
- * Whether one of the keys made this signature over exactly these bytes.
- * Malleable signatures and keys of small order are refused (libsodium).
+ * Whether one of the keys verifies the signature of exactly these bytes. libsodium
+ * refuses malleable signatures and keys of small order.
  */
 bool signature_verify(const unsigned char signature[static SIGNATURE_BYTES],
                       const unsigned char *body, size_t length,
@@ -28,9 +28,9 @@ bool signature_verify(const unsigned char signature[static SIGNATURE_BYTES],
 
 /*
  * Reads a public key: base64 of the 32 raw bytes, or of the 44 bytes of its
- * SubjectPublicKeyInfo (RFC 8410). Returns false for anything else, and for 32
- * bytes that are no point of the main subgroup (all zero, small order, not on
- * the curve); the array's content is then undefined.
+ * SubjectPublicKeyInfo (RFC 8410). False for anything else, and for 32 bytes that are
+ * not a point of the main subgroup (all zero, small order, not on the curve); the
+ * array's content is then undefined.
  */
 bool signature_parse_key(const char *text, size_t length,
                          unsigned char key[static SIGNATURE_KEY_BYTES]);

@@ -18,7 +18,7 @@ void config_refuse(const char *variable, const char *why)
     log_end(&line);
 }
 
-/* Reads a whole number; false, with a line in the log, for anything else. */
+/* Reads an integer of a range; false, after a line in the log, for anything else. */
 static bool read_number(const char *variable, int least, int most, int *value)
 {
     const char *text = getenv(variable);
@@ -33,7 +33,7 @@ static bool read_number(const char *variable, int least, int most, int *value)
         number > most) {
         char why[80];
 
-        snprintf(why, sizeof(why), "it must be a whole number from %d to %d", least, most);
+        snprintf(why, sizeof(why), "must be a whole number from %d to %d", least, most);
         config_refuse(variable, why);
         return false;
     }
@@ -41,7 +41,7 @@ static bool read_number(const char *variable, int least, int most, int *value)
     return true;
 }
 
-/* Twice the cores this process may use, from 4 to 256. */
+/* Twice the cores that this process may use, from 4 to 256. */
 static int default_workers(void)
 {
     cpu_set_t set;

@@ -1,4 +1,4 @@
-/* Configuration: the environment and the few options that both programs have. */
+/* Configuration: environment variables, and the options that both programs share. */
 #ifndef STEEP_CONFIG_H
 #define STEEP_CONFIG_H
 
@@ -11,21 +11,21 @@ struct config {
 };
 
 /*
- * Reads the STEEP_* variables; unset and empty ones have their defaults, of
- * which wait_seconds is the program's own. Returns false after a line in the
- * log that names the variable and says what it takes.
+ * Reads the STEEP_* variables; those that are unset or empty have their defaults.
+ * wait_seconds is the program's default of STEEP_DATABASE_WAIT. False for an invalid
+ * value, after a line in the log that names the variable and its range.
  */
 bool config_read(struct config *config, int wait_seconds);
 
-/* Says in the log that a variable's value can't be taken, and why. Never quotes the value. */
+/* Logs that a variable is invalid, and why. Never quotes its value. */
 void config_refuse(const char *variable, const char *why);
 
 enum config_action { CONFIG_RUN, CONFIG_TEST, CONFIG_EXIT };
 
 /*
- * Reads the options that both programs have: none (CONFIG_RUN), -t
- * (CONFIG_TEST), and -V, which prints the version (CONFIG_EXIT, *status 0).
- * Anything else prints the usage: CONFIG_EXIT with *status 2.
+ * Reads the options: none (CONFIG_RUN), -t (CONFIG_TEST), or -V, which prints the
+ * version (CONFIG_EXIT, *status 0). Anything else prints the usage (CONFIG_EXIT,
+ * *status 2).
  */
 enum config_action config_options(int argc, char **argv, const char *program, const char *usage,
                                   int *status);

@@ -1,15 +1,15 @@
 /*
- * The errors of the HTTP contract: every refusal that a program can answer,
- * each with its status, the code that programs read and the sentence that
- * people read. A stage of a request returns ERROR_NONE, which is 0, or the
- * entry that the client shall get; callers pass it on as it is.
+ * The errors of the HTTP contract: each refusal that a program can answer, with its
+ * status, the code for programs and the sentence for people. A stage of a request
+ * returns ERROR_NONE, which is 0, or the error for the client; callers pass it on
+ * unchanged.
  */
 #ifndef STEEP_ERROR_H
 #define STEEP_ERROR_H
 
 #include <stddef.h>
 
-/* For functions whose verdict must not be lost. */
+/* For functions whose result must not be ignored. */
 #define MUST_CHECK __attribute__((warn_unused_result))
 
 enum error {
@@ -47,7 +47,7 @@ enum error {
     ERROR_COUNT
 };
 
-/* Errors that stand together above, both ends included. */
+/* Adjacent errors of the list above, both ends included. */
 struct error_range {
     enum error first, last;
 };
@@ -55,15 +55,15 @@ struct error_range {
 struct error_entry {
     int status;          /* HTTP status */
     const char *code;    /* the "error" member, and the status line's reason */
-    const char *message; /* the "message" member; for an event, what follows "Event N: " */
+    const char *message; /* the "message" member; of an event's error, the part after "Event N: " */
 };
 
-/* The entry of an error, or of ERROR_NONE, which has no message; static storage. */
+/* The entry of an error; ERROR_NONE has one without a message. Static storage. */
 const struct error_entry *error_entry(enum error error);
 
 /*
- * The event error with this code, as the database names it;
- * ERROR_INVALID_EVENT for a code that is none.
+ * The error of an event with this code, as the database returns it; ERROR_INVALID_EVENT
+ * for an unknown code.
  */
 enum error error_of_event(const char *code, size_t length);
 

@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A client may name itself at length; a line should stay readable all the same. */
+/* A client's name may be long; the line should stay readable. */
 enum { VALUE_BYTES = 300 };
 
 static const char *const LEVELS[] = {
@@ -46,7 +46,8 @@ static bool is_plain(char c)
            (c != '\0' && strchr("._:/+-", c) != NULL);
 }
 
-/* Quotes a value where it needs to be; returns its length, at most 4 bytes for each of value's. */
+/* Writes a value, quoted if need be; returns its length, at most 4 bytes for each of value's and 2.
+ */
 static size_t quote(char *out, const char *value, size_t length)
 {
     size_t n = 0;
@@ -142,7 +143,7 @@ void log_end(struct log_line *line)
 
     line->text[line->length++] = '\n';
     parts[1] = (struct iovec){line->text, line->length};
-    /* Where the log itself can't be written, there is nobody left to tell. */
+    /* If the log itself can't be written, there is nowhere to report it. */
     ignored = writev(STDERR_FILENO, parts, 2);
     (void)ignored;
 }

@@ -1,9 +1,8 @@
 /*
  * The log: lines on standard error, one an event, as key=value.
  *
- * Bytes that came from outside are escaped, so that nothing a client sends
- * can forge a line or a field. Keys, tokens, signatures, bodies and payloads
- * are never given to these functions.
+ * Values are escaped, so that nothing a client sends can forge a line or a field.
+ * Never pass these functions a key, token, signature, body or payload.
  */
 #ifndef STEEP_LOG_H
 #define STEEP_LOG_H
@@ -14,7 +13,7 @@ enum { LOG_LINE_BYTES = 2048 };
 
 enum log_level { LOG_INFO, LOG_WARNING, LOG_ERROR };
 
-/* A line that is being put together; it lives on its user's stack. */
+/* A line being built, on the caller's stack. */
 struct log_line {
     enum log_level level;
     size_t length;
@@ -22,16 +21,16 @@ struct log_line {
 };
 
 /*
- * Looks whether standard error is the journal (JOURNAL_STREAM, systemd.exec(5)):
- * then each line has its priority in front, as sd-daemon(3) describes. Called once,
- * before there are threads; without it there are no priorities.
+ * If standard error is the journal (JOURNAL_STREAM, systemd.exec(5)), each line begins
+ * with its priority, as in sd-daemon(3). Call it once, before there are threads; without
+ * it there are no priorities.
  */
 void log_open(void);
 
 /* Begins a line with the time (UTC), the level and the event's name. */
 void log_begin(struct log_line *line, enum log_level level, const char *event);
 
-/* Adds key=value. What no longer fits into the line is left out whole. */
+/* Adds key=value. A field that no longer fits is left out. */
 void log_bytes(struct log_line *line, const char *key, const char *value, size_t length);
 void log_string(struct log_line *line, const char *key, const char *value);
 void log_number(struct log_line *line, const char *key, long long value);

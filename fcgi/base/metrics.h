@@ -1,21 +1,17 @@
 /*
- * What happened since the process started, in counters and histograms, and their
- * text for Prometheus (exposition format 0.0.4). Any thread may count at any time:
- * that is an atomic addition without a lock or an order. No label's value ever
- * comes from a client.
+ * Counters and histograms of what happened since the process started. Any thread
+ * may count at any time: each addition is atomic, without a lock and without an
+ * order. process/exposition.h writes them for Prometheus.
  */
 #ifndef STEEP_METRICS_H
 #define STEEP_METRICS_H
 
 #include "base/error.h"
-#include "http/reply.h"
 
-#include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 enum metric {
-    /* Batches with a good signature, and their events. */
+    /* Batches with a valid signature, and their events. */
     METRIC_BATCHES_STORED,
     METRIC_BATCHES_REFUSED,
     METRIC_BATCHES_UNAVAILABLE,
@@ -23,8 +19,8 @@ enum metric {
     METRIC_EVENTS_INSERTED,
     METRIC_EVENTS_DUPLICATE,
     METRIC_EVENTS_REFUSED,
-    METRIC_EVENTS_NOT_STORED, /* nothing is wrong with them, but their batch was not stored */
-    METRIC_FOREIGN_IDS,       /* duplicates whose stored source is another one */
+    METRIC_EVENTS_NOT_STORED, /* valid events of a batch that was not stored */
+    METRIC_FOREIGN_IDS,       /* duplicates that are stored under another source */
 
     /* Of all connections to the database, the keyring's included. */
     METRIC_RECONNECTS,
@@ -34,36 +30,30 @@ enum metric {
 };
 
 enum metrics_histogram {
-    METRICS_REQUEST,      /* from nginx's handing over to the reply */
-    METRICS_VERIFICATION, /* of a signature, or of a token */
-    METRICS_DATABASE,     /* a request's statements, and its waiting for a connection */
+    METRICS_REQUEST,      /* from the moment nginx passed the request on to the reply */
+    METRICS_VERIFICATION, /* of a signature or a token */
+    METRICS_DATABASE,     /* a request's statements, including the wait for a connection */
     METRICS_HISTOGRAMS
+};
+
+enum { METRICS_BUCKETS = 15 }; /* with an upper bound; one more holds the rest */
+
+struct metrics_distribution {
+    const int64_t *bounds_us;              /* METRICS_BUCKETS upper bounds, inclusive */
+    uint64_t buckets[METRICS_BUCKETS + 1]; /* not cumulative */
+    uint64_t sum_us;
 };
 
 void metrics_add(enum metric metric, uint64_t count);
 void metrics_observe(enum metrics_histogram histogram, int64_t us);
 
-/* One request that was answered so; one event of a batch that was refused for this. */
+/* Counts one request by its answer, and one refused event by its reason. */
 void metrics_count_request(enum error error);
 void metrics_count_refused(enum error error);
 
-/* What is no count but a state, at the moment of asking. */
-struct metrics_state {
-    const char *program;
-    const char *endpoint;      /* a label of everything else */
-    bool takes_batches;        /* whether there are batches and events to speak of */
-    struct error_range errors; /* the program's own; besides those that every program has */
-    bool is_ready;
-    int workers;
-    int workers_busy;
-    int64_t longest_ms;     /* that one of them has been at its request */
-    int64_t keyring_age_ms; /* -1: not read yet */
-    size_t keyring_fixed;   /* entries from the environment */
-    size_t keyring_read;    /* and from the database */
-    int64_t started;        /* Unix time */
-};
-
-/* Adds all of it. A scrape between two additions may see the one without the other. */
-void metrics_write(struct reply_text *out, const struct metrics_state *state);
+uint64_t metrics_count(enum metric metric);
+uint64_t metrics_requests(enum error error);
+uint64_t metrics_refused(enum error error);
+struct metrics_distribution metrics_distribution(enum metrics_histogram histogram);
 
 #endif

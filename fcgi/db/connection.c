@@ -14,39 +14,39 @@ enum {
     BACKOFF_MOST_MS = 1000,
 };
 
-/* For a socket over TCP. Shorter than the shortest default of patience, query's 2 s. */
+/* For TCP. Shorter than the shortest default of wait_ms, query.fcgi's 2 s. */
 static const char TCP_USER_TIMEOUT_MS[] = "1500";
 
 static void ignore_notice(void *arg, const char *message)
 {
-    /* libpq's default writes to stderr what the server says, and so into the middle of our log. */
+    /* libpq's default writes notices to standard error, into the middle of our log. */
     (void)arg;
     (void)message;
 }
 
-/* Logs that the database is away, once for each cause: the first line of what libpq says of it. */
-static void report_away(struct connection *connection, const char *message)
+/* Logs that the database is away, once for each cause: the first line of libpq's message. */
+static void log_away(struct connection *connection, const char *message)
 {
     struct log_line line;
-    char detail[CONNECTION_REPORT_BYTES];
+    char detail[CONNECTION_DETAIL_BYTES];
 
     snprintf(detail, sizeof(detail), "%.*s", (int)strcspn(message, "\n"), message);
-    if (strcmp(detail, connection->reported) == 0)
+    if (strcmp(detail, connection->logged) == 0)
         return;
-    memcpy(connection->reported, detail, strlen(detail) + 1);
+    memcpy(connection->logged, detail, strlen(detail) + 1);
     log_begin(&line, LOG_ERROR, "database_away");
     log_string(&line, "connection", connection->name);
     log_string(&line, "detail", detail);
     log_end(&line);
 }
 
-void connection_report_back(struct connection *connection)
+void connection_log_back(struct connection *connection)
 {
     struct log_line line;
 
-    if (connection->reported[0] == '\0')
+    if (connection->logged[0] == '\0')
         return;
-    connection->reported[0] = '\0';
+    connection->logged[0] = '\0';
     log_begin(&line, LOG_INFO, "database_back");
     log_string(&line, "connection", connection->name);
     log_end(&line);
@@ -55,10 +55,10 @@ void connection_report_back(struct connection *connection)
 void connection_drop(struct connection *connection, const char *why)
 {
     if (why != NULL)
-        report_away(connection, why);
+        log_away(connection, why);
     PQfinish(connection->pg);
     connection->pg = NULL;
-    connection->is_asked = false;
+    connection->is_listening = false;
 }
 
 static bool await(const PGconn *pg, short events, int64_t until)
@@ -74,8 +74,8 @@ bool connection_await(const struct connection *connection, short events, int64_t
 }
 
 /*
- * One attempt to connect. libpq ignores connect_timeout in this mode:
- * tcp_user_timeout is what lets it go on to the next of several hosts.
+ * One attempt to connect. libpq ignores connect_timeout in this mode;
+ * tcp_user_timeout makes it go on to the next of several hosts.
  */
 static bool connect_once(struct connection *connection, int64_t until)
 {
@@ -96,8 +96,8 @@ static bool connect_once(struct connection *connection, int64_t until)
         status = PQconnectPoll(pg);
     }
     if (status != PGRES_POLLING_OK || PQsetnonblocking(pg, 1) != 0) {
-        report_away(connection,
-                    status == PGRES_POLLING_FAILED ? PQerrorMessage(pg) : "no answer in time");
+        log_away(connection,
+                 status == PGRES_POLLING_FAILED ? PQerrorMessage(pg) : "no answer in time");
         PQfinish(pg);
         metrics_add(METRIC_CONNECT_FAILURES, 1);
         return false;
@@ -108,12 +108,13 @@ static bool connect_once(struct connection *connection, int64_t until)
     return true;
 }
 
-/* Whether the connection still stands, as far as can be told without asking the server. */
+/* Whether the connection is still open, as far as can be known without a round trip. */
 static bool is_open(struct connection *connection)
 {
     if (connection->pg == NULL)
         return false;
-    /* A server that went away while we were idle has left its farewell, and the end behind it. */
+    /* A server that went away while we were idle left its last message and the end of the stream.
+     */
     while (await(connection->pg, POLLIN, 0)) {
         if (!PQconsumeInput(connection->pg))
             break;
@@ -127,20 +128,20 @@ static bool is_open(struct connection *connection)
 void connection_begin_wait(struct connection_wait *wait, const struct connection *connection,
                            int64_t deadline)
 {
-    int64_t patience = clock_ms() + connection->patience->wait_ms;
+    int64_t give_up = clock_ms() + connection->limits->wait_ms;
 
-    *wait = (struct connection_wait){.patience = patience < deadline ? patience : deadline,
+    *wait = (struct connection_wait){.give_up = give_up < deadline ? give_up : deadline,
                                      .deadline = deadline};
 }
 
 bool connection_take_turn(struct connection *connection, struct connection_wait *wait)
 {
-    struct connection_patience *patience = connection->patience;
+    struct connection_limits *limits = connection->limits;
 
     if (!wait->has_turn) {
-        wait->has_turn = atomic_fetch_add(&patience->waiting, 1) < patience->most_waiting;
+        wait->has_turn = atomic_fetch_add(&limits->waiting, 1) < limits->most_waiting;
         if (!wait->has_turn)
-            atomic_fetch_sub(&patience->waiting, 1);
+            atomic_fetch_sub(&limits->waiting, 1);
     }
     return wait->has_turn;
 }
@@ -148,26 +149,26 @@ bool connection_take_turn(struct connection *connection, struct connection_wait 
 void connection_end_wait(struct connection_wait *wait, struct connection *connection)
 {
     if (wait->has_turn)
-        atomic_fetch_sub(&connection->patience->waiting, 1);
+        atomic_fetch_sub(&connection->limits->waiting, 1);
     wait->has_turn = false;
 }
 
 bool connection_ensure(struct connection *connection, struct connection_wait *wait)
 {
-    int64_t first_look = clock_ms() + connection->patience->look_ms;
+    int64_t first = clock_ms() + connection->limits->first_connect_ms;
     int64_t pause = BACKOFF_FIRST_MS;
     bool is_connected = false;
 
     if (is_open(connection))
         return true;
-    if (connect_once(connection, first_look < wait->deadline ? first_look : wait->deadline))
+    if (connect_once(connection, first < wait->deadline ? first : wait->deadline))
         return true;
-    if (clock_left(wait->patience) == 0 || !connection_take_turn(connection, wait))
+    if (clock_left(wait->give_up) == 0 || !connection_take_turn(connection, wait))
         return false;
-    while (!is_connected && clock_left(wait->patience) > 0) {
-        clock_sleep_jitter(pause < clock_left(wait->patience) ? pause : clock_left(wait->patience));
+    while (!is_connected && clock_left(wait->give_up) > 0) {
+        clock_sleep_jitter(pause < clock_left(wait->give_up) ? pause : clock_left(wait->give_up));
         pause = pause * 2 < BACKOFF_MOST_MS ? pause * 2 : BACKOFF_MOST_MS;
-        is_connected = connect_once(connection, wait->patience);
+        is_connected = connect_once(connection, wait->give_up);
     }
     return is_connected;
 }

@@ -1,7 +1,7 @@
 /*
- * A connection to PostgreSQL: made when it is needed, dropped when it is in
- * doubt, with callers that wait for it and callers that don't. Together with
- * database.c this is all that calls libpq.
+ * A connection to PostgreSQL: made when it is needed, and dropped when it is in
+ * doubt. While the database is away some callers wait for it and the others fail
+ * at once. Only this file and database.c call libpq.
  */
 #ifndef STEEP_CONNECTION_H
 #define STEEP_CONNECTION_H
@@ -10,30 +10,30 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { CONNECTION_REPORT_BYTES = 200 };
+enum { CONNECTION_DETAIL_BYTES = 200 };
 
-/* How long callers put up with an absent database; shared by a program's connections. */
-struct connection_patience {
-    int look_ms;      /* for one attempt to connect, which is every caller's */
-    int wait_ms;      /* for further attempts, counted from the statement's begin */
-    int most_waiting; /* so many callers may wait at once; others give up after the first */
+/* How long callers wait for an absent database; shared by a program's connections. */
+struct connection_limits {
+    int first_connect_ms; /* for the first attempt to connect, which every caller makes */
+    int wait_ms;          /* for further attempts, from the beginning of the call */
+    int most_waiting;     /* callers that may make further attempts at once */
     atomic_int waiting;
 };
 
 struct connection {
     const char *name; /* shown in pg_stat_activity and in the log */
-    struct connection_patience *patience;
-    struct pg_conn *pg;                     /* libpq's PGconn: open, as far as we know, or NULL */
-    bool was_open;                          /* there has been one before */
-    bool is_asked;                          /* LISTEN was sent over it */
-    char reported[CONNECTION_REPORT_BYTES]; /* what the log was told of an outage; "" for none */
+    struct connection_limits *limits;
+    struct pg_conn *pg;                   /* libpq's PGconn: open, as far as we know, or NULL */
+    bool was_open;                        /* there has been one before */
+    bool is_listening;                    /* LISTEN succeeded on it */
+    char logged[CONNECTION_DETAIL_BYTES]; /* the outage's line in the log; "" for none */
 };
 
-/* One call's waiting. connection_begin_wait sets it up, connection_end_wait must follow. */
+/* One call's wait for a connection. connection_end_wait must follow connection_begin_wait. */
 struct connection_wait {
-    int64_t patience; /* clock_ms up to which it waits for a connection */
+    int64_t give_up;  /* clock_ms; not after the deadline */
     int64_t deadline; /* clock_ms */
-    bool has_turn;    /* it is one of those that may wait */
+    bool has_turn;    /* it is one of limits->most_waiting */
 };
 
 void connection_begin_wait(struct connection_wait *wait, const struct connection *connection,
@@ -41,23 +41,23 @@ void connection_begin_wait(struct connection_wait *wait, const struct connection
 void connection_end_wait(struct connection_wait *wait, struct connection *connection);
 
 /*
- * Sees to a connection. A first, short look is every caller's; to go on
- * looking until patience ends takes a turn. False where there is none.
+ * Connects unless the connection is open. Every caller makes a first, short attempt;
+ * further ones, until wait->give_up, take a turn. False if there is no connection.
  */
 bool connection_ensure(struct connection *connection, struct connection_wait *wait)
     __attribute__((warn_unused_result));
 
-/* Makes a call one of those that may wait; false when there are enough of them. */
+/* Makes the call one of those that may wait; false if there are enough of them. */
 bool connection_take_turn(struct connection *connection, struct connection_wait *wait)
     __attribute__((warn_unused_result));
 
-/* Waits for the socket to be ready for some of poll(2)'s events; false at the moment until. */
+/* Waits until the socket is ready for some of poll(2)'s events; false at the moment until. */
 bool connection_await(const struct connection *connection, short events, int64_t until);
 
 /* Closes a connection that is lost or in doubt, and logs why; why is NULL for no line. */
 void connection_drop(struct connection *connection, const char *why);
 
-/* Logs that the database answers again, if the log was told that it doesn't. */
-void connection_report_back(struct connection *connection);
+/* Logs that the database answers again, if an outage was logged. */
+void connection_log_back(struct connection *connection);
 
 #endif

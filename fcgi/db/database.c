@@ -30,28 +30,25 @@ static const Oid TYPE_OIDS[] = {
 struct database {
     struct connection connection;
     PGresult *result;
-    char sqlstate[6]; /* of the last statement; "" when it had none */
-    int64_t spent_us; /* in the request's calls; -1 before the first */
-    char failure[6];  /* of the request's last statement that failed; "" for none */
-    char request[DATABASE_REQUEST_BYTES + 1]; /* an id, or "" */
-    const char *channel;                      /* to LISTEN on, or NULL */
-    bool is_unasked_reported;                 /* the log has been told that this can't be had */
+    char sqlstate[DATABASE_SQLSTATE_BYTES + 1]; /* of the last statement; "" for none */
+    const char *channel;                        /* to LISTEN on, or NULL */
+    bool is_polling_logged;                     /* the log has the line that LISTEN failed */
 };
 
 enum outcome {
     DONE,
     ERROR, /* the server answered with an error, see sqlstate */
-    LOST,  /* the connection is gone, and what became of the statement unknown */
+    LOST,  /* the connection is gone, and the statement's outcome unknown */
     LATE,  /* no answer before the deadline */
 };
 
-struct database *database_new(const char *name, struct connection_patience *patience)
+struct database *database_new(const char *name, struct connection_limits *limits)
 {
     struct database *db = calloc(1, sizeof(*db));
 
     if (db != NULL) {
         db->connection.name = name;
-        db->connection.patience = patience;
+        db->connection.limits = limits;
     }
     return db;
 }
@@ -63,16 +60,14 @@ void database_clear(struct database *db)
     db->sqlstate[0] = '\0';
 }
 
-void database_set_request(struct database *db, const char *id)
+void database_record_begin(struct database_record *record, const char *id)
 {
     static const char PLAIN[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-";
     size_t length = strspn(id, PLAIN);
 
-    db->spent_us = -1;
-    db->failure[0] = '\0';
-    db->request[0] = '\0';
+    *record = (struct database_record){.spent_us = -1};
     if (length <= DATABASE_REQUEST_BYTES && id[length] == '\0')
-        memcpy(db->request, id, length + 1);
+        memcpy(record->request, id, length);
 }
 
 void database_free(struct database *db)
@@ -84,7 +79,7 @@ void database_free(struct database *db)
     free(db);
 }
 
-/* Sends what libpq holds back for this connection, and takes in what came. */
+/* Sends what libpq still holds for this connection, and reads the answer. */
 static enum outcome exchange(const struct connection *connection, int64_t deadline)
 {
     for (;;) {
@@ -101,7 +96,7 @@ static enum outcome exchange(const struct connection *connection, int64_t deadli
     }
 }
 
-/* Keeps the error of a result; LOST where it says that the connection is going. */
+/* Keeps the error of a result; LOST if it says that the connection is closing. */
 static enum outcome note_error(struct database *db, const PGresult *result)
 {
     const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
@@ -111,8 +106,8 @@ static enum outcome note_error(struct database *db, const PGresult *result)
 }
 
 /*
- * Reads results up to the end of the statement: its commit is confirmed by the
- * last message, not by the first. Keeps the first error, or the last result.
+ * Reads results up to the end of the statement: the last message confirms its commit,
+ * not the first. Keeps the first error, or the last result.
  */
 static enum outcome collect(struct database *db, int64_t deadline)
 {
@@ -137,9 +132,9 @@ static enum outcome collect(struct database *db, int64_t deadline)
 }
 
 /* One try at a statement, on a connection that is open. */
-static enum outcome run_once(struct database *db, const char *sql,
-                             const struct database_parameter *parameters, int count,
-                             int64_t deadline)
+static enum outcome run_once(struct database *db, const struct database_record *record,
+                             const char *sql, const struct database_parameter *parameters,
+                             int count, int64_t deadline)
 {
     Oid types[PARAMETERS_MOST];
     const char *values[PARAMETERS_MOST];
@@ -153,8 +148,8 @@ static enum outcome run_once(struct database *db, const char *sql,
         lengths[i] = (int)parameters[i].length;
         formats[i] = 1;
     }
-    if (*db->request != '\0') {
-        snprintf(text, sizeof(text), "%s /* request %s */", sql, db->request);
+    if (record != NULL && *record->request != '\0') {
+        snprintf(text, sizeof(text), "%s /* request %s */", sql, record->request);
         sql = text;
     }
     if (!PQsendQueryParams(db->connection.pg, sql, count, types, values, lengths, formats, 1))
@@ -162,42 +157,40 @@ static enum outcome run_once(struct database *db, const char *sql,
     return collect(db, deadline);
 }
 
-/*
- * Tells a new connection of the channel. A standby or a pooler has no LISTEN;
- * whoever wants to know then has to look.
- */
-static enum outcome ask(struct database *db, int64_t deadline)
+/* Listens on a new connection. A standby or a pooler has no LISTEN: the caller then polls. */
+static enum outcome start_listening(struct database *db, int64_t deadline)
 {
     char sql[80];
     enum outcome outcome;
 
-    if (db->channel == NULL || db->connection.is_asked)
+    if (db->channel == NULL || db->connection.is_listening)
         return DONE;
     snprintf(sql, sizeof(sql), "LISTEN %s", db->channel);
-    outcome = run_once(db, sql, NULL, 0, deadline);
+    outcome = run_once(db, NULL, sql, NULL, 0, deadline);
     if (outcome == LOST || outcome == LATE)
         return outcome;
-    db->connection.is_asked = outcome == DONE;
-    if (!db->connection.is_asked && !db->is_unasked_reported)
-        log_event(LOG_WARNING, "no_notifications", "this database can't notify; looking instead");
-    db->is_unasked_reported = !db->connection.is_asked;
+    db->connection.is_listening = outcome == DONE;
+    if (!db->connection.is_listening && !db->is_polling_logged)
+        log_event(LOG_WARNING, "no_notifications", "LISTEN failed; polling instead");
+    db->is_polling_logged = !db->connection.is_listening;
     database_clear(db);
     return DONE;
 }
 
-/* What follows from a lost connection: whether to try again, but at once only the first time. */
+/* After a lost connection: whether to try again, which only the first time is at once. */
 static bool retry_loss(struct database *db, struct connection_wait *wait, int *losses)
 {
-    int left = clock_left(wait->patience);
+    int left = clock_left(wait->give_up);
 
     connection_drop(&db->connection, "the connection was lost");
     if (left == 0)
         return false;
     if ((*losses)++ > 0) {
-        /* Twice without a word: the statement itself may be what ends its backend. */
+        /* Lost twice without an error: the statement itself may crash its backend. */
         if (*db->sqlstate == '\0')
             return false;
-        /* A server that takes connections and drops each at its statement: that is waiting, too. */
+        /* The server takes connections and drops each at its statement: waiting for it takes a
+         * turn. */
         if (!connection_take_turn(&db->connection, wait))
             return false;
         clock_sleep_jitter(left < LOSS_PAUSE_MS ? left : LOSS_PAUSE_MS);
@@ -205,7 +198,7 @@ static bool retry_loss(struct database *db, struct connection_wait *wait, int *l
     return true;
 }
 
-/* What follows from an error: a verdict, or another try after a pause. */
+/* After an error: a verdict (false), or another try after a pause (true). */
 static bool retry_error(struct database *db, int64_t deadline, int *conflicts,
                         enum database_verdict *verdict)
 {
@@ -221,7 +214,7 @@ static bool retry_error(struct database *db, int64_t deadline, int *conflicts,
         return true;
     case SQLSTATE_SHORTAGE:
         *verdict = DATABASE_AWAY;
-        /* A server that has become read-only stays so: another host may have taken over. */
+        /* The server became read-only and will stay so: another host may have taken over. */
         if (strcmp(db->sqlstate, "25006") == 0)
             connection_drop(&db->connection, NULL);
         return false;
@@ -231,9 +224,20 @@ static bool retry_error(struct database *db, int64_t deadline, int *conflicts,
     }
 }
 
-enum database_verdict database_call(struct database *db, const char *sql,
-                                    const struct database_parameter *parameters, int count,
-                                    int64_t deadline)
+/* Adds a call to the request's record. */
+static void keep_record(struct database_record *record, const struct database *db,
+                        enum database_verdict verdict, int64_t spent_us)
+{
+    if (record == NULL)
+        return;
+    if (verdict != DATABASE_DONE)
+        memcpy(record->sqlstate, db->sqlstate, sizeof(record->sqlstate));
+    record->spent_us = (record->spent_us > 0 ? record->spent_us : 0) + spent_us;
+}
+
+enum database_verdict database_call(struct database *db, struct database_record *record,
+                                    const char *sql, const struct database_parameter *parameters,
+                                    int count, int64_t deadline)
 {
     struct connection_wait wait;
     enum database_verdict verdict = DATABASE_AWAY;
@@ -249,11 +253,11 @@ enum database_verdict database_call(struct database *db, const char *sql,
         database_clear(db);
         if (!connection_ensure(&db->connection, &wait))
             break;
-        outcome = ask(db, deadline);
+        outcome = start_listening(db, deadline);
         if (outcome == DONE)
-            outcome = run_once(db, sql, parameters, count, deadline);
+            outcome = run_once(db, record, sql, parameters, count, deadline);
         if (outcome == DONE || outcome == ERROR)
-            connection_report_back(&db->connection);
+            connection_log_back(&db->connection);
 
         is_retried = false;
         if (outcome == DONE) {
@@ -263,35 +267,27 @@ enum database_verdict database_call(struct database *db, const char *sql,
         } else if (outcome == LOST) {
             is_retried = retry_loss(db, &wait, &losses);
         } else {
-            /* The answer may still come, and would be taken for the next statement's. */
+            /* A late answer would be taken for that of the next statement. */
             connection_drop(&db->connection, "no answer before the deadline");
         }
     } while (is_retried);
     connection_end_wait(&wait, &db->connection);
-    if (verdict != DATABASE_DONE)
-        memcpy(db->failure, db->sqlstate, sizeof(db->failure));
-    db->spent_us = (db->spent_us > 0 ? db->spent_us : 0) + clock_us() - begun;
+    keep_record(record, db, verdict, clock_us() - begun);
     return verdict;
 }
 
-int64_t database_spent_us(const struct database *db)
+void database_log_failure(struct database *db, const struct database_record *record,
+                          int64_t deadline)
 {
-    return db->spent_us;
-}
-
-void database_log_failure(struct database *db, int64_t deadline)
-{
-    char code[sizeof(db->failure)];
     const struct database_parameter parameters[] = {
-        {DATABASE_TEXT, db->request, strlen(db->request)},
-        {DATABASE_TEXT, code, strlen(db->failure)},
+        {DATABASE_TEXT, record->request, strlen(record->request)},
+        {DATABASE_TEXT, record->sqlstate, strlen(record->sqlstate)},
     };
 
-    memcpy(code, db->failure, sizeof(code));
-    if (*code == '\0' || *db->request == '\0' || db->connection.pg == NULL)
+    if (*record->sqlstate == '\0' || *record->request == '\0' || db->connection.pg == NULL)
         return;
-    /* Nobody is told when this fails as well: the program's own log has the same. */
-    (void)!database_call(db, "SELECT public.log_failure($1, $2)", parameters, 2, deadline);
+    /* If this fails too, the program's own log still has the same. */
+    (void)!database_call(db, NULL, "SELECT public.log_failure($1, $2)", parameters, 2, deadline);
 }
 
 const char *database_sqlstate(const struct database *db)
@@ -336,7 +332,7 @@ void database_listen(struct database *db, const char *channel)
     db->channel = channel;
 }
 
-/* Whether there were notifications among what has been read. */
+/* Whether notifications were among the messages read so far. */
 static bool take_notifications(const struct database *db)
 {
     bool is_notified = false;
@@ -353,7 +349,7 @@ bool database_wait(struct database *db, int stop_fd, int64_t until)
 {
     struct pollfd fds[2] = {{.fd = stop_fd, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
 
-    /* One that came together with the last answer is not in the socket any more. */
+    /* One that came together with the last answer is no longer in the socket. */
     if (take_notifications(db))
         return true;
     if (db->connection.pg != NULL)

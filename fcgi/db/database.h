@@ -1,9 +1,9 @@
 /*
  * PostgreSQL: one connection, one statement at a time, each with a deadline.
- * PG* in the environment is what says where to connect.
+ * The PG* variables of the environment say where to connect.
  *
- * A statement is repeated when its connection was lost before an answer, so
- * only statements that can be repeated harmlessly are sent through here.
+ * A statement is repeated if its connection was lost before an answer, so only
+ * statements that are harmless to repeat may be sent through here.
  */
 #ifndef STEEP_DATABASE_H
 #define STEEP_DATABASE_H
@@ -16,13 +16,13 @@
 
 struct database;
 
-enum { DATABASE_REQUEST_BYTES = 64 };
+enum { DATABASE_REQUEST_BYTES = 64, DATABASE_SQLSTATE_BYTES = 5 };
 
 enum database_verdict {
     DATABASE_DONE,
-    DATABASE_REFUSED, /* it calls the data bad, see sqlstate.h */
-    DATABASE_AWAY,    /* not reached, did not answer in time, or is short of something */
-    DATABASE_FAILED,  /* anything else: a fault of ours, or of the installation */
+    DATABASE_REFUSED, /* the server calls the data invalid, see sqlstate.h */
+    DATABASE_AWAY,    /* not reached, no answer in time, or short of a resource */
+    DATABASE_FAILED,  /* anything else: a fault of the program or of the installation */
 };
 
 /* A parameter, sent in binary format, so that no byte in it ends it early. */
@@ -32,43 +32,52 @@ struct database_parameter {
     size_t length;     /* bytes, below 1 GiB */
 };
 
+/* What a request's statements came to. It belongs to the request; the connection keeps none of it.
+ */
+struct database_record {
+    char request[DATABASE_REQUEST_BYTES + 1];   /* its id, or "" */
+    char sqlstate[DATABASE_SQLSTATE_BYTES + 1]; /* of its last statement that failed; "" for none */
+    int64_t spent_us; /* in its statements, waits included; -1: it had none */
+};
+
+/*
+ * Begins a record. The id is copied. It becomes part of SQL text: one that has other
+ * characters than letters, digits and hyphens, or is too long, counts as none.
+ */
+void database_record_begin(struct database_record *record, const char *id);
+
 /*
  * Makes a connection that is not open yet. name is what pg_stat_activity
- * shows; it and patience are the caller's and must outlive the connection.
+ * shows; it and limits are the caller's and must outlive the connection.
  * NULL when memory is short; the caller frees with database_free.
  */
-struct database *database_new(const char *name, struct connection_patience *patience);
+struct database *database_new(const char *name, struct connection_limits *limits);
 void database_free(struct database *db);
 
 /*
- * Says for which request the next statements are: their text ends in a comment
- * with its id, which pg_stat_activity shows. The id is copied. As it becomes a part
- * of SQL, one that is not of letters, digits and hyphens counts as none.
+ * Runs one statement, and commits it, before deadline (clock_ms). Connects first if need
+ * be; resolving a host name may take longer than the deadline, as libpq can't interrupt
+ * it. Returns DATABASE_DONE only after the server confirmed the commit; the rows then
+ * stay until the next call.
+ *
+ * record is the request's, or NULL. With one, the statement's text ends in a comment with
+ * the request's id, which pg_stat_activity shows.
  */
-void database_set_request(struct database *db, const char *id);
+enum database_verdict database_call(struct database *db, struct database_record *record,
+                                    const char *sql, const struct database_parameter *parameters,
+                                    int count, int64_t deadline)
+    __attribute__((warn_unused_result));
 
 /*
- * Where a statement of that request failed, has PostgreSQL write the request's id
- * and the SQLSTATE to its log: in the errors themselves the programs' roles have it
- * leave out all that could quote data. Takes a round trip then, until deadline at
- * the most; without a connection it does nothing.
+ * If a statement of the request failed, makes PostgreSQL log the request's id and the
+ * SQLSTATE: the settings of the programs' roles keep the errors themselves out of its
+ * log, since they could quote data. Takes one round trip then, until deadline at most;
+ * does nothing without a connection.
  */
-void database_log_failure(struct database *db, int64_t deadline);
+void database_log_failure(struct database *db, const struct database_record *record,
+                          int64_t deadline);
 
-/*
- * Runs one statement, and commits it, before deadline (clock_ms). Connects
- * first where need be; a host name that has to be resolved may take longer than
- * the deadline, as libpq's look-up can't be interrupted. DATABASE_DONE is said only after the
- * server confirmed the commit; the rows then stay until the next call.
- */
-enum database_verdict database_call(struct database *db, const char *sql,
-                                    const struct database_parameter *parameters, int count,
-                                    int64_t deadline) __attribute__((warn_unused_result));
-
-/* Microseconds spent in the calls for this request, waits included; -1 where there were none. */
-int64_t database_spent_us(const struct database *db);
-
-/* Frees the rows of the last statement, and forgets what it came to. */
+/* Frees the rows and the SQLSTATE of the last statement. */
 void database_clear(struct database *db);
 
 /* The last statement's SQLSTATE, five characters or "" for none; it stays until the next call. */
@@ -81,16 +90,15 @@ const char *database_bytes(const struct database *db, int row, int column, size_
 int64_t database_integer(const struct database *db, int row, int column); /* int4 or int8 */
 
 /*
- * Asks to be told of a channel's notifications from the next call on, over
- * every connection to come. A standby and a pooler have none; that is logged,
- * and the caller has to look by itself. channel must outlive the connection.
+ * Listens for notifications on a channel (LISTEN), from the next call on and on every
+ * later connection. Where the server has none (a standby, a pooler) that is logged, and
+ * the caller has to poll. channel must outlive the connection.
  */
 void database_listen(struct database *db, const char *channel);
 
 /*
- * Waits for a notification until a moment of clock_ms, or until stop_fd is
- * readable. Returns true after a notification, and when the connection is
- * lost: both are reasons to look.
+ * Waits until a notification, a moment of clock_ms, or stop_fd being readable. True
+ * after a notification, and when the connection is lost: both are reasons to look.
  */
 bool database_wait(struct database *db, int stop_fd, int64_t until);
 

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-/* undefined_function: of a level before the one that can be asked. */
+/* undefined_function: the database is older than schema_level(). */
 static const char UNKNOWN_FUNCTION[] = "42883";
 
 static void warn(const char *detail, const char *level, size_t length)
@@ -18,12 +18,12 @@ static void warn(const char *detail, const char *level, size_t length)
     log_end(&line);
 }
 
-/* The names begin with their dates, so that their order is that of the levels. */
+/* The names begin with dates, so their order is that of the levels. */
 void schema_check(struct database *db, int64_t deadline)
 {
-    static const char LACKS[] = "the database lacks migrations; steepctl migrate does it";
+    static const char LACKS[] = "the database lacks migrations; run steepctl migrate";
     enum database_verdict verdict =
-        database_call(db, "SELECT public.schema_level()", NULL, 0, deadline);
+        database_call(db, NULL, "SELECT public.schema_level()", NULL, 0, deadline);
 
     if (verdict == DATABASE_DONE && database_rows(db) == 1 && !database_is_null(db, 0, 0)) {
         size_t length;
@@ -31,9 +31,7 @@ void schema_check(struct database *db, int64_t deadline)
         int order = strcmp(level, STEEP_SCHEMA);
 
         if (order > 0)
-            warn("the database has migrations that this program does not know: they belong to a "
-                 "newer version",
-                 level, length);
+            warn("the database has migrations of a newer version of this program", level, length);
         else if (order < 0)
             warn(LACKS, level, length);
     } else if (strcmp(database_sqlstate(db), UNKNOWN_FUNCTION) == 0) {

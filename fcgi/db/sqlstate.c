@@ -18,7 +18,7 @@ enum sqlstate_class sqlstate_classify(const char *sqlstate)
     static const char *const LOST[] = {"57P01", "57P02", "57P03", "57P05", "08", NULL};
     static const char *const BAD_DATA[] = {"22", "23502", "23514", "54000", "54001", NULL};
     static const char *const CONFLICTS[] = {"40001", "40P01", NULL};
-    /* XX000 is how a proxy database says that the one behind it is away. */
+    /* A proxy database reports XX000 when the database behind it is away. */
     static const char *const SHORTAGES[] = {"53",    "55P03", "57014", "25006",
                                             "25P03", "58030", "XX000", NULL};
 

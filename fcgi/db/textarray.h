@@ -9,7 +9,8 @@ struct textarray_item {
     size_t length; /* bytes; all together below 1 GiB */
 };
 
-/* Writes the array and its length; NULL when memory is short. The caller frees it with free. */
+/* Returns the array and writes its length; NULL when memory is short. The caller frees it with
+ * free. */
 unsigned char *textarray_encode(const struct textarray_item *items, size_t count, size_t *length)
     __attribute__((warn_unused_result));
 

@@ -6,7 +6,8 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* A decoded name or value. One that is longer than any we know is cut, and its length says so. */
+/* A decoded name or value. Text longer than any we accept is cut off; length is that of the whole.
+ */
 struct field {
     size_t length;
     unsigned char text[QUERY_STRING_SOURCE_BYTES + 1];

@@ -1,4 +1,4 @@
-/* The query string of GET /query: which days, and of which source. */
+/* The query string of GET /query: the parameters days and source. */
 #ifndef STEEP_QUERY_STRING_H
 #define STEEP_QUERY_STRING_H
 

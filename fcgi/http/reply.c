@@ -10,7 +10,7 @@ enum {
     FIRST_BYTES = 1024,
     KEPT_BYTES = 1024 * 1024,
     INTEGER_BYTES = sizeof("-9223372036854775808"),
-    RETRY_AFTER_MOST = 5, /* seconds; at random, so that a fleet does not come back at once */
+    RETRY_AFTER_MOST = 5, /* seconds; random, so that clients do not all come back at once */
 };
 
 /* Makes room for so many bytes more and a terminator. */

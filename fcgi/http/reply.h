@@ -1,4 +1,4 @@
-/* What goes back: a status, headers and a body of JSON. */
+/* The reply: a status, headers and a body. */
 #ifndef STEEP_REPLY_H
 #define STEEP_REPLY_H
 
@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Text that grows. Once memory was short, is_short stays set and nothing more is added. */
+/* Text that grows. Once memory is short, is_short is set and nothing more is added. */
 struct reply_text {
     char *text;
     size_t length;
@@ -26,7 +26,7 @@ void reply_printf(struct reply_text *out, const char *format, ...)
 /* Adds a JSON string (RFC 8259), quotes included, of valid UTF-8. */
 void reply_add_string(struct reply_text *out, const char *text, size_t length);
 
-/* Forgets the text; the memory stays for the next one, unless it is large. reply_free frees. */
+/* Clears the text, and keeps its memory unless it is large. reply_free frees it. */
 void reply_reset(struct reply_text *out);
 void reply_free(struct reply_text *out);
 
@@ -34,21 +34,20 @@ void reply_free(struct reply_text *out);
 void reply_add_error(struct reply_text *out, enum error error);
 
 /*
- * Looks whether a reply of this status got all its text. Where memory was short
- * it becomes that of ERROR_INTERNAL. Returns the error that is to be sent.
+ * Replaces a reply that is incomplete, because memory was short, by that of
+ * ERROR_INTERNAL. Returns the error to send.
  */
 enum error reply_settle(struct reply_text *out, enum error error) MUST_CHECK;
 
 /*
- * Sends a reply with the status of error (200 for ERROR_NONE) and, where the
- * status wants them, Allow, WWW-Authenticate and Retry-After. allow is the
- * list of methods for a 405. A HEAD request gets the headers alone. Returns
- * false when the client has left.
+ * Sends a reply with the status of error (200 for ERROR_NONE) and the headers that go
+ * with it: Allow (the list of methods, for a 405), WWW-Authenticate, Retry-After. A HEAD
+ * request gets the headers alone. False if the client has left.
  */
 bool reply_send(struct request *request, enum error error, const char *allow,
                 const struct reply_text *body);
 
-/* The same with a body that is not JSON. */
+/* The same with another Content-Type than application/json. */
 bool reply_send_as(struct request *request, enum error error, const char *allow, const char *type,
                    const struct reply_text *body);
 

@@ -10,7 +10,7 @@
 
 enum { MOST_WAITED_SECONDS = 3600 };
 
-/* Milliseconds since nginx handed the request over; 0 where there is no telling. */
+/* Milliseconds since nginx passed the request on; 0 if unknown. */
 static int64_t waited_ms(const struct request *request)
 {
     const char *text = request_parameter(request, "REQUEST_MSEC");
@@ -78,7 +78,7 @@ enum error request_read_body(struct request *request, size_t length)
     if (length >= INT_MAX || (request->body = malloc(length + 1)) == NULL)
         return ERROR_INTERNAL;
     got = FCGX_GetStr(request->body, (int)length, request->fcgi.in);
-    /* A client that left gives fewer bytes, and not always an error. */
+    /* A client that left gives fewer bytes, but not always an error. */
     if (got < 0 || (size_t)got != length || FCGX_GetError(request->fcgi.in) != 0)
         return ERROR_INVALID_REQUEST;
     request->body[length] = '\0';

@@ -2,7 +2,6 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/metrics.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -20,19 +19,19 @@ enum {
     NO_LISTENER = -1,
 };
 
-/* nginx sends its question, which is short, in one piece. */
-static const struct timeval PATIENCE = {.tv_sec = 1};
+/* Long enough: nginx sends such a request, which is short, in one piece. */
+static const struct timeval IO_TIMEOUT = {.tv_sec = 1};
 
 static const char ALLOW[] = "GET, HEAD";
 static const char JSON[] = "application/json";
 static const char METRICS[] = "text/plain; version=0.0.4; charset=utf-8";
 
-struct status {
-    struct status_view view;
+struct health {
+    struct health_view view;
     struct reply_text reply;
     time_t started;
     int listener;
-    int end_fd; /* not the view's stop_fd: while requests are being finished, this goes on */
+    int end_fd; /* not the view's stop_fd: this goes on while the workers finish */
     pthread_t thread;
 };
 
@@ -43,54 +42,50 @@ static bool is_readable(int fd)
     return poll(&readable, 1, 0) > 0;
 }
 
-static enum error tell_health(struct status *status)
+static enum error write_health(struct health *health)
 {
-    reply_add_text(&status->reply, "{\"status\":\"ok\"}");
+    reply_add_text(&health->reply, "{\"status\":\"ok\"}");
     return ERROR_NONE;
 }
 
-static bool is_ready(const struct status *status)
+static bool is_ready(const struct health *health)
 {
-    return !is_readable(status->view.stop_fd) && refresh_is_current(status->view.refresh);
+    return !is_readable(health->view.stop_fd) && refresh_is_current(health->view.refresh);
 }
 
-static enum error tell_readiness(struct status *status)
+static enum error write_readiness(struct health *health)
 {
-    if (!is_ready(status))
+    if (!is_ready(health))
         return ERROR_UNAVAILABLE;
-    reply_add_text(&status->reply, "{\"status\":\"ready\"}");
+    reply_add_text(&health->reply, "{\"status\":\"ready\"}");
     return ERROR_NONE;
 }
 
-static enum error tell_metrics(struct status *status)
+static enum error write_metrics(struct health *health)
 {
-    const struct status_view *view = &status->view;
-    struct metrics_state state = {
-        .program = view->service->name,
-        .endpoint = view->service->endpoint,
-        .takes_batches = view->service->takes_batches,
-        .errors = view->service->errors,
-        .is_ready = is_ready(status),
+    const struct health_view *view = &health->view;
+    struct exposition_state state = {
+        .is_ready = is_ready(health),
         .workers = workers_count(view->workers),
         .workers_busy = workers_busy(view->workers),
         .longest_ms = workers_longest_ms(view->workers),
         .keyring_age_ms = refresh_age_ms(view->refresh),
-        .started = (int64_t)status->started,
+        .started = (int64_t)health->started,
     };
 
     keyring_count(view->keyring, &state.keyring_fixed, &state.keyring_read);
-    metrics_write(&status->reply, &state);
+    exposition_write(&health->reply, view->program, &state);
     return ERROR_NONE;
 }
 
 static const struct route {
     const char *prefix;
     const char *type;
-    enum error (*tell)(struct status *status);
+    enum error (*write)(struct health *health);
 } ROUTES[] = {
-    {"/healthz/", JSON, tell_health},
-    {"/readyz/", JSON, tell_readiness},
-    {"/metrics/", METRICS, tell_metrics},
+    {"/healthz/", JSON, write_health},
+    {"/readyz/", JSON, write_readiness},
+    {"/metrics/", METRICS, write_metrics},
 };
 
 static const struct route *find_route(const char *path, const char *endpoint)
@@ -104,41 +99,41 @@ static const struct route *find_route(const char *path, const char *endpoint)
     return NULL;
 }
 
-static void answer(struct status *status, struct request *request)
+static void answer(struct health *health, struct request *request)
 {
     const struct route *route =
-        find_route(request_parameter(request, "SCRIPT_NAME"), status->view.service->endpoint);
+        find_route(request_parameter(request, "SCRIPT_NAME"), health->view.program->endpoint);
     enum error error = route != NULL ? ERROR_NONE : ERROR_NOT_FOUND;
 
-    reply_reset(&status->reply);
+    reply_reset(&health->reply);
     if (error == ERROR_NONE)
         error = request_expect_method(request, "GET", "HEAD");
     if (error == ERROR_NONE)
-        error = route->tell(status);
+        error = route->write(health);
     if (error != ERROR_NONE)
-        reply_add_error(&status->reply, error);
-    error = reply_settle(&status->reply, error);
+        reply_add_error(&health->reply, error);
+    error = reply_settle(&health->reply, error);
     (void)reply_send_as(request, error, ALLOW, error == ERROR_NONE ? route->type : JSON,
-                        &status->reply);
+                        &health->reply);
 }
 
 /*
- * Accepts a connection whose peer can't keep the thread for long: libfcgi has no
- * time-outs of its own. It accepts nothing itself as long as it believes that the
- * last request left it a connection.
+ * Accepts a connection whose peer can't hold the thread for long: libfcgi has no
+ * time-outs of its own. FCGX_Accept_r uses the connection it is given as long as it
+ * believes that the last request kept it.
  */
-static bool accept_request(const struct status *status, struct request *request)
+static bool accept_request(const struct health *health, struct request *request)
 {
-    int fd = accept4(status->listener, NULL, NULL, SOCK_CLOEXEC);
+    int fd = accept4(health->listener, NULL, NULL, SOCK_CLOEXEC);
 
     if (fd < 0) {
-        /* No descriptors are left, and that takes a while; or the peer has gone. */
+        /* No descriptors are left, or the peer has gone. */
         if (errno != EAGAIN)
             clock_sleep_jitter(ACCEPT_PAUSE_MS);
         return false;
     }
-    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &PATIENCE, sizeof(PATIENCE)) != 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &PATIENCE, sizeof(PATIENCE)) != 0) {
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &IO_TIMEOUT, sizeof(IO_TIMEOUT)) != 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &IO_TIMEOUT, sizeof(IO_TIMEOUT)) != 0) {
         close(fd);
         return false;
     }
@@ -152,15 +147,15 @@ static bool accept_request(const struct status *status, struct request *request)
 
 static void *run(void *arg)
 {
-    struct status *status = arg;
+    struct health *health = arg;
     struct request request = {0};
-    struct pollfd fds[2] = {{.fd = status->end_fd, .events = POLLIN},
-                            {.fd = status->listener, .events = POLLIN}};
+    struct pollfd fds[2] = {{.fd = health->end_fd, .events = POLLIN},
+                            {.fd = health->listener, .events = POLLIN}};
 
     FCGX_InitRequest(&request.fcgi, NO_LISTENER, 0);
     while (poll(fds, 2, -1) >= 0 && fds[0].revents == 0) {
-        if (accept_request(status, &request)) {
-            answer(status, &request);
+        if (accept_request(health, &request)) {
+            answer(health, &request);
             request_finish(&request);
         }
     }
@@ -168,31 +163,31 @@ static void *run(void *arg)
     return NULL;
 }
 
-struct status *status_start(const struct status_view *view, int listener)
+struct health *health_start(const struct health_view *view, int listener)
 {
-    struct status *status = calloc(1, sizeof(*status));
+    struct health *health = calloc(1, sizeof(*health));
 
-    if (status == NULL)
+    if (health == NULL)
         return NULL;
-    status->view = *view;
-    status->listener = listener;
-    status->started = time(NULL);
-    status->end_fd = eventfd(0, EFD_CLOEXEC);
-    if (status->end_fd >= 0 && pthread_create(&status->thread, NULL, run, status) == 0)
-        return status;
-    if (status->end_fd >= 0)
-        close(status->end_fd);
-    free(status);
+    health->view = *view;
+    health->listener = listener;
+    health->started = time(NULL);
+    health->end_fd = eventfd(0, EFD_CLOEXEC);
+    if (health->end_fd >= 0 && pthread_create(&health->thread, NULL, run, health) == 0)
+        return health;
+    if (health->end_fd >= 0)
+        close(health->end_fd);
+    free(health);
     return NULL;
 }
 
-void status_stop(struct status *status)
+void health_stop(struct health *health)
 {
-    if (status == NULL)
+    if (health == NULL)
         return;
-    eventfd_write(status->end_fd, 1);
-    pthread_join(status->thread, NULL);
-    close(status->end_fd);
-    reply_free(&status->reply);
-    free(status);
+    eventfd_write(health->end_fd, 1);
+    pthread_join(health->thread, NULL);
+    close(health->end_fd);
+    reply_free(&health->reply);
+    free(health);
 }

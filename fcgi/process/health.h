@@ -1,39 +1,39 @@
 /*
- * What the process says about itself, on a listener and a thread of its own, so
- * that it answers when all workers are busy. FastCGI, like the requests; the
- * path is SCRIPT_NAME, with the service's endpoint behind it:
+ * Health and metrics of the process, on a listener and a thread of its own, so
+ * that it answers while all workers are busy. FastCGI, like the requests; the
+ * path is SCRIPT_NAME, with the program's endpoint as its last part:
  *
  *   /healthz/   200: the process answers
- *   /readyz/    200: it has its keyring and reached the database in the last
- *               seconds; else 503, also while it stops
- *   /metrics/   what metrics.h counts, and the state of the process, in
- *               Prometheus' text format; for this machine alone, as nginx sees to
+ *   /readyz/    200: the keyring was read and the database reached in the last
+ *               seconds; 503 otherwise, and while the process stops
+ *   /metrics/   counters and state in Prometheus' text format (exposition.h);
+ *               nginx lets only this machine ask
  *
  * GET and HEAD; 404 for any other path.
  */
-#ifndef STEEP_STATUS_H
-#define STEEP_STATUS_H
+#ifndef STEEP_HEALTH_H
+#define STEEP_HEALTH_H
 
 #include "auth/keyring.h"
 #include "auth/refresh.h"
-#include "process/service.h"
+#include "process/exposition.h"
 #include "process/workers.h"
 
-struct status;
+struct health;
 
-/* What it looks at; all of it is only read, and must outlive the thread. */
-struct status_view {
-    const struct service *service;
+/* What it reports on. Only read; must outlive the thread. */
+struct health_view {
+    const struct exposition_program *program;
     struct keyring *keyring;
     const struct refresh *refresh;
     const struct workers *workers;
     int stop_fd; /* readable once the process stops */
 };
 
-/* Starts the thread on a non-blocking listener; NULL when that fails. */
-struct status *status_start(const struct status_view *view, int listener);
+/* Starts the thread on a non-blocking listener; NULL if that fails. */
+struct health *health_start(const struct health_view *view, int listener);
 
 /* Ends the thread and frees; takes NULL. */
-void status_stop(struct status *status);
+void health_stop(struct health *health);
 
 #endif

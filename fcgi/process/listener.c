@@ -10,8 +10,7 @@
 
 enum { FIRST_PASSED_FD = 3 };
 
-/* The descriptor whose name stands in a list divided by colons; -1 where none or more than one has
- * it. */
+/* The descriptor with this name in a colon-separated list; -1 unless exactly one has it. */
 static int find_named(const char *names, const char *name)
 {
     int found = -1;
@@ -30,7 +29,7 @@ static int find_named(const char *names, const char *name)
     }
 }
 
-/* The number of sockets that were passed to this process and not to its parent; NULL for none. */
+/* The number of sockets passed to this process, and not to its parent; NULL for none. */
 static const char *passed_count(void)
 {
     const char *pid = getenv("LISTEN_PID");
@@ -48,10 +47,10 @@ static bool choose_passed(struct listeners *listeners, const char *count)
     }
     if (strcmp(count, "2") == 0 && names != NULL) {
         listeners->requests = find_named(names, "requests");
-        listeners->status = find_named(names, "status");
-        /* A list of more names than sockets can name one that is not there. */
-        return listeners->requests >= 0 && listeners->status >= 0 &&
-               listeners->requests + listeners->status == 2 * FIRST_PASSED_FD + 1;
+        listeners->health = find_named(names, "status");
+        /* With more names than sockets, a name may stand for none. */
+        return listeners->requests >= 0 && listeners->health >= 0 &&
+               listeners->requests + listeners->health == 2 * FIRST_PASSED_FD + 1;
     }
     return false;
 }
@@ -64,8 +63,8 @@ static bool is_listening(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens;
 }
 
-/* Threads may race for a connection; those that lose must come back, not wait in accept. */
-static bool set_up(int fd)
+/* Threads race for a connection: those that lose must not block in accept. */
+static bool set_nonblocking(int fd)
 {
     return fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) == 0;
 }
@@ -74,25 +73,25 @@ bool listeners_take(struct listeners *listeners)
 {
     const char *count = passed_count();
 
-    *listeners = (struct listeners){.requests = STDIN_FILENO, .status = -1};
+    *listeners = (struct listeners){.requests = STDIN_FILENO, .health = -1};
     if (count != NULL && !choose_passed(listeners, count)) {
-        log_event(
-            LOG_ERROR, "listener",
-            "LISTEN_FDS must hand over one socket, or two with the names requests and status");
+        log_event(LOG_ERROR, "listener",
+                  "LISTEN_FDS must pass one socket, or two that LISTEN_FDNAMES calls requests and "
+                  "health");
         return false;
     }
     if (!is_listening(listeners->requests)) {
-        log_event(
-            LOG_ERROR, "listener",
-            "no listening socket was handed over, neither by LISTEN_FDS nor as standard input");
+        log_event(LOG_ERROR, "listener",
+                  "no listening socket was passed, neither by LISTEN_FDS nor as standard input");
         return false;
     }
-    if (listeners->status >= 0 && !is_listening(listeners->status)) {
-        log_event(LOG_ERROR, "listener", "the socket handed over as status does not listen");
+    if (listeners->health >= 0 && !is_listening(listeners->health)) {
+        log_event(LOG_ERROR, "listener", "the socket passed as status does not listen");
         return false;
     }
-    if (!set_up(listeners->requests) || (listeners->status >= 0 && !set_up(listeners->status))) {
-        log_event(LOG_ERROR, "listener", "a listening socket can't be set up");
+    if (!set_nonblocking(listeners->requests) ||
+        (listeners->health >= 0 && !set_nonblocking(listeners->health))) {
+        log_event(LOG_ERROR, "listener", "can't make a listening socket non-blocking");
         return false;
     }
     return true;

@@ -6,15 +6,14 @@
 
 struct listeners {
     int requests;
-    int status; /* for questions about the process itself, see status.h; -1 for none */
+    int health; /* for /healthz, /readyz and /metrics, see health.h; -1 for none */
 };
 
 /*
- * Takes what LISTEN_FDS hands over where it is meant for this process
- * (sd_listen_fds(3)): one socket, for requests, or two that LISTEN_FDNAMES calls
- * "requests" and "status", in any order. Else standard input, for requests.
- * Makes them non-blocking. False, after a line in the log, where none of this
- * can be had.
+ * Takes the sockets that LISTEN_FDS passes to this process (sd_listen_fds(3)): one,
+ * for requests, or two that LISTEN_FDNAMES calls "requests" and "status", in any
+ * order. Without LISTEN_FDS, standard input is the socket for requests. Makes them
+ * non-blocking. False, after a line in the log, if they are not listening sockets.
  */
 bool listeners_take(struct listeners *listeners) __attribute__((warn_unused_result));
 

@@ -28,8 +28,8 @@ static bool fill_address(struct sockaddr_un *address, socklen_t *size, const cha
     return true;
 }
 
-/* A manager that doesn't read must not keep us from hearing its signals. */
-static const struct timeval PATIENCE = {.tv_sec = 1};
+/* A manager that does not read must not keep us from its signals. */
+static const struct timeval SEND_TIMEOUT = {.tv_sec = 1};
 
 void notify_send(const char *state)
 {
@@ -43,11 +43,11 @@ void notify_send(const char *state)
         return;
     fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     if (fd >= 0 && fill_address(&address, &size, name) &&
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &PATIENCE, sizeof(PATIENCE)) == 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &SEND_TIMEOUT, sizeof(SEND_TIMEOUT)) == 0)
         is_sent =
             sendto(fd, state, strlen(state), MSG_NOSIGNAL, (struct sockaddr *)&address, size) >= 0;
     if (!is_sent)
-        log_event(LOG_WARNING, "notify", "NOTIFY_SOCKET can't be written to");
+        log_event(LOG_WARNING, "notify", "can't write to NOTIFY_SOCKET");
     if (fd >= 0)
         close(fd);
 }

@@ -25,58 +25,7 @@ enum {
     FIRST_READ_STEP_MS = 10,
 };
 
-int64_t service_deadline(const struct worker *worker, const struct request *request)
-{
-    return request->arrived + worker->config->deadline_ms;
-}
-
-enum error service_expect_timely(const struct worker *worker, const struct request *request)
-{
-    return clock_left(service_deadline(worker, request)) > 0 ? ERROR_NONE : ERROR_UNAVAILABLE;
-}
-
-enum error service_error(enum database_verdict verdict)
-{
-    return verdict == DATABASE_DONE   ? ERROR_NONE
-           : verdict == DATABASE_AWAY ? ERROR_UNAVAILABLE
-                                      : ERROR_INTERNAL;
-}
-
-void service_count(const struct worker *worker, const struct request *request, enum error error)
-{
-    int64_t in_database = database_spent_us(worker->db);
-
-    metrics_count_request(error);
-    metrics_observe(METRICS_REQUEST, clock_us() - request->arrived_us);
-    if (in_database >= 0)
-        metrics_observe(METRICS_DATABASE, in_database);
-}
-
-void service_log_begin(struct log_line *line, const char *event, const struct worker *worker,
-                       const struct request *request, enum error error)
-{
-    log_begin(line,
-              error == ERROR_INTERNAL      ? LOG_ERROR
-              : error == ERROR_UNAVAILABLE ? LOG_WARNING
-                                           : LOG_INFO,
-              event);
-    log_string(line, "request_id", request->id);
-    log_number(line, "status", error_entry(error)->status);
-    if (error != ERROR_NONE)
-        log_string(line, "error", error_entry(error)->code);
-    if (*database_sqlstate(worker->db) != '\0')
-        log_string(line, "sqlstate", database_sqlstate(worker->db));
-}
-
-void service_log_end(struct log_line *line, const struct request *request, bool is_heard)
-{
-    log_number(line, "ms", clock_ms() - request->arrived);
-    if (!is_heard)
-        log_string(line, "reply", "lost");
-    log_end(line);
-}
-
-/* In the threads that are started from now on too: libfcgi's reads don't survive a signal. */
+/* Blocks them for threads started later as well: a signal would cut short a read of libfcgi. */
 static void block_signals(void)
 {
     static const int FAULTS[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGTRAP};
@@ -88,7 +37,8 @@ static void block_signals(void)
     pthread_sigmask(SIG_BLOCK, &all, NULL);
 }
 
-/* Waits so many milliseconds for a signal that ends the process, or for as long as it takes (0). */
+/* Waits for a signal that ends the process: up to ms milliseconds, or without a limit if ms is 0.
+ */
 static bool await_signal(int ms)
 {
     struct timespec limit = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
@@ -101,8 +51,8 @@ static bool await_signal(int ms)
 }
 
 /*
- * Tells the watchdog that the workers progress; not while one of them has been
- * at a request for longer than any may take, however busy all the others are.
+ * Tells the watchdog that the workers make progress; not while one of them holds
+ * a request for longer than any may take, however busy the others are.
  */
 static void feed_watchdog(const struct workers *workers, const struct config *config,
                           bool *is_reported)
@@ -111,14 +61,14 @@ static void feed_watchdog(const struct workers *workers, const struct config *co
         notify_send("WATCHDOG=1");
         *is_reported = false;
     } else if (!*is_reported) {
-        log_event(LOG_ERROR, "stuck", "a request does not end; the watchdog is no longer fed");
+        log_event(LOG_ERROR, "stuck", "a request does not end; no longer notifying the watchdog");
         *is_reported = true;
     }
 }
 
 /*
- * Lets the workers finish what they have in hand. One whose peer fell silent in
- * mid-request never ends by itself; the process then ends without it.
+ * Lets the workers finish the requests in hand. A request whose peer fell silent
+ * midway never ends; the process then ends without it.
  */
 static void drain(struct workers *workers, const struct config *config, int watchdog_ms)
 {
@@ -136,28 +86,28 @@ static void drain(struct workers *workers, const struct config *config, int watc
     }
 }
 
-/* From the first request to the last one: says that it serves, awaits the signal, and drains. */
+/* Serves: notifies the service manager, waits for the signal, and drains. */
 static void run(const struct service *service, const struct config *config, struct workers *workers,
                 int stop_fd)
 {
     int watchdog_ms = notify_watchdog_ms();
     bool is_reported = false;
 
-    log_event(LOG_INFO, "serving", service->name);
+    log_event(LOG_INFO, "serving", service->program.name);
     notify_send("READY=1");
     while (!await_signal(watchdog_ms)) {
         if (watchdog_ms > 0)
             feed_watchdog(workers, config, &is_reported);
     }
     notify_send("STOPPING=1");
-    log_event(LOG_INFO, "stopping", service->name);
+    log_event(LOG_INFO, "stopping", service->program.name);
     eventfd_write(stop_fd, 1);
     drain(workers, config, watchdog_ms);
 }
 
 /*
- * Gives the first read of the keyring a moment: what waits in the listener's
- * queue since the last process ended would be answered 503 without it.
+ * Gives the first read of the keyring a moment. Without it, requests that waited in
+ * the listener's queue since the last process ended would be answered 503.
  */
 static void await_keyring(struct keyring *keyring)
 {
@@ -167,31 +117,40 @@ static void await_keyring(struct keyring *keyring)
         clock_sleep_jitter(FIRST_READ_STEP_MS);
 }
 
-/* Starts the threads and runs them; false, with a line in the log, where that can't be done. */
+/* Starts the threads and serves; false, after a line in the log, if they can't be started. */
 static bool run_threads(const struct service *service, const struct config *config,
                         struct keyring *keyring, const struct listeners *listeners, int stop_fd)
 {
     struct refresh *refresh = refresh_start(service->plan, keyring, stop_fd);
-    struct status_view view = {
-        .service = service, .keyring = keyring, .refresh = refresh, .stop_fd = stop_fd};
-    struct status *status = NULL;
+    struct health_view view = {
+        .program = &service->program, .keyring = keyring, .refresh = refresh, .stop_fd = stop_fd};
+    const struct workers_plan plan = {
+        .name = service->program.name,
+        .config = config,
+        .keyring = keyring,
+        .scratch_bytes = service->scratch_bytes,
+        .answer = service->answer,
+        .listener = listeners->requests,
+        .stop_fd = stop_fd,
+    };
+    struct health *health = NULL;
     struct workers *workers = NULL;
 
     if (refresh == NULL) {
-        log_event(LOG_ERROR, "start", "the keyring's thread can't be started");
+        log_event(LOG_ERROR, "start", "can't start the keyring thread");
         return false;
     }
     await_keyring(keyring);
-    workers = workers_start(service, config, keyring, listeners->requests, stop_fd);
+    workers = workers_start(&plan);
     view.workers = workers;
-    if (workers != NULL && listeners->status >= 0) {
-        status = status_start(&view, listeners->status);
-        if (status == NULL)
-            log_event(LOG_ERROR, "start", "the status thread can't be started");
+    if (workers != NULL && listeners->health >= 0) {
+        health = health_start(&view, listeners->health);
+        if (health == NULL)
+            log_event(LOG_ERROR, "start", "can't start the health thread");
     }
     if (workers != NULL)
         run(service, config, workers, stop_fd);
-    status_stop(status);
+    health_stop(health);
     workers_free(workers);
     refresh_join(refresh);
     return workers != NULL;
@@ -211,7 +170,7 @@ static int serve(const struct service *service, const struct config *config,
     if (FCGX_Init() == 0)
         stop_fd = eventfd(0, EFD_CLOEXEC);
     if (stop_fd < 0) {
-        log_event(LOG_ERROR, "start", "libfcgi can't be set up");
+        log_event(LOG_ERROR, "start", "can't set up libfcgi");
         return EXIT_FAILURE;
     }
     is_done = run_threads(service, config, keyring, &listeners, stop_fd);
@@ -219,7 +178,7 @@ static int serve(const struct service *service, const struct config *config,
     return is_done ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-/* Adds what the environment holds; false, with a line in the log, where it can't be taken. */
+/* Adds the environment's credentials; false, after a line in the log, if they are invalid. */
 static bool read_credentials(const struct service *service, struct keyring *keyring)
 {
     const char *value = getenv(service->variable);
@@ -238,20 +197,20 @@ int service_main(const struct service *service, int argc, char **argv)
     enum config_action action;
 
     log_open();
-    action = config_options(argc, argv, service->name, service->usage, &status);
+    action = config_options(argc, argv, service->program.name, service->usage, &status);
 
     if (action == CONFIG_EXIT)
         return status;
     /*
-     * What is larger goes back to the system as soon as it is freed, whatever
-     * came before it; that much a worker keeps, so that the usual batch or month
-     * of counts doesn't ask for its pages anew each time.
+     * Larger blocks go back to the system as soon as they are freed. Up to this size a
+     * worker keeps its memory, so that a usual batch or month of counts does not fault
+     * in new pages each time.
      */
     mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
     mallopt(M_TRIM_THRESHOLD, LARGE_BYTES);
     keyring = keyring_new();
     if (sodium_init() < 0 || keyring == NULL) {
-        log_event(LOG_ERROR, "start", "there is no memory or no randomness");
+        log_event(LOG_ERROR, "start", "out of memory, or no source of randomness");
         keyring_free(keyring);
         return EXIT_FAILURE;
     }

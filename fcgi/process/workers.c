@@ -13,35 +13,33 @@
 #include <unistd.h>
 
 enum {
-    LOOK_MS = 500,
+    FIRST_CONNECT_MS = 500,
     ACCEPT_PAUSE_MS = 100,
-    REPORT_MS = 2000,
+    LOG_FAILURE_MS = 2000,
 };
 
-/* What a thread needs besides its worker's things. */
 struct thread {
-    const struct service *service;
+    const struct workers_plan *plan;
     struct worker worker;
-    int listener;
-    int events; /* an epoll instance: a connection, or the time to stop */
-    int stop_fd;
+    int events;              /* an epoll instance: a connection, or the signal to stop */
     atomic_llong busy_since; /* clock_ms of the request in hand; 0 for none */
     pthread_t thread;
 };
 
 struct workers {
-    struct connection_patience patience;
+    struct workers_plan plan;
+    struct connection_limits limits;
     int count;
-    int joined; /* so many, the first of them, have ended */
+    int joined; /* the first so many of them have ended */
     struct thread threads[];
 };
 
 /*
- * Makes what a worker waits on; -1 where that can't be had. A connection wakes
- * one of the idle workers and not all of them, and always the first: where few
- * are busy, the same few sessions of PostgreSQL keep their caches warm.
+ * Makes the epoll instance of a worker; -1 on failure. A connection wakes one of the
+ * idle workers and not all of them, and always the first: as long as few are busy,
+ * the same few sessions of PostgreSQL keep their caches warm.
  */
-static int watch(int listener, int stop_fd)
+static int open_events(int listener, int stop_fd)
 {
     struct epoll_event connection = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.fd = listener};
     struct epoll_event stop = {.events = EPOLLIN, .data.fd = stop_fd};
@@ -62,7 +60,7 @@ static bool await_request(const struct thread *thread)
     int count = epoll_wait(thread->events, events, 2, -1);
 
     for (int i = 0; i < count; i++) {
-        if (events[i].data.fd == thread->stop_fd)
+        if (events[i].data.fd == thread->plan->stop_fd)
             return false;
     }
     return true;
@@ -74,20 +72,20 @@ static void take_request(struct thread *thread, struct request *request)
     int status = FCGX_Accept_r(&request->fcgi);
 
     if (status != 0) {
-        /* -EAGAIN: it was taken. Else no descriptors are left, and that takes a while. */
+        /* -EAGAIN: another worker took it. Otherwise no descriptors are left: wait for some. */
         if (status != -EAGAIN)
             clock_sleep_jitter(ACCEPT_PAUSE_MS);
         return;
     }
-    /* A connection that nginx kept for its next request would hold this worker. */
+    /* A connection kept open by nginx for its next request would hold this worker. */
     request->fcgi.keepConnection = 0;
     request_begin(request);
-    database_set_request(thread->worker.db, request->id);
-    thread->service->answer(&thread->worker, request);
+    database_record_begin(&thread->worker.record, request->id);
+    thread->plan->answer(&thread->worker, request);
     request_free_body(request);
     request_finish(request);
     /* nginx has the answer by now. */
-    database_log_failure(thread->worker.db, clock_ms() + REPORT_MS);
+    database_log_failure(thread->worker.db, &thread->worker.record, clock_ms() + LOG_FAILURE_MS);
     database_clear(thread->worker.db);
 }
 
@@ -96,9 +94,9 @@ static void *work(void *arg)
     struct thread *thread = arg;
     struct request request = {0};
 
-    FCGX_InitRequest(&request.fcgi, thread->listener, FCGI_FAIL_ACCEPT_ON_INTR);
+    FCGX_InitRequest(&request.fcgi, thread->plan->listener, FCGI_FAIL_ACCEPT_ON_INTR);
     while (await_request(thread)) {
-        /* Before it is accepted: a peer that then says nothing keeps the worker as well. */
+        /* Before it is accepted: a peer that then stays silent holds the worker as well. */
         atomic_store_explicit(&thread->busy_since, clock_ms(), memory_order_relaxed);
         take_request(thread, &request);
         atomic_store_explicit(&thread->busy_since, 0, memory_order_relaxed);
@@ -116,13 +114,15 @@ static void close_thread(struct thread *thread)
         close(thread->events);
 }
 
-static bool start_thread(struct thread *thread, struct connection_patience *patience)
+static bool start_thread(struct thread *thread, struct connection_limits *limits)
 {
     struct worker *worker = &thread->worker;
 
-    worker->db = database_new(thread->service->name, patience);
-    worker->scratch = malloc(thread->service->scratch_bytes + 1); /* never 0, which may give NULL */
-    thread->events = watch(thread->listener, thread->stop_fd);
+    worker->config = thread->plan->config;
+    worker->keyring = thread->plan->keyring;
+    worker->db = database_new(thread->plan->name, limits);
+    worker->scratch = malloc(thread->plan->scratch_bytes + 1); /* never 0, which may give NULL */
+    thread->events = open_events(thread->plan->listener, thread->plan->stop_fd);
     if (worker->db != NULL && worker->scratch != NULL && thread->events >= 0 &&
         pthread_create(&thread->thread, NULL, work, thread) == 0)
         return true;
@@ -130,34 +130,31 @@ static bool start_thread(struct thread *thread, struct connection_patience *pati
     return false;
 }
 
-struct workers *workers_start(const struct service *service, const struct config *config,
-                              struct keyring *keyring, int listener, int stop_fd)
+struct workers *workers_start(const struct workers_plan *plan)
 {
-    size_t count = (size_t)config->workers;
-    struct workers *workers = calloc(1, sizeof(*workers) + count * sizeof(workers->threads[0]));
+    int wanted = plan->config->workers;
+    struct workers *workers =
+        calloc(1, sizeof(*workers) + (size_t)wanted * sizeof(workers->threads[0]));
 
     if (workers != NULL) {
-        workers->patience.look_ms = LOOK_MS;
-        workers->patience.wait_ms = config->wait_ms;
-        workers->patience.most_waiting = config->workers > 1 ? config->workers / 2 : 1;
+        workers->plan = *plan;
+        workers->limits.first_connect_ms = FIRST_CONNECT_MS;
+        workers->limits.wait_ms = plan->config->wait_ms;
+        workers->limits.most_waiting = wanted > 1 ? wanted / 2 : 1;
     }
-    while (workers != NULL && workers->count < config->workers) {
+    while (workers != NULL && workers->count < wanted) {
         struct thread *thread = &workers->threads[workers->count];
 
-        thread->service = service;
-        thread->worker.config = config;
-        thread->worker.keyring = keyring;
-        thread->listener = listener;
-        thread->stop_fd = stop_fd;
-        if (!start_thread(thread, &workers->patience))
+        thread->plan = &workers->plan;
+        if (!start_thread(thread, &workers->limits))
             break;
         workers->count++;
     }
-    if (workers != NULL && workers->count == config->workers)
+    if (workers != NULL && workers->count == wanted)
         return workers;
-    log_event(LOG_ERROR, "start", "the worker threads can't be started");
-    eventfd_write(stop_fd, 1);
-    if (workers != NULL && !workers_join(workers, clock_ms() + config->deadline_ms))
+    log_event(LOG_ERROR, "start", "can't start the worker threads");
+    eventfd_write(plan->stop_fd, 1);
+    if (workers != NULL && !workers_join(workers, clock_ms() + plan->config->deadline_ms))
         _exit(EXIT_FAILURE);
     workers_free(workers);
     return NULL;

@@ -1,38 +1,44 @@
 /*
- * The threads that answer requests: each accepts a connection, answers it, and
- * comes back for the next one.
+ * The worker threads: each accepts a connection, answers its request, and comes
+ * back for the next one.
  */
 #ifndef STEEP_WORKERS_H
 #define STEEP_WORKERS_H
 
-#include "process/service.h"
+#include "process/worker.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct workers;
 
-/*
- * Starts config->workers threads that take requests off a non-blocking
- * listener until stop_fd is readable, and then finish what they have in hand.
- * NULL where they can't be started, after a line in the log. All that is
- * pointed to must outlive them.
- */
-struct workers *workers_start(const struct service *service, const struct config *config,
-                              struct keyring *keyring, int listener, int stop_fd);
+/* What all workers have in common. Everything that it points to must outlive them. */
+struct workers_plan {
+    const char *name; /* of their connections, in pg_stat_activity */
+    const struct config *config;
+    struct keyring *keyring;
+    size_t scratch_bytes;
+    void (*answer)(struct worker *worker, struct request *request); /* see service.h */
+    int listener;                                                   /* non-blocking */
+    int stop_fd; /* once it is readable they finish the request in hand, and end */
+};
+
+/* Starts plan->config->workers threads. NULL if they can't be started, after a line in the log. */
+struct workers *workers_start(const struct workers_plan *plan);
 
 int workers_count(const struct workers *workers);
 
 /* How many of them have a request in hand. */
 int workers_busy(const struct workers *workers);
 
-/* For how long the slowest of these has been at it, in milliseconds; 0 where there is none. */
+/* Age of the oldest request in hand, in milliseconds; 0 for none. */
 int64_t workers_longest_ms(const struct workers *workers);
 
-/* Waits for their end until a moment of clock_ms; false where some go on. May be called again. */
+/* Waits for their end until a moment of clock_ms; false if some go on. May be called again. */
 bool workers_join(struct workers *workers, int64_t until) __attribute__((warn_unused_result));
 
-/* Frees what has been joined; takes NULL. */
+/* Frees workers that have been joined; takes NULL. */
 void workers_free(struct workers *workers);
 
 #endif

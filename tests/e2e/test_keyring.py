@@ -123,7 +123,7 @@ def half_reads(stack, db):
 
         def failed():
             end_sleepers()
-            return b"could not be read" in stack.log(name).read_bytes()[size:]
+            return b"could not read" in stack.log(name).read_bytes()[size:]
 
         try:
             yield lambda: wait_for(failed, "a read to fail")

@@ -75,7 +75,7 @@ static void check_refusal(const struct variable *variable, const char *line)
 
     snprintf(expected, sizeof(expected),
              " level=error event=configuration variable=%s"
-             " detail=\"it must be a whole number from %lu to %lu\"\n",
+             " detail=\"must be a whole number from %lu to %lu\"\n",
              variable->name, variable->least, variable->most);
     require(rest != NULL && strcmp(rest, expected) == 0, "a refusal is one line, and a sentence");
 }

@@ -1,3 +1,4 @@
+#include "process/exposition.h"
 #include "base/metrics.h"
 #include "unit.h"
 
@@ -5,27 +6,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct metrics_state INGEST = {
-    .program = "ingest.fcgi",
-    .endpoint = "ingest",
-    .takes_batches = true,
-    .errors = {ERROR_MISSING_SIGNATURE, ERROR_INVALID_PAYLOAD},
-    .is_ready = true,
-    .workers = 8,
-    .workers_busy = 3,
-    .longest_ms = 1234,
-    .keyring_age_ms = 56,
-    .keyring_fixed = 1,
-    .keyring_read = 20,
-    .started = 1770129300,
+struct exposed {
+    struct exposition_program program;
+    struct exposition_state state;
+};
+
+static const struct exposed INGEST = {
+    .program = {.name = "ingest.fcgi",
+                .endpoint = "ingest",
+                .takes_batches = true,
+                .errors = {ERROR_MISSING_SIGNATURE, ERROR_INVALID_PAYLOAD}},
+    .state = {.is_ready = true,
+              .workers = 8,
+              .workers_busy = 3,
+              .longest_ms = 1234,
+              .keyring_age_ms = 56,
+              .keyring_fixed = 1,
+              .keyring_read = 20,
+              .started = 1770129300},
 };
 
 static struct reply_text out;
 
-static const char *written(const struct metrics_state *state)
+static const char *written(const struct exposed *exposed)
 {
     reply_reset(&out);
-    metrics_write(&out, state);
+    exposition_write(&out, &exposed->program, &exposed->state);
     assert_false(out.is_short);
     return out.text;
 }
@@ -40,15 +46,15 @@ static bool has_line(const char *text, const char *line)
     return false;
 }
 
-static void assert_line(const struct metrics_state *state, const char *line)
+static void assert_line(const struct exposed *exposed, const char *line)
 {
-    if (!has_line(written(state), line))
+    if (!has_line(written(exposed), line))
         fail_msg("there is no line %s", line);
 }
 
-static void assert_no(const struct metrics_state *state, const char *part)
+static void assert_no(const struct exposed *exposed, const char *part)
 {
-    assert_null(strstr(written(state), part));
+    assert_null(strstr(written(exposed), part));
 }
 
 static void counts_what_is_added(void **state)
@@ -78,12 +84,12 @@ static void gives_what_is_one_to_a_client_one_line(void **state)
 {
     static const char LINE[] =
         "steep_requests_total{endpoint=\"query\",status=\"400\",code=\"invalid_request\"} 2";
-    struct metrics_state query = INGEST;
+    struct exposed query = INGEST;
     const char *first;
     (void)state;
-    query.endpoint = "query";
-    query.takes_batches = false;
-    query.errors = (struct error_range){ERROR_MISSING_TOKEN, ERROR_INVALID_QUERY};
+    query.program.endpoint = "query";
+    query.program.takes_batches = false;
+    query.program.errors = (struct error_range){ERROR_MISSING_TOKEN, ERROR_INVALID_QUERY};
     metrics_count_request(ERROR_INVALID_REQUEST);
     metrics_count_request(ERROR_INVALID_QUERY);
     assert_line(&query, LINE);
@@ -174,7 +180,7 @@ static void names_the_reasons_of_refused_events(void **state)
 
 static void tells_the_state(void **state)
 {
-    struct metrics_state unread = INGEST;
+    struct exposed unread = INGEST;
     (void)state;
     assert_line(&INGEST, "steep_ready{endpoint=\"ingest\"} 1");
     assert_line(&INGEST, "steep_workers{endpoint=\"ingest\"} 8");
@@ -188,8 +194,8 @@ static void tells_the_state(void **state)
         &INGEST,
         "steep_build_info{endpoint=\"ingest\",program=\"ingest.fcgi\",version=\"" STEEP_VERSION
         "\"} 1");
-    unread.keyring_age_ms = -1;
-    unread.is_ready = false;
+    unread.state.keyring_age_ms = -1;
+    unread.state.is_ready = false;
     assert_line(&unread, "steep_ready{endpoint=\"ingest\"} 0");
     assert_no(&unread, "keyring_age");
 }
@@ -205,7 +211,7 @@ int main(void)
         cmocka_unit_test(names_the_reasons_of_refused_events),
         cmocka_unit_test(tells_the_state),
     };
-    int failed = cmocka_run_group_tests_name("metrics", tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("exposition", tests, NULL, NULL);
 
     reply_free(&out);
     return failed;

@@ -1,0 +1,49 @@
+/*
+ * One worker's view of the request that it has in hand: what it works with, the
+ * request's deadline, its counters and its line in the log.
+ */
+#ifndef STEEP_WORKER_H
+#define STEEP_WORKER_H
+
+#include "auth/keyring.h"
+#include "base/config.h"
+#include "base/log.h"
+#include "db/database.h"
+#include "http/reply.h"
+#include "http/request.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* config and keyring are shared by all workers. */
+struct worker {
+    const struct config *config;
+    struct keyring *keyring;
+    struct database *db;
+    struct database_record record; /* of the request in hand */
+    struct reply_text reply;
+    void *scratch; /* the program's, kept from one request to the next */
+};
+
+/* When a request must have its answer from the database (clock_ms). */
+int64_t worker_deadline(const struct worker *worker, const struct request *request);
+
+/* ERROR_UNAVAILABLE if a request waited past its deadline for a worker: its sender has given up. */
+enum error worker_check_deadline(const struct worker *worker,
+                                 const struct request *request) MUST_CHECK;
+
+/* The error for a verdict other than DATABASE_REFUSED: none, 503 or 500. */
+enum error worker_error(enum database_verdict verdict);
+
+/* Counts a request whose reply was sent. */
+void worker_count(const struct worker *worker, const struct request *request, enum error error);
+
+/*
+ * The line that each request leaves in the log: the fields that both programs begin and end it
+ * with. is_delivered is false if the client left before the reply was sent.
+ */
+void worker_log_begin(struct log_line *line, const char *event, const struct worker *worker,
+                      const struct request *request, enum error error);
+void worker_log_end(struct log_line *line, const struct request *request, bool is_delivered);
+
+#endif
