@@ -1,10 +1,11 @@
 /**
- * The table. It follows the W3C's pattern for a grid (WAI-ARIA Authoring Practices): one tab
- * stop, arrow keys from cell to cell, Home and End to the ends of a row, with Ctrl of the grid.
- * It is built once for its days and its zone; after that only cells that changed are touched.
+ * Draws the table. It follows the grid pattern of the WAI-ARIA Authoring Practices: one tab stop,
+ * arrow keys move from cell to cell, Home and End to the ends of a row, with Ctrl of the grid.
+ * The table is rebuilt when its days or its time zone change; otherwise only cells that changed
+ * are updated.
  */
 
-import { dateTexts, offsetText, rangeText, two } from './time.js';
+import { dateTexts, offsetText, rangeText, twoDigits } from './time.js';
 
 /** @typedef {import('./heatmap.js').Heatmap} Heatmap */
 /** @typedef {import('./heatmap.js').Bucket} Bucket */
@@ -17,25 +18,26 @@ export function createGrid(table) {
   const head = /** @type {HTMLTableSectionElement} */ (table.tHead);
   const foot = /** @type {HTMLTableSectionElement} */ (table.tFoot);
   const body = table.tBodies[0];
-  /** @type {HTMLTableCellElement[][]} the cells that keys move between: days, then the sums */
+  /** @type {HTMLTableCellElement[][]} the cells of each row: the days, then the sums */
   let cells = [];
-  /** @type {string[]} those of the rows before the sums */
+  /** @type {string[]} the dates of the rows */
   let dates = [];
-  let shape = '';
+  let layout = '';
   let row = 0;
   let column = 0;
+  /** Whether the viewer has moved the tab stop. */
   let moved = false;
-  /** @type {WeakMap<Element, string>} what a cell was last painted from */
+  /** @type {WeakMap<Element, string>} what each cell shows */
   const painted = new WeakMap();
 
   head.append(headRow());
 
   /** @param {Heatmap} map */
   function render(map) {
-    const wanted = `${map.timeZone} ${map.days.map(({ date }) => date)}`;
-    if (wanted !== shape) {
+    const newLayout = `${map.timeZone} ${map.days.map(({ date }) => date)}`;
+    if (newLayout !== layout) {
       build(map);
-      shape = wanted;
+      layout = newLayout;
     }
     map.days.forEach((day, index) => {
       const { long } = dateTexts(day.date);
@@ -46,7 +48,7 @@ export function createGrid(table) {
       paintSum(tds[HOURS], day.sum, long);
     });
     const sums = cells[map.days.length];
-    map.hourSums.forEach((sum, hour) => paintSum(sums[hour], sum, `All days, hour ${two(hour)}`));
+    map.hourSums.forEach((sum, hour) => paintSum(sums[hour], sum, `All days, hour ${twoDigits(hour)}`));
     paintSum(sums[HOURS], map.sum, 'All days');
     if (!moved) {
       startAtCurrent(map);
@@ -56,15 +58,15 @@ export function createGrid(table) {
   /** @param {Heatmap} map */
   function build(map) {
     const focused = body.contains(document.activeElement) || foot.contains(document.activeElement);
-    const model = document.createElement('tr');
-    model.append(document.createElement('th'));
+    const template = document.createElement('tr');
+    template.append(document.createElement('th'));
     for (let index = 0; index <= HOURS; index++) {
       const td = document.createElement('td');
       td.tabIndex = -1;
-      model.append(td);
+      template.append(td);
     }
     const rows = map.days.map(({ date }) => {
-      const tr = clone(model);
+      const tr = clone(template);
       const header = /** @type {HTMLTableCellElement} */ (tr.firstChild);
       header.scope = 'row';
       const time = document.createElement('time');
@@ -73,13 +75,13 @@ export function createGrid(table) {
       header.append(time);
       return tr;
     });
-    const sums = clone(model);
+    const sums = clone(template);
     const header = /** @type {HTMLTableCellElement} */ (sums.firstChild);
     header.scope = 'row';
     header.textContent = 'All days';
     body.replaceChildren(...rows);
     foot.replaceChildren(sums);
-    // Whoever is at a day stays at it when another one begins.
+    // Keep the tab stop on its date when a new day starts.
     const before = dates[row];
     const atSums = row > 0 && row === dates.length;
     dates = map.days.map(({ date }) => date);
@@ -97,7 +99,7 @@ export function createGrid(table) {
     map.days.forEach((day, index) => {
       const at = day.cells.findIndex((buckets) => buckets.some(({ current }) => current));
       if (at >= 0) {
-        stopAt(index, at);
+        setTabStop(index, at);
       }
     });
   }
@@ -138,21 +140,21 @@ export function createGrid(table) {
    * @param {string} what
    */
   function paintSum(td, sum, what) {
-    const key = `${sum.count} ${sum.whole}`;
+    const key = `${sum.count} ${sum.complete}`;
     if (painted.get(td) === key) {
       return;
     }
     painted.set(td, key);
     td.className = 'sum';
-    td.textContent = sum.count === 0 && !sum.whole ? '–' : short(sum.count);
-    td.setAttribute('aria-label', `${what}: ${sum.whole ? events(sum.count) : `${events(sum.count)} live, the rest is not loaded`}`);
+    td.textContent = sum.count === 0 && !sum.complete ? '–' : short(sum.count);
+    td.setAttribute('aria-label', `${what}: ${events(sum.count)}${sum.complete ? '' : ', not all hours are loaded'}`);
   }
 
   /**
    * @param {number} toRow
    * @param {number} toColumn
    */
-  function stopAt(toRow, toColumn) {
+  function setTabStop(toRow, toColumn) {
     cells[row][column].tabIndex = -1;
     row = Math.min(Math.max(toRow, 0), cells.length - 1);
     column = Math.min(Math.max(toColumn, 0), HOURS);
@@ -161,7 +163,7 @@ export function createGrid(table) {
   }
 
   /** @type {Record<string, (all: boolean) => [number, number]>} */
-  const steps = {
+  const moves = {
     ArrowUp: () => [row - 1, column],
     ArrowDown: () => [row + 1, column],
     ArrowLeft: () => [row, column - 1],
@@ -173,14 +175,14 @@ export function createGrid(table) {
   };
 
   table.addEventListener('keydown', (event) => {
-    const step = steps[event.key];
-    if (!step || event.altKey || event.metaKey || event.shiftKey || !cells.length) {
+    const move = moves[event.key];
+    if (!move || event.altKey || event.metaKey || event.shiftKey || !cells.length) {
       return;
     }
     event.preventDefault();
-    const cell = stopAt(...step(event.ctrlKey));
+    const cell = setTabStop(...move(event.ctrlKey));
     cell.focus();
-    // Focus is content with a part of it, which may be behind the days.
+    // focus() alone may leave the cell partly behind the column of days.
     cell.scrollIntoView({ block: 'nearest', inline: 'nearest' });
   });
 
@@ -188,13 +190,13 @@ export function createGrid(table) {
     const at = cells.findIndex((tds) => tds.includes(/** @type {any} */ (target)));
     if (at >= 0) {
       moved = true;
-      stopAt(at, cells[at].indexOf(/** @type {any} */ (target)));
+      setTabStop(at, cells[at].indexOf(/** @type {any} */ (target)));
     }
   });
 
   return {
     render,
-    /** Where a narrow screen has to scroll, the current hour comes into view. */
+    /** On a narrow screen, scrolls to the current hour. */
     showCurrent() {
       const current = table.querySelector('.current');
       const frame = table.parentElement;
@@ -205,14 +207,14 @@ export function createGrid(table) {
   };
 }
 
-/** @param {HTMLTableRowElement} model */
-function clone(model) {
-  return /** @type {HTMLTableRowElement} */ (model.cloneNode(true));
+/** @param {HTMLTableRowElement} row */
+function clone(row) {
+  return /** @type {HTMLTableRowElement} */ (row.cloneNode(true));
 }
 
 function headRow() {
   const tr = document.createElement('tr');
-  const titles = ['Day', ...Array.from({ length: HOURS }, (_, hour) => two(hour)), 'Total'];
+  const titles = ['Day', ...Array.from({ length: HOURS }, (_, hour) => twoDigits(hour)), 'Total'];
   tr.append(...titles.map((title) => {
     const th = document.createElement('th');
     th.scope = 'col';
@@ -245,26 +247,26 @@ function textOf({ state, count }) {
  */
 function labelOf(buckets, date, hour) {
   if (buckets.length === 0) {
-    // Where they do so by half an hour, or at a quarter to, some of its minutes are there.
-    return `${date}, ${two(hour)}:00: no hour begins here, the clocks go forward`;
+    // If the clocks go forward by half an hour, part of this local hour exists.
+    return `${date}, ${twoDigits(hour)}:00: no hour starts here, the clocks go forward`;
   }
   const parts = buckets.map((bucket) => {
-    const zone = buckets.length > 1 ? ` (${offsetText(bucket.place.offset)})` : '';
-    return `${rangeText(bucket.place)}${zone}: ${sentenceOf(bucket)}`;
+    const zone = buckets.length > 1 ? ` (${offsetText(bucket.local.offset)})` : '';
+    return `${rangeText(bucket.local)}${zone}: ${descriptionOf(bucket)}`;
   });
   return `${date}, ${parts.join('; ')}`;
 }
 
 /** @param {Bucket} bucket */
-function sentenceOf({ state, count, partial, current }) {
-  const says = {
+function descriptionOf({ state, count, partial, current }) {
+  const description = {
     count: events(count),
-    live: `${events(count)} live, the rest is not loaded`,
+    live: `${events(count)}, live only`,
     unloaded: 'not loaded',
-    future: 'still to come',
-    outside: 'before these days',
+    future: 'future',
+    outside: 'before the selected period',
   }[state];
-  return `${says}${partial ? ', counted from within this hour' : ''}${current ? ', the current hour' : ''}`;
+  return `${description}${partial ? ', partial hour' : ''}${current ? ', current hour' : ''}`;
 }
 
 const number = new Intl.NumberFormat('en-GB');
@@ -275,16 +277,16 @@ export function events(count) {
 }
 
 /**
- * At most four characters, for a cell.
+ * A count in at most four characters, rounded down.
  * @param {number} count
  */
 export function short(count) {
-  let rest = count;
+  let value = count;
   for (const unit of ['', 'k', 'M', 'G', 'T', 'P']) {
-    if (rest < (unit ? 1000 : 10_000)) {
-      return unit && rest < 10 ? `${Math.floor(rest * 10) / 10}${unit}` : `${Math.floor(rest)}${unit}`;
+    if (value < (unit ? 1000 : 10_000)) {
+      return unit && value < 10 ? `${Math.floor(value * 10) / 10}${unit}` : `${Math.floor(value)}${unit}`;
     }
-    rest /= 1000;
+    value /= 1000;
   }
   return '∞';
 }

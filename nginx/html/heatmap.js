@@ -1,15 +1,15 @@
-/** What the grid shows: each local day's hours, their counts and what is to be said about them. */
+/** Computes what the grid shows: the hours of each local day with their counts, states and colour levels. */
 
 import { historicHours, mergeHours } from './merge.js';
 import { levelOf, quantiles } from './scale.js';
-import { DAY, HOUR, calendar, hourOf, placer } from './time.js';
+import { DAY_MS, HOUR_MS, calendar, hourOf, localHourIn } from './time.js';
 
 /**
- * - count: a number, which may be 0
- * - live: a number of live events, the historic count of the hour is not known
+ * - count: the count is known; it may be 0
+ * - live: only live events are known, the historic count is not loaded
  * - unloaded: nothing is known
- * - future: it has not begun
- * - outside: it was over before the days asked for
+ * - future: the hour has not started
+ * - outside: the hour is before the selected period
  * @typedef {'count' | 'live' | 'unloaded' | 'future' | 'outside'} BucketState
  */
 
@@ -17,18 +17,18 @@ import { DAY, HOUR, calendar, hourOf, placer } from './time.js';
  * One UTC hour.
  * @typedef {object} Bucket
  * @property {number} hour
- * @property {import('./time.js').Place} place
+ * @property {import('./time.js').LocalTime} local
  * @property {BucketState} state
  * @property {number} count
- * @property {number} level     the colour: 0 for none
- * @property {boolean} partial  the window begins within it
- * @property {boolean} current  it is now
+ * @property {number} level     of the colour scale; 0 for none
+ * @property {boolean} partial  the selected period starts within this hour
+ * @property {boolean} current  the current hour
  */
 
 /**
  * @typedef {object} Sum
  * @property {number} count
- * @property {boolean} whole  no part of it is unknown
+ * @property {boolean} complete  whether all of its hours are loaded
  */
 
 /** @typedef {{ date: string, cells: Bucket[][], sum: Sum }} HeatmapDay */
@@ -36,35 +36,35 @@ import { DAY, HOUR, calendar, hourOf, placer } from './time.js';
 /**
  * @typedef {object} Heatmap
  * @property {string} timeZone
- * @property {HeatmapDay[]} days  the newest first
+ * @property {HeatmapDay[]} days  newest first
  * @property {Sum[]} hourSums     of the 24 columns
  * @property {Sum} sum
  * @property {import('./scale.js').Step[]} steps
  */
 
 /**
- * @typedef {object} Given
+ * @typedef {object} HeatmapInput
  * @property {7 | 30} days
  * @property {string | null} source
  * @property {readonly import('./store.js').HourlyAggregate[]} aggregates
- * @property {number | null} fetchedAt     null where nothing is loaded
- * @property {Map<number, number>} live    events by hour that came after the request
- * @property {number} now                  by the server's clock
+ * @property {number | null} fetchedAt     null if nothing is loaded
+ * @property {Map<number, number>} live    the count of each hour, of the events that arrived after the request
+ * @property {number} now                  the server's time
  * @property {string} timeZone
  */
 
 /**
- * @param {Given} given
+ * @param {HeatmapInput} input
  * @returns {Heatmap}
  */
 export function heatmap({ days, source, aggregates, fetchedAt, live, now, timeZone }) {
-  const begin = (fetchedAt ?? now) - days * DAY;
+  const begin = (fetchedAt ?? now) - days * DAY_MS;
   const first = hourOf(begin);
   const current = hourOf(now);
-  // Of an hour that began after the fetch it knows nothing.
-  const known = fetchedAt === null ? -Infinity : hourOf(fetchedAt);
+  // The counts are loaded up to this hour.
+  const lastLoaded = fetchedAt === null ? -Infinity : hourOf(fetchedAt);
   const counts = mergeHours(historicHours(aggregates, source), live);
-  const place = placer(timeZone);
+  const localHour = localHourIn(timeZone);
 
   /**
    * @param {number} hour
@@ -78,12 +78,12 @@ export function heatmap({ days, source, aggregates, fetchedAt, live, now, timeZo
       state = 'outside';
     } else if (count === 0 && hour > current) {
       state = 'future';
-    } else if (fetchedAt === null || (hour > known && hour <= current)) {
+    } else if (fetchedAt === null || (hour > lastLoaded && hour <= current)) {
       state = count === 0 ? 'unloaded' : 'live';
     }
     return {
-      hour, place: place(hour), state, count, level: 0,
-      partial: hour === first && begin % HOUR !== 0, current: hour === current,
+      hour, local: localHour(hour), state, count, level: 0,
+      partial: hour === first && begin % HOUR_MS !== 0, current: hour === current,
     };
   };
 
@@ -93,10 +93,10 @@ export function heatmap({ days, source, aggregates, fetchedAt, live, now, timeZo
   }).reverse();
 
   const all = table.flatMap(({ cells }) => cells.flat());
-  // What is only a part of an hour's events would be the wrong colour.
-  const whole = all.filter(({ state }) => state === 'count');
-  const steps = quantiles(whole.map(({ count }) => count));
-  for (const each of whole) {
+  // The colour scale takes no incomplete counts.
+  const loaded = all.filter(({ state }) => state === 'count');
+  const steps = quantiles(loaded.map(({ count }) => count));
+  for (const each of loaded) {
     each.level = levelOf(steps, each.count);
   }
   const hourSums = Array.from({ length: 24 }, (_, column) => sumOf(table.flatMap(({ cells }) => cells[column])));
@@ -109,10 +109,10 @@ export function heatmap({ days, source, aggregates, fetchedAt, live, now, timeZo
  */
 function sumOf(buckets) {
   let count = 0;
-  let whole = true;
+  let complete = true;
   for (const bucket of buckets) {
     count += bucket.count;
-    whole &&= bucket.state !== 'unloaded' && bucket.state !== 'live';
+    complete &&= bucket.state !== 'unloaded' && bucket.state !== 'live';
   }
-  return { count, whole };
+  return { count, complete };
 }

@@ -1,12 +1,12 @@
 /**
- * Live events, counted by source and UTC hour, and by the request they came after: an answer
- * may hold what came before its question was put, and can't hold what came later.
+ * Counts live events by source, UTC hour and the last request that was sent before they arrived:
+ * the answer to a later request includes them, the answers to earlier requests do not.
  */
 
 import { hourOf } from './time.js';
 
 /**
- * An event's source and the UTC hour it belongs to, or null for what is no event.
+ * An event's source and UTC hour, or null if the event is invalid.
  * @param {any} event
  * @returns {{ source: string, hour: number } | null}
  */
@@ -15,8 +15,8 @@ export function readEvent(event) {
   if (typeof source !== 'string' || source === '' || typeof timestamp !== 'string') {
     return null;
   }
-  // RFC 3339: without an offset it would be read as the viewer's time. The days around the last
-  // of the year 9999 can't be written as dates.
+  // RFC 3339. Without an offset, Date.parse would take it for local time. Dates near the end of the
+  // year 9999 would have a five-digit year in some time zones.
   const instant = /^(?!9999)\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$/.test(timestamp)
     ? Date.parse(timestamp.toUpperCase().replace(' ', 'T')) : NaN;
   return instant === instant ? { source, hour: hourOf(instant) } : null;
@@ -31,31 +31,31 @@ export function createLive() {
   return {
     /**
      * @param {unknown} event
-     * @param {number} request  how many requests had been sent when it came
-     * @returns {boolean} false for what is no event
+     * @param {number} request  how many requests had been sent when the event arrived
+     * @returns {boolean} whether the event is valid
      */
     add(event, request) {
       const read = readEvent(event);
       if (!read) {
         return false;
       }
-      const hours = at(counts, request, () => new Map());
-      const bySource = at(hours, read.hour, () => new Map());
-      bySource.set(read.source, at(bySource, read.source, () => 0) + 1);
+      const hours = getOrCreate(counts, request, () => new Map());
+      const bySource = getOrCreate(hours, read.hour, () => new Map());
+      bySource.set(read.source, getOrCreate(bySource, read.source, () => 0) + 1);
       sources.add(read.source);
       return true;
     },
 
     /**
-     * Events by hour, of those that came once this request had been sent.
+     * The count of each hour, of the events that arrived after this request was sent.
      * @param {number} request
      * @param {string | null} source  one source, or null for all
      * @returns {Map<number, number>}
      */
     since(request, source) {
       const sums = new Map();
-      for (const [came, hours] of counts) {
-        for (const [hour, bySource] of came >= request ? hours : []) {
+      for (const [after, hours] of counts) {
+        for (const [hour, bySource] of after >= request ? hours : []) {
           for (const [name, count] of bySource) {
             if (source === null || source === name) {
               sums.set(hour, (sums.get(hour) ?? 0) + count);
@@ -67,13 +67,13 @@ export function createLive() {
     },
 
     /**
-     * Those that came before this request won't be asked for again.
+     * Drops the events that arrived before this request was sent.
      * @param {number} request
      */
     forgetBefore(request) {
-      for (const came of counts.keys()) {
-        if (came < request) {
-          counts.delete(came);
+      for (const after of counts.keys()) {
+        if (after < request) {
+          counts.delete(after);
         }
       }
     },
@@ -94,7 +94,7 @@ export function createLive() {
  * @param {() => V} make
  * @returns {V}
  */
-function at(map, key, make) {
+function getOrCreate(map, key, make) {
   let value = map.get(key);
   if (value === undefined) {
     value = make();

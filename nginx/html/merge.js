@@ -1,10 +1,11 @@
-/** Historic counts and live events, together by UTC hour. */
+/** Adds up historic counts and live events by UTC hour. */
 
-import { HOUR } from './time.js';
+import { HOUR_MS } from './time.js';
 
 /** @typedef {import('./store.js').HourlyAggregate} HourlyAggregate */
 
 /**
+ * The historic counts by hour.
  * @param {readonly HourlyAggregate[]} aggregates
  * @param {string | null} source  one source, or null for all
  * @returns {Map<number, number>}
@@ -13,7 +14,7 @@ export function historicHours(aggregates, source) {
   const hours = new Map();
   for (const row of aggregates) {
     if (source === null || row.source === source) {
-      const hour = Date.parse(`${row.date}T00:00:00Z`) / HOUR + row.hour;
+      const hour = Date.parse(`${row.date}T00:00:00Z`) / HOUR_MS + row.hour;
       hours.set(hour, (hours.get(hour) ?? 0) + row.eventCount);
     }
   }
@@ -21,9 +22,9 @@ export function historicHours(aggregates, source) {
 }
 
 /**
- * The count of an hour is the last fetch's plus the live events that came after it.
+ * The count of an hour is the historic count plus the live events that arrived later.
  * @param {Map<number, number>} historic
- * @param {Map<number, number>} live  of the events that came after the request for the historic ones
+ * @param {Map<number, number>} live  the events that arrived after the historic counts were requested
  * @returns {Map<number, number>}
  */
 export function mergeHours(historic, live) {

@@ -1,11 +1,11 @@
-/** The page: what the viewer chose, the store and the live events, brought together. */
+/** The page: connects the controls, the store, the live events and the grid. */
 
 import { createGrid, events } from './grid.js';
 import { heatmap } from './heatmap.js';
 import { createLive } from './live.js';
 import { listen } from './socket.js';
 import { createStore } from './store.js';
-import { clockOf, dateTexts, localTimeZone, offsetText, two } from './time.js';
+import { dateTexts, localTimeIn, localTimeZone, offsetText, twoDigits } from './time.js';
 import { forgetRefusedToken, forgetToken, keepToken, readToken, watchToken } from './token.js';
 import { attachTooltip } from './tooltip.js';
 
@@ -32,37 +32,37 @@ let store = null;
 /** @type {(() => void) | null} */
 let stopListening = null;
 let webSocketUrl = '';
-/** @type {Set<string>} every source seen so far, so that choosing one leaves the others to choose */
+/** @type {Set<string>} every source seen so far, so that the filter keeps offering all of them */
 const sources = new Set();
 let legend = '';
-let drawing = false;
-let drawn = false;
-/** The time of the newest live event, for when no answer has told the time yet. */
-let newest = -Infinity;
+let isDrawScheduled = false;
+let isFirstDrawDone = false;
+/** The time of the newest live event: the current time, until an answer contains the server's. */
+let newestEventTime = -Infinity;
 
 /**
  * Counts a live event: an object with at least `source` and `timestamp`.
  * @param {unknown} event
- * @returns {boolean} false for what is no event
+ * @returns {boolean} whether the event is valid
  */
 export function addEvent(event) {
   if (!live.add(event, store ? store.requests : 0)) {
     return false;
   }
-  newest = Math.max(newest, Date.parse(/** @type {{ timestamp: string }} */ (event).timestamp.toUpperCase()));
+  newestEventTime = Math.max(newestEventTime, Date.parse(/** @type {{ timestamp: string }} */ (event).timestamp.toUpperCase()));
   requestDraw();
   return true;
 }
 
 function requestDraw() {
-  if (!drawing) {
-    drawing = true;
+  if (!isDrawScheduled) {
+    isDrawScheduled = true;
     requestAnimationFrame(draw);
   }
 }
 
-/** What the viewer chose. */
-function choices() {
+/** The values of the controls. */
+function readControls() {
   const chosen = new FormData(controls);
   return {
     days: /** @type {7 | 30} */ (Number(chosen.get('days'))),
@@ -72,21 +72,21 @@ function choices() {
 }
 
 function draw() {
-  drawing = false;
+  isDrawScheduled = false;
   if (!store) {
     return;
   }
   const state = store.getState();
   if (state.historicDataErrorStatus === 401) {
-    // A token that was good yesterday is of no more use either.
+    // Invalid or expired.
     forgetRefusedToken();
-    startAgain(state.historicDataError ?? '');
+    restart(state.historicDataError ?? '');
     return;
   }
   const signedIn = readToken() !== '';
   element('sign-in').hidden = signedIn;
   element('heatmap').hidden = !signedIn;
-  element('forget').hidden = !signedIn;
+  element('sign-out').hidden = !signedIn;
   if (signedIn) {
     drawStates();
     drawHeatmap();
@@ -94,19 +94,19 @@ function draw() {
   }
 }
 
-/** Loading or failed, one at a time; drawHeatmap knows whether it is empty. */
+/** The notices for loading and errors; drawHeatmap draws the one for no events. */
 function drawStates() {
   const { historicDataStatus: status, historicDataFetchedAt: fetchedAt, historicDataError } =
     /** @type {Store} */ (store).getState();
   const loading = status === 'loading' && fetchedAt === null;
   const failed = status === 'error';
-  const { timeZone } = choices();
+  const { timeZone } = readControls();
   element('loading').hidden = !loading;
   element('error').hidden = !failed;
   if (failed) {
-    // What an earlier fetch brought is still there, and it would be wrong to say otherwise.
+    // The counts of an earlier request stay on the page.
     element('error-title').textContent = fetchedAt === null ? FAILED
-      : `Unable to load historic data. Showing the counts of ${timeText(fetchedAt, timeZone)} and real-time events.`;
+      : `Unable to load historic data. Showing counts from ${timeText(fetchedAt, timeZone)} and real-time events.`;
     element('error-reason').textContent = historicDataError;
   }
   if (loading || failed) {
@@ -116,16 +116,16 @@ function drawStates() {
 }
 
 function drawHeatmap() {
-  const known = /** @type {Store} */ (store);
-  const { historicData, historicDataStatus, historicDataFetchedAt, historicRequest } = known.getState();
-  const { days, source, timeZone } = choices();
-  const now = known.now() ?? (newest > 0 ? newest : null);
+  const currentStore = /** @type {Store} */ (store);
+  const { historicData, historicDataStatus, historicDataFetchedAt, historicRequest } = currentStore.getState();
+  const { days, source, timeZone } = readControls();
+  const now = currentStore.now() ?? (newestEventTime > 0 ? newestEventTime : null);
   element('shown').hidden = now === null;
   element('total').textContent = element('total-of').textContent = '';
   if (now === null) {
     return;
   }
-  const begun = performance.now();
+  const started = performance.now();
   const map = heatmap({
     days, source, timeZone, now,
     aggregates: historicData,
@@ -133,28 +133,28 @@ function drawHeatmap() {
     live: live.since(historicRequest ?? 0, source),
   });
   grid.render(map);
-  performance.measure('steep: render', { start: begun, end: performance.now() });
-  // Whoever observes it has it; a page that is open for days must not keep them all.
+  performance.measure('steep: render', { start: started, end: performance.now() });
+  // Observers have received it; a page that stays open for days must not keep them all.
   performance.clearMeasures('steep: render');
 
-  // Isolated, so that a name written from right to left doesn't turn the words around it.
-  const of = `in the last ${days} days, ${source === null ? 'all sources' : `\u2068source ${source}\u2069`}`;
-  element('total').textContent = map.sum.count === 0 && !map.sum.whole ? '' : events(map.sum.count);
-  element('total-of').textContent = map.sum.whole ? of : map.sum.count ? 'live; the rest is not loaded' : '';
+  // Isolated, so that a right-to-left name does not reorder the words around it.
+  const period = `in the last ${days} days, ${source === null ? 'all sources' : `\u2068source ${source}\u2069`}`;
+  element('total').textContent = map.sum.count === 0 && !map.sum.complete ? '' : events(map.sum.count);
+  element('total-of').textContent = map.sum.complete ? period : map.sum.count ? '(not all hours are loaded)' : '';
   element('caption').textContent =
-    `Events by hour ${of}. Days and hours of ${timeZone}, the newest day first.`;
+    `Events by hour ${period}. Times are in ${timeZone}, newest day first.`;
   drawLegend(map.steps);
   drawNote(now, historicDataFetchedAt, timeZone);
 
   const empty = historicDataStatus === 'success' && map.sum.count === 0;
   element('empty').hidden = !empty;
-  element('empty').textContent = empty ? `No events ${of}.` : '';
+  element('empty').textContent = empty ? `No events ${period}.` : '';
   if (historicDataStatus === 'success') {
-    announce(empty ? `No events ${of}.` : `${days} days loaded.`);
+    announce(empty ? `No events ${period}.` : `${days} days loaded.`);
   }
   refreshTooltip();
-  if (!drawn && historicDataFetchedAt !== null) {
-    drawn = true;
+  if (!isFirstDrawDone && historicDataFetchedAt !== null) {
+    isFirstDrawDone = true;
     grid.showCurrent();
     requestAnimationFrame(() => setTimeout(() => performance.mark('steep: painted'), 0));
   }
@@ -172,10 +172,10 @@ function drawLegend(steps) {
     ...steps.map(({ level, from, to }) => /** @type {[string, string, string]} */ (
       [`count level-${level}`, '', from === to ? `${from}` : `${from}–${to}`])),
     ['zero', '0', 'none'],
-    ['future', '', 'to come'],
+    ['future', '', 'future'],
     ['unloaded', '?', 'not loaded'],
-    ['zero current', '', 'now'],
-    ['zero partial', '', 'in part'],
+    ['zero current', '', 'current hour'],
+    ['zero partial', '', 'partial hour'],
   ];
   element('legend').replaceChildren(...entries.map(([look, text, meaning]) => {
     const item = document.createElement('li');
@@ -194,12 +194,12 @@ function drawLegend(steps) {
  * @param {string} timeZone
  */
 function drawNote(now, fetchedAt, timeZone) {
-  const { offset } = clockOf(timeZone)(now);
+  const { offset } = localTimeIn(timeZone)(now);
   const minute = ((offset % 60) + 60) % 60;
   element('as-of').textContent = [
-    fetchedAt === null ? '' : `Counts of ${timeText(fetchedAt, timeZone)}.`,
-    timeZone === 'UTC' ? 'Times in UTC.' : `Times in ${timeZone}, now ${offsetText(offset)}.`,
-    minute ? `Counts are by the hour of UTC, which begins at ${two(minute)} past the hour there.` : '',
+    fetchedAt === null ? '' : `Updated ${timeText(fetchedAt, timeZone)}.`,
+    timeZone === 'UTC' ? 'Times are in UTC.' : `Times are in ${timeZone} (${offsetText(offset)}).`,
+    minute ? `Each count is of a UTC hour, which starts at ${twoDigits(minute)} minutes past the local hour.` : '',
   ].filter(Boolean).join(' ');
 }
 
@@ -208,11 +208,11 @@ function drawNote(now, fetchedAt, timeZone) {
  * @param {string} timeZone
  */
 function timeText(instant, timeZone) {
-  const { date, hour, minute } = clockOf(timeZone)(instant);
-  return `${dateTexts(date).short}, ${two(hour)}:${two(minute)}`;
+  const { date, hour, minute } = localTimeIn(timeZone)(instant);
+  return `${dateTexts(date).short}, ${twoDigits(hour)}:${twoDigits(minute)}`;
 }
 
-/** The filter has every source that was seen, and the one chosen. */
+/** Offers every source seen so far in the filter. */
 function fillSources() {
   const before = sources.size;
   for (const { source } of store?.historicData ?? []) {
@@ -231,7 +231,7 @@ function fillSources() {
 }
 
 /**
- * Says something to a screen reader, once.
+ * Announces a text to screen readers, unless it was the last one.
  * @param {string} text
  */
 function announce(text) {
@@ -241,29 +241,29 @@ function announce(text) {
   }
 }
 
-function drawWait() {
+function drawRetryIn() {
   const wait = store?.historicDataStatus === 'error' ? store.retryIn() : null;
-  element('error-wait').textContent = wait === null ? '' : `Trying again in ${Math.ceil(wait / 1000)} s.`;
+  element('error-wait').textContent = wait === null ? '' : `Retrying in ${Math.ceil(wait / 1000)} s.`;
 }
 
 function signIn() {
   if (webSocketUrl !== '' && !stopListening) {
     stopListening = listen(webSocketUrl, addEvent);
   }
-  fetchChosen();
+  fetchSelected();
 }
 
 /**
- * Goes on with the token that is kept now, if there is one; what another one showed is gone.
- * @param {string} sentence  why that one is gone, '' when it was the viewer's own wish
+ * Clears the page, and continues with the stored token or the sign-in form.
+ * @param {string} error  to show in the sign-in form, '' for none
  */
-function startAgain(sentence) {
+function restart(error) {
   stopListening?.();
   stopListening = null;
   live.clear();
   sources.clear();
-  newest = -Infinity;
-  drawn = false;
+  newestEventTime = -Infinity;
+  isFirstDrawDone = false;
   controls.reset();
   store?.clearHistoricData();
   const signedIn = readToken() !== '';
@@ -271,42 +271,42 @@ function startAgain(sentence) {
     signIn();
   }
   draw();
-  refuseInput(signedIn ? '' : sentence);
+  showTokenError(signedIn ? '' : error);
   if (!signedIn) {
     element('token').focus();
   }
 }
 
-/** @param {string} sentence  what is wrong with the token, '' for nothing */
-function refuseInput(sentence) {
-  element('token-error').textContent = sentence;
-  element('token').setAttribute('aria-invalid', `${sentence !== ''}`);
+/** @param {string} error  '' for none */
+function showTokenError(error) {
+  element('token-error').textContent = error;
+  element('token').setAttribute('aria-invalid', `${error !== ''}`);
 }
 
-function fetchChosen() {
-  const { days, source } = choices();
+function fetchSelected() {
+  const { days, source } = readControls();
   store?.fetchHistoricData(days, source);
 }
 
 /** @param {Event} event */
-function onToken(event) {
+function onSignIn(event) {
   event.preventDefault();
   const field = /** @type {HTMLInputElement} */ (element('token'));
   const token = field.value.trim();
   if (!/^[\x21-\x7e]+$/.test(token)) {
-    refuseInput('A token has only letters, digits and signs, and no spaces between them.');
+    showTokenError('The token is invalid: it must contain only letters, digits and punctuation, no spaces.');
     return;
   }
   keepToken(token, /** @type {HTMLInputElement} */ (element('remember')).checked);
   field.value = '';
-  refuseInput('');
+  showTokenError('');
   signIn();
   draw();
   element('heatmap-title').focus();
 }
 
 function onRetry() {
-  // The button goes away, and focus must not go with it.
+  // The button disappears, so move the focus first.
   element('heatmap-title').focus();
   store?.retryHistoricData();
 }
@@ -316,22 +316,22 @@ async function readConfiguration() {
   const response = await fetch('config.json', { cache: 'no-cache' });
   const { baseUrl, webSocketUrl } = await response.json();
   if (typeof baseUrl !== 'string' || typeof webSocketUrl !== 'string') {
-    throw new TypeError('config.json has no such addresses');
+    throw new TypeError('baseUrl and webSocketUrl must be strings');
   }
   return { baseUrl, webSocketUrl };
 }
 
 async function start() {
-  let configured;
+  let configuration;
   try {
-    configured = await readConfiguration();
+    configuration = await readConfiguration();
   } catch {
-    element('broken').textContent = 'The page’s configuration could not be read. Reload the page to try again.';
-    element('broken').hidden = false;
+    element('configuration-error').textContent = 'Unable to load the page’s configuration. Reload the page to retry.';
+    element('configuration-error').hidden = false;
     return;
   }
-  webSocketUrl = configured.webSocketUrl;
-  store = createStore({ baseUrl: configured.baseUrl, getToken: readToken });
+  webSocketUrl = configuration.webSocketUrl;
+  store = createStore({ baseUrl: configuration.baseUrl, getToken: readToken });
   if (!store.enabled) {
     return;
   }
@@ -340,24 +340,24 @@ async function start() {
     if (historicDataStatus === 'success') {
       live.forgetBefore(/** @type {Store} */ (store).oldestRequest);
     }
-    drawWait();
+    drawRetryIn();
     requestDraw();
   });
   element('local-zone').textContent = zone;
   element('zones').hidden = zone === 'UTC';
   controls.addEventListener('change', () => {
-    fetchChosen();
+    fetchSelected();
     requestDraw();
   });
   controls.addEventListener('submit', (event) => event.preventDefault());
-  element('token-form').addEventListener('submit', onToken);
-  element('forget').addEventListener('click', () => {
+  element('token-form').addEventListener('submit', onSignIn);
+  element('sign-out').addEventListener('click', () => {
     forgetToken();
-    startAgain('');
+    restart('');
   });
-  watchToken(() => startAgain(''));
+  watchToken(() => restart(''));
   element('retry').addEventListener('click', onRetry);
-  setInterval(drawWait, 1000);
+  setInterval(drawRetryIn, 1000);
   draw();
   if (readToken() !== '') {
     signIn();

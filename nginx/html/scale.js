@@ -1,17 +1,20 @@
-/** Colours by quantile: one spike takes one colour and leaves the others to the rest. */
+/**
+ * The colour scale: gives each count one of five levels, by quantiles, so that a spike takes one
+ * level and does not flatten the others. The colours of the levels are in style.css.
+ */
 
 export const LEVELS = 5;
 
 /**
  * @typedef {object} Step
- * @property {number} level  1 (least) to LEVELS
- * @property {number} from   the least count that was seen in it
- * @property {number} to     the greatest
+ * @property {number} level  1 (lowest) to LEVELS
+ * @property {number} from   the lowest count of this level
+ * @property {number} to     the highest
  */
 
 /**
- * Steps of about as many counts each; fewer steps where there are fewer different counts.
- * @param {number[]} counts  zero is no step's
+ * Divides the counts into steps of about equal size; fewer steps if there are fewer distinct counts.
+ * @param {number[]} counts  zeros are ignored
  * @returns {Step[]}
  */
 export function quantiles(counts) {
@@ -34,6 +37,7 @@ export function quantiles(counts) {
 /**
  * @param {Step[]} steps
  * @param {number} count
+ * @returns {number} the level; 0 for a count of 0
  */
 export function levelOf(steps, count) {
   return count > 0 ? (steps.find(({ to }) => count <= to)?.level ?? LEVELS) : 0;

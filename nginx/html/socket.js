@@ -1,33 +1,33 @@
-/** Live events from a WebSocket whose messages are single events in JSON. */
+/** Live events from a WebSocket that sends one event per message, in JSON. */
 
-const FIRST_PAUSE = 1_000;
-const LONGEST_PAUSE = 60_000;
+const MIN_BACKOFF_MS = 1_000;
+const MAX_BACKOFF_MS = 60_000;
 
 /**
- * Reads until closed. A connection that ends is made again after a pause, which doubles until
- * a message arrives. An address that no connection can be made to is told on the console.
+ * Connects and reconnects until stopped. The wait before a reconnect doubles until a message
+ * arrives. An invalid URL is reported on the console.
  * @param {string} url
  * @param {(event: unknown) => void} onEvent
- * @param {{ WebSocket?: typeof WebSocket, setTimeout?: (action: () => void, delay: number) => unknown }} [using]
- * @returns {() => void} ends it
+ * @param {{ WebSocket?: typeof WebSocket, setTimeout?: (action: () => void, delay: number) => unknown }} [options]
+ * @returns {() => void} stops
  */
-export function listen(url, onEvent, using = {}) {
-  const Socket = using.WebSocket ?? WebSocket;
-  const later = using.setTimeout ?? ((action, delay) => setTimeout(action, delay));
+export function listen(url, onEvent, options = {}) {
+  const Socket = options.WebSocket ?? WebSocket;
+  const wait = options.setTimeout ?? ((action, delay) => setTimeout(action, delay));
   /** @type {WebSocket | null} */
   let socket = null;
   let failures = 0;
-  let ended = false;
+  let stopped = false;
 
-  function open() {
-    if (ended) {
+  function connect() {
+    if (stopped) {
       return;
     }
     try {
       socket = new Socket(url);
     } catch (error) {
-      // Not an address, or not an encrypted one in an encrypted page: it won't get better.
-      console.error(`There will be no live events: ${error}`);
+      // Not a WebSocket URL, or ws: in an https: page. A retry would not help.
+      console.error(`Live events are disabled: ${error}`);
       return;
     }
     socket.onmessage = ({ data }) => {
@@ -41,14 +41,14 @@ export function listen(url, onEvent, using = {}) {
       onEvent(event);
     };
     socket.onclose = () => {
-      const longest = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** failures++);
-      later(open, longest * (1 + Math.random()) / 2);
+      const maxBackoff = Math.min(MAX_BACKOFF_MS, MIN_BACKOFF_MS * 2 ** failures++);
+      wait(connect, maxBackoff * (1 + Math.random()) / 2);
     };
   }
 
-  open();
+  connect();
   return () => {
-    ended = true;
+    stopped = true;
     socket?.close();
   };
 }

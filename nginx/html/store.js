@@ -1,6 +1,6 @@
 /**
- * The hourly counts of GET /query, with the interface of the data model's client. It needs no
- * other file, so that a dashboard elsewhere can take it as it is.
+ * Fetches the hourly counts of GET /query, caches them and keeps them up to date, with the
+ * interface of the data model's client. It needs no other file, so that any dashboard can use it.
  *
  *   const store = createStore({ baseUrl: 'https://steep.example', getToken: () => token });
  *   store.subscribe(() => draw(store.historicData, store.historicDataStatus));
@@ -18,58 +18,58 @@
 /** @typedef {'idle' | 'loading' | 'error' | 'success'} HistoricStatus */
 
 /**
- * What the store holds, of the days and the source asked for last.
+ * What the store holds for the days and source that were requested last.
  * @typedef {object} HistoricState
  * @property {readonly HourlyAggregate[]} historicData  empty until loaded; kept when a refresh fails
  * @property {HistoricStatus} historicDataStatus
  * @property {number | null} historicDataFetchedAt      the server's time, in ms since 1970
- * @property {string | null} historicDataError          a sentence
- * @property {number | null} historicDataErrorStatus    the HTTP status, if there was an answer; 401 as
- *                                                      well for a token that can't be sent
+ * @property {string | null} historicDataError          a sentence for the user
+ * @property {number | null} historicDataErrorStatus    the HTTP status, if the server answered; also 401
+ *                                                      for a token with invalid characters
  * @property {7 | 30 | null} historicDays
- * @property {string | null} historicSource             null for all of them
- * @property {number | null} historicRequest            which request the data answers, from 1 on
+ * @property {string | null} historicSource             null for all sources
+ * @property {number | null} historicRequest            the number of the request, from 1
  */
 
 /**
  * @typedef {object} Clock
- * @property {() => number} now  ms that never jump, and go on while the machine sleeps
+ * @property {() => number} now  ms; never jumps, and continues while the machine sleeps
  * @property {(action: () => void, delay: number) => unknown} setTimeout
  * @property {(timer: any) => void} clearTimeout
  */
 
 /**
  * @typedef {object} StoreOptions
- * @property {string} baseUrl         /query is appended; '/' is this page's own server, '' disables the store
- * @property {() => string} getToken  asked before each request
+ * @property {string} baseUrl         /query is appended; '/' is the page's own server, '' disables the store
+ * @property {() => string} getToken  called before each request
  * @property {typeof globalThis.fetch} [fetch]
  * @property {Clock} [clock]
- * @property {Document} [document]    whose visibility counts, and its window's connection
+ * @property {Document} [document]    for its visibility and its window's online events
  */
 
 /**
- * @typedef {object} Answer
+ * @typedef {object} CachedAnswer
  * @property {readonly HourlyAggregate[]} aggregates
- * @property {number} fetchedAt
- * @property {number} request
- * @property {number} staleAt  by the clock
+ * @property {number} fetchedAt  the server's time
+ * @property {number} request    the number of the request
+ * @property {number} staleAt    the clock's time
  */
 
-/** @typedef {{ days: 7 | 30, source: string | null }} Question */
+/** @typedef {{ days: 7 | 30, source: string | null }} Query */
 
-const HOUR = 3_600_000;
-const STALE_AFTER = 300_000;
-const GIVE_UP_AFTER = 5_000;
-const FIRST_PAUSE = 4_000;
-const LONGEST_PAUSE = 300_000;
-const LONGEST_RETRY_AFTER = 86_400_000;
-// However often an hour ends by what the answers say.
-const LEAST_FRESH = 10_000;
-// A timer doesn't run on while the machine sleeps, so none is waited for longer.
-const LONGEST_NAP = 15_000;
-const LEAST_SLEEP = 60_000;
-// Not every dashboard in the world at the full hour.
-const HOUR_SPREAD = 2_000;
+const HOUR_MS = 3_600_000;
+const MAX_AGE_MS = 300_000;
+// However soon the hour ends.
+const MIN_AGE_MS = 10_000;
+const REQUEST_TIMEOUT_MS = 5_000;
+const MIN_BACKOFF_MS = 4_000;
+const MAX_BACKOFF_MS = 300_000;
+const MAX_RETRY_AFTER_MS = 86_400_000;
+// Timers stop while the machine sleeps, so a long wait is split into short ones.
+const MAX_TIMER_MS = 15_000;
+const MIN_SLEEP_MS = 60_000;
+// So that not all dashboards refresh at the full hour.
+const REFRESH_JITTER_MS = 2_000;
 
 /** @type {HistoricState} */
 const IDLE = Object.freeze({
@@ -78,73 +78,73 @@ const IDLE = Object.freeze({
   historicRequest: null,
 });
 
-/** Why there are no counts, in a sentence for people. */
-class Refusal extends Error {
+/** A query that failed. The message is a sentence for the user. */
+class QueryError extends Error {
   /**
-   * @param {string} sentence
-   * @param {number | null} status
-   * @param {number} pause  ms that the server asks to wait
-   * @param {number} date   the server's time, NaN where it can't be known
+   * @param {string} message
+   * @param {number | null} status    the HTTP status
+   * @param {number} retryAfter       ms
+   * @param {number} date             the server's time, NaN if unknown
    */
-  constructor(sentence, status = null, pause = 0, date = NaN) {
-    super(sentence);
+  constructor(message, status = null, retryAfter = 0, date = NaN) {
+    super(message);
     this.status = status;
-    this.pause = pause;
+    this.retryAfter = retryAfter;
     this.date = date;
   }
 }
 
 let slept = 0;
-let ahead = Date.now() - performance.now();
+let clockOffset = Date.now() - performance.now();
 
 /**
- * performance.now() may stand still while the machine sleeps. Date.now() doesn't, but can be set;
- * a great leap of it is taken for a sleep, so that afterwards no count passes for a fresh one.
+ * performance.now() may stop while the machine sleeps; Date.now() does not, but can be set. Counts
+ * a large forward jump of Date.now() as sleep, so that old counts are not taken for fresh ones.
  */
-function timeAwakeOrAsleep() {
-  const before = ahead;
-  ahead = Date.now() - performance.now();
-  slept += ahead - before > LEAST_SLEEP ? ahead - before : 0;
+function monotonicNow() {
+  const before = clockOffset;
+  clockOffset = Date.now() - performance.now();
+  slept += clockOffset - before > MIN_SLEEP_MS ? clockOffset - before : 0;
   return performance.now() + slept;
 }
 
 /** @type {Clock} */
 const browserClock = {
-  now: timeAwakeOrAsleep,
+  now: monotonicNow,
   setTimeout: (action, delay) => setTimeout(action, delay),
   clearTimeout: (timer) => clearTimeout(timer),
 };
 
 /** @param {StoreOptions} options */
 export function createStore({
-  baseUrl, getToken, fetch = (...given) => globalThis.fetch(...given), clock = browserClock,
+  baseUrl, getToken, fetch = (...args) => globalThis.fetch(...args), clock = browserClock,
   document = globalThis.document,
 }) {
   const enabled = baseUrl !== '';
-  const address = `${baseUrl.replace(/\/+$/, '')}/query`;
-  /** @type {Map<string, Answer>} */
+  const url = `${baseUrl.replace(/\/+$/, '')}/query`;
+  /** @type {Map<string, CachedAnswer>} */
   const cache = new Map();
   /** @type {Set<() => void>} */
   const listeners = new Set();
   let state = IDLE;
-  /** @type {Question | null} */
-  let wanted = null;
+  /** @type {Query | null} the days and source to show */
+  let selected = null;
   /** @type {{ key: string, controller: AbortController, promise: Promise<void> } | null} */
   let pending = null;
   /**
-   * The last failure. Its key is that of the question which was at fault, or null where any
-   * would have failed; until then the store waits, and until ordered nobody can make it ask.
-   * @type {{ key: string | null, refusal: Refusal, until: number, ordered: number } | null}
+   * The last failure. If the query was invalid, key is the query's; otherwise it is null, and the
+   * store retries at retryAt. The server allows no request before earliestRetryAt.
+   * @type {{ key: string | null, error: QueryError, retryAt: number, earliestRetryAt: number } | null}
    */
   let failure = null;
   let failures = 0;
   let requests = 0;
-  /** @type {{ server: number, clock: number } | null} */
-  let reference = null;
+  /** @type {{ server: number, clock: number } | null} the same instant by both clocks */
+  let serverTime = null;
   /** @type {unknown} */
   let timer = null;
 
-  /** @param {Question} question */
+  /** @param {Query} query */
   const keyOf = ({ days, source }) => `${days} ${source ?? ''}`;
 
   /** @param {string} key */
@@ -152,101 +152,101 @@ export function createStore({
 
   /**
    * @param {HistoricStatus} status
-   * @param {Refusal | null} refusal
+   * @param {QueryError | null} error
    */
-  function show(status, refusal = null) {
-    const known = wanted && cache.get(keyOf(wanted));
-    state = !wanted ? IDLE : Object.freeze({
-      historicData: known ? known.aggregates : IDLE.historicData,
+  function setState(status, error = null) {
+    const cached = selected && cache.get(keyOf(selected));
+    state = !selected ? IDLE : Object.freeze({
+      historicData: cached ? cached.aggregates : IDLE.historicData,
       historicDataStatus: status,
-      historicDataFetchedAt: known ? known.fetchedAt : null,
-      historicDataError: refusal && refusal.message,
-      historicDataErrorStatus: refusal && refusal.status,
-      historicDays: wanted.days,
-      historicSource: wanted.source,
-      historicRequest: known ? known.request : null,
+      historicDataFetchedAt: cached ? cached.fetchedAt : null,
+      historicDataError: error && error.message,
+      historicDataErrorStatus: error && error.status,
+      historicDays: selected.days,
+      historicSource: selected.source,
+      historicRequest: cached ? cached.request : null,
     });
     for (const listener of [...listeners]) {
       listener();
     }
   }
 
-  /** In how many ms the data goes stale, or the pause after a failure is over; null for never. */
+  /** The ms until the next refresh or retry; null if none is due. */
   function dueIn() {
-    if (!wanted || pending) {
+    if (!selected || pending) {
       return null;
     }
-    const key = keyOf(wanted);
+    const key = keyOf(selected);
     const failed = failureOf(key);
     const staleAt = cache.get(key)?.staleAt ?? 0;
     const now = clock.now();
-    // What the question was at fault for gets no better by itself.
-    const awaited = now < staleAt || (failed && !failed.key);
-    return awaited ? Math.max(0, staleAt - now, failed ? failed.until - now : 0) : null;
+    // An invalid query stays invalid: no retry.
+    const hasTimer = now < staleAt || (failed && !failed.key);
+    return hasTimer ? Math.max(0, staleAt - now, failed ? failed.retryAt - now : 0) : null;
   }
 
-  function plan() {
+  function schedule() {
     clock.clearTimeout(timer);
     const due = dueIn();
-    timer = due === null ? null : clock.setTimeout(wake, Math.min(LONGEST_NAP, due));
+    timer = due === null ? null : clock.setTimeout(refresh, Math.min(MAX_TIMER_MS, due));
   }
 
-  /** @param {boolean} urgent  as ask has it */
-  function wake(urgent = false) {
-    if (!wanted || document.visibilityState === 'hidden' || failureOf(keyOf(wanted))?.key) {
+  /** @param {boolean} skipBackoff */
+  function refresh(skipBackoff = false) {
+    if (!selected || document.visibilityState === 'hidden' || failureOf(keyOf(selected))?.key) {
       return;
     }
-    if (dueIn() && !urgent) {
-      plan();
+    if (dueIn() && !skipBackoff) {
+      schedule();
     } else {
-      ask(urgent);
+      showOrFetch(skipBackoff);
     }
   }
 
   /**
-   * Shows what is known of the question, and sends it where that is not enough.
-   * @param {boolean} urgent  someone asks for it: wait no longer than the server ordered
+   * Shows the cached answer, or the last failure while the store waits, or sends a request.
+   * @param {boolean} skipBackoff  wait only as long as the server's Retry-After
    */
-  function ask(urgent = false) {
-    const question = /** @type {Question} */ (wanted);
-    const key = keyOf(question);
+  function showOrFetch(skipBackoff = false) {
+    const query = /** @type {Query} */ (selected);
+    const key = keyOf(query);
     if (pending?.key === key) {
       return pending.promise;
     }
     pending?.controller.abort();
     pending = null;
-    const known = cache.get(key);
+    const cached = cache.get(key);
     const failed = failureOf(key);
-    if (known && clock.now() < known.staleAt) {
-      show('success');
-    } else if (failed && clock.now() < (urgent ? failed.ordered : failed.until)) {
-      show('error', failed.refusal);
+    if (cached && clock.now() < cached.staleAt) {
+      setState('success');
+    } else if (failed && clock.now() < (skipBackoff ? failed.earliestRetryAt : failed.retryAt)) {
+      setState('error', failed.error);
     } else {
-      return send(key, question);
+      return send(key, query);
     }
-    plan();
+    schedule();
     return Promise.resolve();
   }
 
   /**
    * @param {string} key
-   * @param {Question} question
+   * @param {Query} query
    */
-  function send(key, question) {
+  function send(key, query) {
     const request = ++requests;
     const controller = new AbortController();
-    const sentence = 'The server did not answer within 5 seconds.';
-    const deadline = clock.setTimeout(() => controller.abort(new Refusal(sentence)), GIVE_UP_AFTER);
-    const mine = { key, controller, promise: Promise.resolve() };
-    pending = mine;
-    mine.promise = load(question, controller.signal).then(
-      // Whoever was overtaken keeps quiet: its answer is older than the question.
-      (answer) => pending === mine && succeed(key, request, answer),
-      (reason) => pending === mine && fail(key, reason),
+    const timeout = new QueryError('The server did not answer within 5 seconds.');
+    const deadline = clock.setTimeout(() => controller.abort(timeout), REQUEST_TIMEOUT_MS);
+    const own = { key, controller, promise: Promise.resolve() };
+    pending = own;
+    own.promise = load(query, controller.signal).then(
+      // Ignore the answer of a request that another one has replaced.
+      (answer) => pending === own && succeed(key, request, answer),
+      (reason) => pending === own && fail(key, reason),
     ).then(() => clock.clearTimeout(deadline));
-    plan();
-    show('loading');
-    return mine.promise;
+    schedule();
+    setState('loading');
+    return own.promise;
   }
 
   /**
@@ -259,18 +259,18 @@ export function createStore({
     failure = null;
     failures = 0;
     const now = clock.now();
-    reference = { server: fetchedAt, clock: now };
-    // The count of an hour is known when the hour is over, so it is fetched anew then.
-    const rest = HOUR - (fetchedAt % HOUR) + Math.random() * HOUR_SPREAD;
+    serverTime = { server: fetchedAt, clock: now };
+    // Refresh when the hour ends, because its count is complete then.
+    const hourEndsIn = HOUR_MS - (fetchedAt % HOUR_MS) + Math.random() * REFRESH_JITTER_MS;
     for (const [other, { staleAt }] of cache) {
       if (staleAt <= now) {
         cache.delete(other);
       }
     }
-    const fresh = Math.max(LEAST_FRESH, Math.min(STALE_AFTER, rest));
-    cache.set(key, { aggregates, fetchedAt, request, staleAt: now + fresh });
-    plan();
-    show('success');
+    const maxAge = Math.max(MIN_AGE_MS, Math.min(MAX_AGE_MS, hourEndsIn));
+    cache.set(key, { aggregates, fetchedAt, request, staleAt: now + maxAge });
+    schedule();
+    setState('success');
   }
 
   /**
@@ -279,37 +279,37 @@ export function createStore({
    */
   function fail(key, reason) {
     pending = null;
-    const refusal = reason instanceof Refusal ? reason : new Refusal('The server can’t be reached.');
-    const { status, pause, date } = refusal;
+    const error = reason instanceof QueryError ? reason : new QueryError('The server can’t be reached.');
+    const { status, retryAfter, date } = error;
     const now = clock.now();
-    if (!reference && date === date) {
-      reference = { server: date, clock: now };
+    if (!serverTime && date === date) {
+      serverTime = { server: date, clock: now };
     }
-    const longest = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** failures++);
-    const own = longest * (1 + Math.random()) / 2;
+    const maxBackoff = Math.min(MAX_BACKOFF_MS, MIN_BACKOFF_MS * 2 ** failures++);
+    const backoff = maxBackoff * (1 + Math.random()) / 2;
     failure = {
       key: status && status >= 400 && status < 500 && status !== 429 && status !== 408 ? key : null,
-      refusal,
-      until: now + Math.max(own, pause),
-      ordered: now + pause,
+      error,
+      retryAt: now + Math.max(backoff, retryAfter),
+      earliestRetryAt: now + retryAfter,
     };
-    plan();
-    show('error', refusal);
+    schedule();
+    setState('error', error);
   }
 
   /**
-   * @param {Question} question
+   * @param {Query} query
    * @param {AbortSignal} signal
    */
   async function load({ days, source }, signal) {
-    const query = new URLSearchParams({ days: `${days}`, ...(source !== null && { source }) });
+    const parameters = new URLSearchParams({ days: `${days}`, ...(source !== null && { source }) });
     const token = getToken();
     if (token && !/^[\x21-\x7e]+$/.test(token.trim())) {
-      throw new Refusal('The token has characters that can’t be sent.', 401);
+      throw new QueryError('The token contains invalid characters.', 401);
     }
     let response, text;
     try {
-      response = await fetch(`${address}?${query}`, {
+      response = await fetch(`${url}?${parameters}`, {
         headers: token ? { Authorization: `Bearer ${token}` } : {},
         cache: 'no-store', credentials: 'omit', referrerPolicy: 'no-referrer', signal,
       });
@@ -318,88 +318,87 @@ export function createStore({
       throw signal.aborted ? signal.reason : reason;
     }
     if (!response.ok) {
-      throw refusalOf(response, text);
+      throw errorOf(response, text);
     }
     return readAnswer(text, days);
   }
 
-  const onVisibility = () => document.visibilityState === 'visible' && wake();
-  // Whoever is connected again need not wait for the end of a pause.
-  const onOnline = () => wake(true);
+  const onVisibility = () => document.visibilityState === 'visible' && refresh();
+  const onOnline = () => refresh(true);
   if (enabled) {
     document.addEventListener('visibilitychange', onVisibility);
     document.defaultView?.addEventListener('online', onOnline);
   }
 
   return {
-    /** Whether there is a base URL. Where there is none, nothing is ever fetched. */
+    /** Whether there is a base URL. Without one, the store sends no requests. */
     enabled,
     get historicData() { return state.historicData; },
     get historicDataStatus() { return state.historicDataStatus; },
     get historicDataFetchedAt() { return state.historicDataFetchedAt; },
     get historicDataError() { return state.historicDataError; },
-    /** An unchanging copy, another one after each change. */
+    /** The whole state, as a frozen object that is replaced at each change. */
     getState: () => state,
 
     /**
-     * Shows these days from now on: what is cached, or what the server answers. Never throws
-     * for what the server does; that is in historicDataError.
+     * Selects the days and the source to show, from the cache or from the server. If the request
+     * fails, historicDataError says why; the promise is never rejected.
      * @param {7 | 30} days
      * @param {string | null} source  one source, or null for all
      * @returns {Promise<void>}
      */
     fetchHistoricData(days, source = null) {
       if (days !== 7 && days !== 30) {
-        throw new RangeError('days is 7 or 30');
+        throw new RangeError('days must be 7 or 30');
       }
-      wanted = enabled ? { days, source } : null;
-      return wanted ? ask() : Promise.resolve();
+      selected = enabled ? { days, source } : null;
+      return selected ? showOrFetch() : Promise.resolve();
     },
 
     /**
-     * Asks again after an error without waiting for the pause to end, unless it was the server
-     * that asked for it by Retry-After.
+     * Retries after an error without waiting for the backoff, but not before the time that the
+     * server gave in Retry-After.
      * @returns {Promise<void>}
      */
-    retryHistoricData: () => (wanted ? ask(true) : Promise.resolve()),
+    retryHistoricData: () => (selected ? showOrFetch(true) : Promise.resolve()),
 
-    /** Forgets everything, also what is on its way. */
+    /** Clears the cache and cancels a pending request. */
     clearHistoricData() {
       pending?.controller.abort();
-      pending = wanted = failure = reference = null;
+      pending = selected = failure = serverTime = null;
       failures = 0;
       cache.clear();
-      plan();
-      show('idle');
+      schedule();
+      setState('idle');
     },
 
     /**
      * @param {() => void} listener  called after each change
-     * @returns {() => void} ends it
+     * @returns {() => void} unsubscribes
      */
     subscribe(listener) {
       listeners.add(listener);
       return () => { listeners.delete(listener); };
     },
 
-    /** The server's time now, in ms since 1970; null until an answer told it. */
-    now: () => reference && reference.server + (clock.now() - reference.clock),
+    /** The server's current time, in ms since 1970; null until an answer contained it. */
+    now: () => serverTime && serverTime.server + (clock.now() - serverTime.clock),
 
-    /** How many requests were sent: what a live event that arrives now has to be counted with. */
+    /** How many requests were sent: the number to pass to live.add with a live event. */
     get requests() { return requests; },
 
-    /** The earliest request whose answer may still be shown. */
+    /** The number of the oldest request whose answer may still be shown. */
     get oldestRequest() {
       return Math.min(requests, ...Array.from(cache.values(), ({ request }) => request));
     },
 
-    /** In how many ms the store will ask again after an error; null where it won't. */
+    /** The ms until the store retries after an error; null if it will not. */
     retryIn() {
-      const failed = wanted && !pending && failureOf(keyOf(wanted));
-      return failed && !failed.key ? Math.max(0, failed.until - clock.now()) : null;
+      const failed = selected && !pending && failureOf(keyOf(selected));
+      return failed && !failed.key ? Math.max(0, failed.retryAt - clock.now()) : null;
     },
 
-    /** Ends the store: no more timers, no more requests. */
+    /** Stops all timers and requests. */
     close() {
       document.removeEventListener('visibilitychange', onVisibility);
       document.defaultView?.removeEventListener('online', onOnline);
@@ -415,11 +414,11 @@ export function createStore({
  * @param {Response} response
  * @param {string} text
  */
-function refusalOf(response, text) {
+function errorOf(response, text) {
   const date = Date.parse(response.headers.get('Date') ?? '');
-  const asked = response.headers.get('Retry-After') ?? '';
-  // Seconds, or the date to wait for (RFC 9110, 10.2.3).
-  const pause = /^\d+$/.test(asked) ? Number(asked) * 1000 : Date.parse(asked) - (date || Date.now());
+  const header = response.headers.get('Retry-After') ?? '';
+  // Seconds or a date (RFC 9110, 10.2.3).
+  const retryAfter = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - (date || Date.now());
   let sentence = `The server answered with status ${response.status}.`;
   try {
     const { message } = JSON.parse(text);
@@ -427,13 +426,13 @@ function refusalOf(response, text) {
       sentence = message.slice(0, 500);
     }
   } catch {
-    // A page of some proxy in between; its status says enough.
+    // Not JSON, perhaps a proxy's error page.
   }
-  return new Refusal(sentence, response.status, Math.max(0, Math.min(pause || 0, LONGEST_RETRY_AFTER)), date);
+  return new QueryError(sentence, response.status, Math.max(0, Math.min(retryAfter || 0, MAX_RETRY_AFTER_MS)), date);
 }
 
 /**
- * Checks all of an answer, whose rows may stand in any order and have more fields than these.
+ * Validates an answer. Rows may be in any order and have additional fields.
  * @param {string} text
  * @param {7 | 30} days
  */
@@ -442,27 +441,27 @@ function readAnswer(text, days) {
   try {
     answer = JSON.parse(text);
   } catch {
-    throw new Refusal('The server’s answer is not JSON.');
+    throw new QueryError('The server’s answer is not JSON.');
   }
   const rows = answer?.aggregates;
   const stamp = answer?.meta?.fetchedAt;
-  // Without an offset it would be read as the viewer's time. The days around the last of the
-  // year 9999 can't be written as dates.
+  // Without an offset, Date.parse would take it for local time. Dates near the end of the year
+  // 9999 would have a five-digit year in some time zones.
   const fetchedAt = typeof stamp === 'string' && /^(?!9999)\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)$/.test(stamp)
     ? Date.parse(stamp) : NaN;
   if (!Array.isArray(rows)) {
-    throw new Refusal('The server’s answer has no list of counts.');
+    throw new QueryError('The server’s answer is invalid: aggregates is not a list.');
   }
   if (fetchedAt !== fetchedAt) {
-    throw new Refusal('The server’s answer does not say what time it is.');
+    throw new QueryError('The server’s answer is invalid: fetchedAt is not a timestamp.');
   }
   if ('daysRequested' in answer.meta && answer.meta.daysRequested !== days) {
-    throw new Refusal(`The server’s answer is not for ${days} days.`);
+    throw new QueryError(`The server’s answer is not for ${days} days.`);
   }
   const aggregates = rows.map((row, index) => {
-    const field = wrongField(row);
+    const field = invalidField(row);
     if (field) {
-      throw new Refusal(`The server’s answer can’t be used: row ${index} has no valid ${field}.`);
+      throw new QueryError(`The server’s answer is invalid: row ${index} has no valid ${field}.`);
     }
     const { source, date, hour, eventCount } = row;
     return Object.freeze({ source, date, hour, eventCount });
@@ -472,9 +471,9 @@ function readAnswer(text, days) {
 
 /**
  * @param {any} row
- * @returns {string | null} the first field that is not what it should be
+ * @returns {string | null} the first invalid field
  */
-function wrongField(row) {
+function invalidField(row) {
   if (typeof row?.source !== 'string' || row.source === '') {
     return 'source';
   }

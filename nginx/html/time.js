@@ -1,23 +1,19 @@
-/**
- * UTC hours and where they stand in a time zone. An hour is a number: how many of them had
- * passed since 1970 when it began.
- */
+/** UTC hours and local time. A UTC hour is a number: the hours from 1970 to its start. */
 
-export const HOUR = 3_600_000;
-export const DAY = 24 * HOUR;
+export const HOUR_MS = 3_600_000;
+export const DAY_MS = 24 * HOUR_MS;
 
 /**
- * Where an hour begins on the clocks of a time zone.
- * @typedef {object} Place
+ * @typedef {object} LocalTime
  * @property {string} date    YYYY-MM-DD
  * @property {number} hour    0 to 23
- * @property {number} minute  not 0 where the offset is no whole hour
- * @property {number} offset  the zone's minutes before UTC
+ * @property {number} minute
+ * @property {number} offset  minutes ahead of UTC
  */
 
 /** @param {number} instant  ms since 1970 */
 export function hourOf(instant) {
-  return Math.floor(instant / HOUR);
+  return Math.floor(instant / HOUR_MS);
 }
 
 /** The viewer's time zone. */
@@ -31,16 +27,16 @@ export function localTimeZone() {
   }
 }
 
-/** @type {Map<string, (instant: number) => Place>} */
-const clocks = new Map();
+/** @type {Map<string, (instant: number) => LocalTime>} */
+const converters = new Map();
 
 /**
- * What a zone's clocks show.
+ * A function that converts an instant to the local time of a time zone.
  * @param {string} timeZone
- * @returns {(instant: number) => Place}
+ * @returns {(instant: number) => LocalTime}
  */
-export function clockOf(timeZone) {
-  const known = clocks.get(timeZone);
+export function localTimeIn(timeZone) {
+  const known = converters.get(timeZone);
   if (known) {
     return known;
   }
@@ -48,96 +44,97 @@ export function clockOf(timeZone) {
     timeZone, hourCycle: 'h23', year: 'numeric', month: '2-digit', day: '2-digit', hour: '2-digit', minute: '2-digit',
   });
   /** @param {number} instant */
-  const clock = (instant) => {
+  const convert = (instant) => {
     /** @type {Record<string, string>} */
     const part = {};
     for (const { type, value } of format.formatToParts(instant)) {
       part[type] = value;
     }
-    const shown = Date.UTC(+part.year, +part.month - 1, +part.day, +part.hour, +part.minute);
+    const local = Date.UTC(+part.year, +part.month - 1, +part.day, +part.hour, +part.minute);
     return {
-      date: new Date(shown).toJSON().slice(0, 10),
+      date: new Date(local).toJSON().slice(0, 10),
       hour: +part.hour,
       minute: +part.minute,
-      offset: (shown - Math.floor(instant / 60_000) * 60_000) / 60_000,
+      offset: (local - Math.floor(instant / 60_000) * 60_000) / 60_000,
     };
   };
-  clocks.set(timeZone, clock);
-  return clock;
+  converters.set(timeZone, convert);
+  return convert;
 }
 
-/** @type {Map<string, (hour: number) => Place>} */
-const placers = new Map();
+/** @type {Map<string, (hour: number) => LocalTime>} */
+const hourConverters = new Map();
 
 /**
- * Where each hour begins in a time zone. Intl takes longer than drawing a cell, so it is asked
- * for two hours of each day of UTC, and for all only where the clocks change between them.
+ * A function that converts the start of a UTC hour to local time. Intl is slower than drawing a
+ * cell, so it is called only for the start and end of each UTC day, and for each hour if the
+ * offset changes in between.
  * @param {string} timeZone
- * @returns {(hour: number) => Place}
+ * @returns {(hour: number) => LocalTime}
  */
-export function placer(timeZone) {
-  const made = placers.get(timeZone);
-  if (made) {
-    return made;
+export function localHourIn(timeZone) {
+  const known = hourConverters.get(timeZone);
+  if (known) {
+    return known;
   }
-  const clock = clockOf(timeZone);
-  /** @type {Map<number, Place>} */
-  const places = new Map();
+  const localTime = localTimeIn(timeZone);
+  /** @type {Map<number, LocalTime>} */
+  const converted = new Map();
   /** @type {Map<number, number>} */
   const offsets = new Map();
 
   /** @param {number} hour */
   const offsetAt = (hour) => {
-    const offset = offsets.get(hour) ?? clock(hour * HOUR).offset;
+    const offset = offsets.get(hour) ?? localTime(hour * HOUR_MS).offset;
     offsets.set(hour, offset);
     return offset;
   };
 
   /** @param {number} hour */
-  const place = (hour) => {
-    let found = places.get(hour);
-    if (!found) {
+  const convert = (hour) => {
+    let result = converted.get(hour);
+    if (!result) {
       const midnight = Math.floor(hour / 24) * 24;
       const before = offsetAt(midnight);
       const offset = before === offsetAt(midnight + 24) ? before : offsetAt(hour);
-      const shown = new Date(hour * HOUR + offset * 60_000);
-      found = {
-        date: shown.toJSON().slice(0, 10), hour: shown.getUTCHours(), minute: shown.getUTCMinutes(), offset,
+      const local = new Date(hour * HOUR_MS + offset * 60_000);
+      result = {
+        date: local.toJSON().slice(0, 10), hour: local.getUTCHours(), minute: local.getUTCMinutes(), offset,
       };
-      places.set(hour, found);
+      converted.set(hour, result);
     }
-    return found;
+    return result;
   };
-  placers.set(timeZone, place);
-  return place;
+  hourConverters.set(timeZone, convert);
+  return convert;
 }
 
 /**
  * @typedef {object} CalendarDay
  * @property {string} date
- * @property {number[][]} hours  for each of the 24 local hours those that begin in it: one, or none
- *                               where the clocks skip it, or two where they repeat it
+ * @property {number[][]} hours  the UTC hours that start in each of the 24 local hours: one, none if
+ *                               the clocks skip the local hour, two if they repeat it
  */
 
 /**
- * Every local day from the one in which an hour begins to the one of an instant, whole days.
- * @param {number} first  an hour
- * @param {number} last   an instant
+ * The local days from a UTC hour to an instant, each of them whole.
+ * @param {number} first  a UTC hour
+ * @param {number} last   an instant, in ms since 1970
  * @param {string} timeZone
  * @returns {CalendarDay[]}
  */
 export function calendar(first, last, timeZone) {
-  const place = placer(timeZone);
-  const firstDate = place(first).date;
-  const lastDate = clockOf(timeZone)(last).date;
+  const localHour = localHourIn(timeZone);
+  const firstDate = localHour(first).date;
+  const lastDate = localTimeIn(timeZone)(last).date;
   let hour = first;
-  while (place(hour - 1).date === firstDate) {
+  while (localHour(hour - 1).date === firstDate) {
     hour--;
   }
   /** @type {CalendarDay[]} */
   const days = [];
-  for (; place(hour).date <= lastDate; hour++) {
-    const { date, hour: column } = place(hour);
+  for (; localHour(hour).date <= lastDate; hour++) {
+    const { date, hour: column } = localHour(hour);
     if (days.at(-1)?.date !== date) {
       days.push({ date, hours: Array.from({ length: 24 }, () => []) });
     }
@@ -147,20 +144,20 @@ export function calendar(first, last, timeZone) {
 }
 
 /**
- * +05:30 as on clocks and in RFC 3339.
+ * An offset as UTC+05:30.
  * @param {number} offset  minutes
  */
 export function offsetText(offset) {
   const minutes = Math.abs(offset);
-  return `UTC${offset < 0 ? '−' : '+'}${two(Math.floor(minutes / 60))}:${two(minutes % 60)}`;
+  return `UTC${offset < 0 ? '−' : '+'}${twoDigits(Math.floor(minutes / 60))}:${twoDigits(minutes % 60)}`;
 }
 
 /**
- * The hour that begins there, as 14:30–15:30.
- * @param {Place} place
+ * The hour that starts at this time, as 14:30–15:30.
+ * @param {LocalTime} start
  */
 export function rangeText({ hour, minute }) {
-  return `${two(hour)}:${two(minute)}–${two((hour + 1) % 24)}:${two(minute)}`;
+  return `${twoDigits(hour)}:${twoDigits(minute)}–${twoDigits((hour + 1) % 24)}:${twoDigits(minute)}`;
 }
 
 const shortDate = new Intl.DateTimeFormat('en-GB', { timeZone: 'UTC', weekday: 'short', day: 'numeric', month: 'short' });
@@ -172,7 +169,7 @@ const longDate = new Intl.DateTimeFormat('en-GB', {
 const datesInWords = new Map();
 
 /**
- * A local date in words: its own, not that of an instant.
+ * A date in words.
  * @param {string} date
  */
 export function dateTexts(date) {
@@ -186,6 +183,6 @@ export function dateTexts(date) {
 }
 
 /** @param {number} number */
-export function two(number) {
+export function twoDigits(number) {
   return String(number).padStart(2, '0');
 }

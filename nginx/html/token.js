@@ -1,9 +1,9 @@
-/** Where the token is kept: for this tab, or for this browser if the viewer says so. */
+/** Stores the token: for this tab, or for all tabs of the browser if the viewer chooses so. */
 
-const NAME = 'steep.token';
+const STORAGE_KEY = 'steep.token';
 
-// A browser that forbids storage keeps it as long as the page is open.
-let kept = '';
+// The only copy if the browser blocks storage.
+let current = '';
 
 /** @param {(storage: Storage) => void} action */
 function withStorages(action) {
@@ -11,58 +11,58 @@ function withStorages(action) {
     try {
       action(window[name]);
     } catch {
-      // Forbidden.
+      // Storage is blocked.
     }
   }
 }
 
-/** The token, '' when there is none. */
+/** The token, or '' if there is none. */
 export function readToken() {
   withStorages((storage) => {
-    kept = kept || (storage.getItem(NAME) ?? '');
+    current = current || (storage.getItem(STORAGE_KEY) ?? '');
   });
-  return kept;
+  return current;
 }
 
 /**
  * @param {string} token
- * @param {boolean} remember  also when the tab is closed
+ * @param {boolean} remember  for all tabs, and after they are closed
  */
 export function keepToken(token, remember) {
   forgetToken();
-  kept = token;
+  current = token;
   try {
-    (remember ? localStorage : sessionStorage).setItem(NAME, token);
+    (remember ? localStorage : sessionStorage).setItem(STORAGE_KEY, token);
   } catch {
-    // Forbidden.
+    // Storage is blocked.
   }
 }
 
 export function forgetToken() {
-  kept = '';
-  withStorages((storage) => storage.removeItem(NAME));
+  current = '';
+  withStorages((storage) => storage.removeItem(STORAGE_KEY));
 }
 
-/** Forgets the token that was read last, and no better one that another tab was given since. */
+/** Forgets the token that was read last, but not one that another tab has stored since. */
 export function forgetRefusedToken() {
-  const refused = kept;
-  kept = '';
-  withStorages((storage) => storage.getItem(NAME) === refused && storage.removeItem(NAME));
+  const refused = current;
+  current = '';
+  withStorages((storage) => storage.getItem(STORAGE_KEY) === refused && storage.removeItem(STORAGE_KEY));
 }
 
 /**
- * Tells that another tab forgot or replaced the token that the browser keeps for all of them.
+ * Calls back when another tab removes or replaces the token that all tabs share.
  * @param {() => void} action
  */
 export function watchToken(action) {
   addEventListener('storage', ({ key }) => {
-    // null: everything was cleared.
-    if (key !== NAME && key !== null) {
+    // key is null when the storage was cleared.
+    if (key !== STORAGE_KEY && key !== null) {
       return;
     }
-    const before = kept;
-    kept = '';
-    // A tab with a token of its own finds that again.
+    const before = current;
+    current = '';
+    // No change for a tab that has its own token.
     if (readToken() !== before) {
       action();
     }

@@ -7,7 +7,7 @@
 
 enum {
     ID_SUFFIX = 20,
-    /* The longest an event is without its padding. */
+    /* The maximum size of an event without its padding. */
     EVENT_FRAME_BYTES = 320,
 };
 
@@ -44,7 +44,7 @@ static void make_id(char id[static ID_SUFFIX + 1])
     id[ID_SUFFIX] = '\0';
 }
 
-/* A monitor sends what the last minute brought, in order. */
+/* The timestamps are in order within the last minute, as a monitor's are. */
 static void make_timestamp(char text[static 32], int position, int events)
 {
     struct timespec now;
@@ -62,7 +62,7 @@ static void make_timestamp(char text[static 32], int position, int events)
     snprintf(text, 32, "%s.%03dZ", date, (int)(at_ms % 1000));
 }
 
-/* Writes one event; padding makes up what its fields leave of event_bytes. */
+/* Writes one event, padded to event_bytes. */
 static size_t write_event(char *out, const char *source, int position, int events,
                           size_t event_bytes)
 {

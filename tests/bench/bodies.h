@@ -1,7 +1,7 @@
 /*
- * What the bench sends: signed batches of events, whole before any clock runs.
- * A source's key follows from its name, so that `load keys` and `load post`
- * agree without a file between them.
+ * The signed batches that the bench sends. They are made before the measurement
+ * starts. A source's key is derived from its name, so that `load keys` and
+ * `load post` agree on it.
  */
 #ifndef BENCH_BODIES_H
 #define BENCH_BODIES_H
@@ -24,13 +24,13 @@ struct body {
     size_t length;
 };
 
-/* Writes the name of a source, by number from 0, and its public key in base64. */
+/* Writes the name and the public key, in base64, of a source, numbered from 0. */
 void bodies_source(int number, char source[static BODIES_SOURCE_BYTES],
                    char key[static BODIES_KEY_BYTES]);
 
 /*
- * Makes a batch of events of one source with ids of its own, each event about
- * event_bytes long. Ends the program when memory is short; free the text.
+ * Makes a batch of events of one source with new ids, each event about
+ * event_bytes long. Exits if out of memory. Caller frees the text.
  */
 void bodies_make(struct body *body, int source, int events, size_t event_bytes);
 

@@ -22,7 +22,7 @@ static void direct_close(void *connection)
     PQfinish(connection);
 }
 
-/* The body as the programs hand it over: text in binary format, which costs no copy for escapes. */
+/* Passes the body as the programs do: as text in binary format. */
 static PGresult *store(PGconn *connection, const struct body *body)
 {
     static const Oid TYPES[] = {TEXT_OID};

@@ -10,7 +10,7 @@ enum { TIMEOUT_SECONDS = 60 };
 struct https {
     CURL *curl;
     struct curl_slist *token;
-    char *text; /* the last answer's body, with a NUL behind it */
+    char *text; /* the last answer's body, NUL-terminated */
     size_t length;
     size_t room;
 };
@@ -76,7 +76,7 @@ static void *https_open(void)
     return https;
 }
 
-/* The answer's number behind a member's name; 0 where there is none. */
+/* The number after a member's name; 0 if there is none. */
 static long long number_of(const char *text, const char *member)
 {
     const char *at = strstr(text, member);
@@ -115,7 +115,7 @@ static struct curl_slist *batch_headers(const struct body *body)
     headers = curl_slist_append(headers, line);
     snprintf(line, sizeof(line), "X-Signature: %s", body->signature);
     headers = curl_slist_append(headers, line);
-    /* curl would wait for a 100 before it sends a large body. */
+    /* Otherwise curl waits for 100 Continue before it sends a large body. */
     return curl_slist_append(headers, "Expect:");
 }
 

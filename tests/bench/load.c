@@ -1,8 +1,8 @@
 /*
- * load: puts a load on a running steep, or on PostgreSQL alone, and prints one
- * JSON object about it. See USAGE. N connections are N threads; everything that
- * is sent is made and signed, and every connection has answered once, before
- * the clock starts.
+ * load: puts load on a running steep, or on PostgreSQL alone, and prints the
+ * result as a JSON object. See USAGE. Each connection has a thread. The
+ * measurement starts when all batches are made and signed, and each connection
+ * has had one answer.
  */
 #include "client.h"
 
@@ -18,13 +18,14 @@
 static const char USAGE[] =
     "usage: load keys SOURCES\n"
     "       load post   [-c CONNECTIONS] [-n BATCHES] [-e EVENTS] [-b BYTES] [-s SOURCES]\n"
-    "       load insert (the same)\n"
+    "       load insert (as post)\n"
     "       load get    [-c CONNECTIONS] [-n REQUESTS] [-t SECONDS] PATH\n"
     "       load call   [-c CONNECTIONS] [-n REQUESTS] [-t SECONDS] DAYS [SOURCE]\n"
-    "keys prints each source's name and public key. post sends signed batches to\n"
-    "STEEP_URL, insert gives the same to bulk_insert_events in the database of\n"
-    "PG*. get asks STEEP_URL for PATH, call get_hourly_aggregates. -n is for each\n"
-    "connection, beside one that is not measured; questions end after -t.\n";
+    "keys prints the name and the public key of each source. post sends signed\n"
+    "batches to STEEP_URL; insert calls bulk_insert_events with them, in the\n"
+    "database of the PG* environment. get requests PATH of STEEP_URL; call calls\n"
+    "get_hourly_aggregates. -n is the number of requests per connection, without\n"
+    "the first one, which is not measured. -t ends queries earlier.\n";
 
 struct options {
     int connections;
@@ -33,17 +34,17 @@ struct options {
     int event_bytes;
     int sources;
     double seconds; /* 0: no limit */
-    struct work question;
+    struct work query;
 };
 
-/* One thread's connection, what it is to send, and what came of it. */
+/* A thread's connection, its requests, and their results. */
 struct user {
     pthread_t thread;
     pthread_barrier_t *barrier;
     const struct client *client;
     const struct options *options;
-    struct body *bodies; /* requests + 1 of them; NULL for questions */
-    int64_t *latencies;  /* of the answered requests */
+    struct body *bodies; /* requests + 1; NULL for queries */
+    int64_t *latencies;  /* of the successful requests */
     int answered;
     int errors;
     long long acknowledged;
@@ -59,7 +60,7 @@ static int64_t now_ns(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* What this process has used of the processors, which it shares with what it measures. */
+/* The processor time of this process, which shares the processors with the programs. */
 static double used_ms(void)
 {
     struct timespec used;
@@ -79,13 +80,13 @@ static void *allocate(size_t count, size_t size)
     void *memory = calloc(count, size);
 
     if (memory == NULL)
-        fail("memory is short");
+        fail("out of memory");
     return memory;
 }
 
 static bool send_request(struct user *user, void *connection, int number)
 {
-    struct work work = user->options->question;
+    struct work work = user->options->query;
     struct answer answer = {0};
 
     if (user->bodies != NULL)
@@ -107,7 +108,7 @@ static void send_requests(struct user *user, void *connection)
     for (int i = 1; i <= options->requests; i++) {
         int64_t start = now_ns();
 
-        /* Two at the least: a median of one says nothing. */
+        /* At least two requests, for a meaningful median. */
         if (options->seconds > 0 && user->answered >= 2 &&
             (double)(start - begin) > options->seconds * 1e9)
             break;
@@ -123,7 +124,7 @@ static void *use(void *argument)
     void *connection = user->client->open();
 
     if (connection == NULL)
-        fail("no connection");
+        fail("cannot connect");
     send_request(user, connection, 0);
     pthread_barrier_wait(user->barrier);
     send_requests(user, connection);
@@ -213,7 +214,7 @@ static void run(const struct client *client, const struct options *options, bool
     }
     for (int i = 0; i < options->connections; i++) {
         if (pthread_create(&users[i].thread, NULL, use, &users[i]) != 0)
-            fail("no thread");
+            fail("cannot create a thread");
     }
     pthread_barrier_wait(&barrier);
     begin = now_ns();
@@ -304,11 +305,11 @@ int main(int argc, char **argv)
     } else if (strcmp(verb, "insert") == 0 && rest == 0) {
         run(&CLIENT_DATABASE, &options, true);
     } else if (strcmp(verb, "get") == 0 && rest == 1) {
-        options.question.path = argv[0];
+        options.query.path = argv[0];
         run(&CLIENT_HTTPS, &options, false);
     } else if (strcmp(verb, "call") == 0 && (rest == 1 || rest == 2)) {
-        options.question.days = argv[0];
-        options.question.source = rest == 2 ? argv[1] : NULL;
+        options.query.days = argv[0];
+        options.query.source = rest == 2 ? argv[1] : NULL;
         run(&CLIENT_DATABASE, &options, false);
     } else {
         misused();

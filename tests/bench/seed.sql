@@ -1,6 +1,5 @@
--- The reference: the data model's table, indexes and functions as it gives them,
--- for a database of the bench's own. It reads eventType alone, so the bench's
--- events name their type so.
+-- The reference: the table, indexes and functions of the data model, unchanged. They
+-- read eventType only, so the bench's events use that name.
 
 CREATE TABLE public.events (
   id TEXT PRIMARY KEY,

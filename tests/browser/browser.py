@@ -1,4 +1,4 @@
-"""A real Chromium, and the page in it as a viewer sees it."""
+"""Runs Chromium, and reads the page as a viewer sees it."""
 
 import base64
 import contextlib
@@ -20,8 +20,8 @@ FAKES = Path(__file__).with_name("fakes.js").read_text()
 ARGUMENTS = ["--headless=new", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
              "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
              "--window-size=1280,900", "--lang=en-GB",
-             # Its own sandbox refuses root, and not every container lets another user make the
-             # namespaces it needs. All it opens is this machine's.
+             # Chromium's sandbox does not work as root, nor in every container. The browser opens only
+             # pages of this machine.
              "--no-sandbox"]
 
 TABLE = """
@@ -35,7 +35,7 @@ return [...document.querySelectorAll('#grid tbody tr')].map(tr => [tr.querySelec
 
 @contextlib.contextmanager
 def chromium(authority):
-    """A browser with a home of its own, in which the stack's authority is trusted and nothing else is new."""
+    """A browser with a new home directory that trusts the stack's authority."""
     with tempfile.TemporaryDirectory(prefix="steep-browser.") as home:
         trust(home, authority)
         options = webdriver.ChromeOptions()
@@ -47,7 +47,7 @@ def chromium(authority):
         environment = {**os.environ, "HOME": home, "XDG_CONFIG_HOME": home, "XDG_CACHE_HOME": home}
         driver = webdriver.Chrome(service=Service("/usr/bin/chromedriver", env=environment), options=options)
         try:
-            # As if its window were the one in front.
+            # Behave like the focused window.
             driver.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
             driver.set_script_timeout(20)
             driver.set_page_load_timeout(20)
@@ -72,7 +72,7 @@ class Page:
         self.scripts = []
 
     def open(self, token=None, path="/"):
-        """Open it as someone who gave this token before, or who never was here."""
+        """Open the page with this token stored in the tab, or with none."""
         self.driver.get(f"{self.url}/config.json")
         self.run("sessionStorage.clear(); localStorage.clear()")
         if token:
@@ -95,7 +95,7 @@ class Page:
         return self.driver.execute_script(script, *arguments)
 
     def module(self, body, *arguments):
-        """Run the body of an async function that may import modules of the page."""
+        """Run the body of an async function, which may import the page's modules and finds its arguments in given."""
         result = self.driver.execute_async_script(f"""
             const done = arguments[arguments.length - 1];
             (async (...given) => {{ {body} }})(...[...arguments].slice(0, -1))
@@ -119,11 +119,11 @@ class Page:
         return self.find(selector).text
 
     def before_each_page(self, script):
-        """Run a script in each document before its own."""
+        """Run a script in each document before the document's own scripts."""
         self.scripts.append(self.cdp("Page.addScriptToEvaluateOnNewDocument", source=script)["identifier"])
 
     def reset(self):
-        """What a test changed about the browser itself."""
+        """Undo what a test changed in the browser."""
         for identifier in self.scripts:
             self.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=identifier)
         self.scripts = []
@@ -142,13 +142,13 @@ class Page:
         self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def states(self):
-        """Which of the three states are shown."""
+        """Which of the three notices are shown."""
         return [name for name in ("loading", "empty", "error") if self.visible(f"#{name}")]
 
     def loaded(self):
-        return self.run("return performance.getEntriesByName('steep: painted').length > 0") and self.whole()
+        return self.run("return performance.getEntriesByName('steep: painted').length > 0") and self.is_complete()
 
-    def whole(self):
+    def is_complete(self):
         return self.states() in ([], ["empty"]) and not self.run("return document.querySelector('#grid .unloaded')")
 
     def wait_loaded(self):
@@ -156,8 +156,8 @@ class Page:
 
     def choose_days(self, days):
         self.find(f'input[name="days"][value="{days}"]').click()
-        # One row more than days, but for an hour of the day where the clocks went back meanwhile.
-        wait_for(lambda: self.whole() and len(self.table()) >= days and self.run(
+        # Usually days + 1 rows, but only as many as days if the clocks went back meanwhile.
+        wait_for(lambda: self.is_complete() and len(self.table()) >= days and self.run(
             "return document.getElementById('announcement').textContent").startswith((str(days), "No events")),
             f"{days} days to be shown")
 
@@ -165,7 +165,7 @@ class Page:
         wait_for(lambda: name in self.sources(), f"{name} to be offered")
         self.run("const choice = document.getElementById('source'); choice.value = arguments[0];"
                  "choice.dispatchEvent(new Event('change', {bubbles: true}))", name)
-        wait_for(lambda: self.whole() and (f"source {name}" in self.text("#total-of")), f"{name} to be shown")
+        wait_for(lambda: self.is_complete() and (f"source {name}" in self.text("#total-of")), f"{name} to be shown")
 
     def choose_utc(self):
         self.find('input[name="zone"][value="utc"]').click()
@@ -175,14 +175,14 @@ class Page:
         return self.run("return [...document.querySelectorAll('#source option')].map(each => each.value).filter(Boolean)")
 
     def table(self):
-        """The days shown, the newest first: a list of (date, 24 cells and the sum)."""
+        """The rows, newest day first: a list of (date, 24 cells and the sum)."""
         return self.run(TABLE)
 
     def add_events(self, events):
         return self.module("const { addEvent } = await import('/page.js');"
-                           "const taken = given[0].map(addEvent);"
+                           "const results = given[0].map(addEvent);"
                            "await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));"
-                           "return taken", events)
+                           "return results", events)
 
     def screenshot(self, name):
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -191,12 +191,12 @@ class Page:
         data = self.cdp("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)["data"]
         (SCREENSHOTS / f"{name}.png").write_bytes(base64.b64decode(data))
 
-    def complaints(self):
-        """What the console says about scripts and the policy; that a request was refused is no fault of the page."""
+    def console_errors(self):
+        """The console's messages about scripts and the Content-Security-Policy, without those about failed requests."""
         return [entry["message"] for entry in self.driver.get_log("browser")
                 if "Content Security Policy" in entry["message"] or entry["source"] in ("javascript", "security")]
 
 
-def bearer_free(page):
-    """Every address the page asked for."""
+def requested_urls(page):
+    """All URLs that the page requested, as JSON."""
     return json.dumps(page.run("return performance.getEntries().map(entry => entry.name).concat(location.href)"))

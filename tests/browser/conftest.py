@@ -1,4 +1,4 @@
-"""The stack under test, a browser, and monitors that put data where the tests look for it."""
+"""Fixtures: an installation, a browser, and monitors that store events."""
 
 import contextlib
 import hashlib
@@ -15,51 +15,51 @@ from browser import Page, chromium
 from monitor import Monitor
 from stack import free_port, reachable_folder, started, wait_for
 
-# The one file that comes from a package registry: the tests alone need it, and it is never kept.
+# The only file from a package registry. It is used by the tests only, and downloaded for each run.
 AXE = "axe-core@4.14.1"
 AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 
 
 def pytest_configure():
-    # tests/run ends a suite with SIGTERM; fixtures must still put away what they started.
-    def leave(*_):
+    # tests/run stops a suite with SIGTERM; the fixtures must still clean up.
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 class Installation:
-    """A stack that can be stopped beneath the page, and started again as it was."""
+    """A stack that can be stopped while the page is open, and started again with the same state."""
 
     def __init__(self, folder):
         self.state = folder / "state"
         self.port = free_port()
-        self.held = contextlib.ExitStack()
+        self.exit_stack = contextlib.ExitStack()
         self.start()
 
     def start(self):
-        self.stack = self.held.enter_context(started(self.state, self.port))
+        self.stack = self.exit_stack.enter_context(started(self.state, self.port))
 
     def stop(self):
-        self.held.close()
+        self.exit_stack.close()
 
     @property
     def url(self):
         return f"https://localhost:{self.port}"
 
     def configure(self, base_url="/", web_socket_url=""):
-        """Write the one file in which an operator says where the counts and the live events are."""
+        """Replace page-config.conf, and reload nginx."""
         file = self.state / "nginx" / "snippets" / "steep" / "page-config.conf"
         file.write_text(f'set $steep_base_url "{base_url}";\nset $steep_web_socket_url "{web_socket_url}";\n')
         master = self.stack.pid("nginx")
         old = workers(master)
         os.kill(master, signal.SIGHUP)
-        # Until it is told to end, an old worker answers as well, and as before.
+        # Old workers answer with the old configuration until they exit.
         wait_for(lambda: workers(master) and not workers(master) & old, "nginx to read its configuration")
 
 
 def workers(master):
-    """The processes that a process started."""
+    """The child processes of a process."""
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(master)], text=True, capture_output=True)
     return set(listed.stdout.split())
 
@@ -80,7 +80,7 @@ def installation():
 
 @pytest.fixture
 def configure(installation):
-    """Change what the page is told; it is as before after the test."""
+    """Change the page's configuration until the end of the test."""
     yield installation.configure
     installation.configure()
 
@@ -109,7 +109,7 @@ def driver(installation):
 
 @pytest.fixture(autouse=True)
 def within_one_hour():
-    """A test that begins in one hour and ends in the next would look for its events in the wrong cell."""
+    """Wait if the hour is about to end: the test would look for its events in the wrong cell."""
     left = 3600 - time.time() % 3600
     if left < 15:
         time.sleep(left)
@@ -120,14 +120,20 @@ def page(driver, installation):
     opened = Page(driver, installation.url)
     driver.get_log("browser")
     yield opened
-    complaints = opened.complaints()
+    errors = opened.console_errors()
     opened.reset()
-    assert complaints == []
+    assert errors == []
+
+
+@pytest.fixture(scope="module")
+def blank_page(driver, installation):
+    """Open a document of the page's origin that runs no script."""
+    driver.get(f"{installation.url}/config.json")
 
 
 @pytest.fixture(scope="session")
 def send(installation):
-    """Store events of a source at these instants, by signed batches of a monitor of its own."""
+    """Store events with these timestamps, in signed batches of a new monitor for each source."""
     monitors = {}
 
     def store(source, instants):
@@ -136,7 +142,7 @@ def send(installation):
             if source not in monitors:
                 monitors[source] = Monitor(source)
                 stack.steepctl("monitor", "add", source, monitors[source].public_base64)
-                wait_for(lambda: monitors[source].post(client, "[]").status_code == 400, "the key to be taken up")
+                wait_for(lambda: monitors[source].post(client, "[]").status_code == 400, "the key to take effect")
             sender = monitors[source]
             for start in range(0, len(instants), 1000):
                 batch = [sender.event(timestamp=instant.isoformat()) for instant in instants[start:start + 1000]]
@@ -152,11 +158,11 @@ def fresh_source():
 
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory):
-    """axe-core's script, fetched for this run."""
+    """The script of axe-core, downloaded for this run."""
     folder = tmp_path_factory.mktemp("axe")
     done = subprocess.run(["npm", "pack", "--silent", AXE], cwd=folder, capture_output=True, text=True, timeout=90)
-    assert done.returncode == 0, f"{AXE} can't be fetched, so nobody knows what it would find: {done.stderr}"
+    assert done.returncode == 0, f"cannot download {AXE}: {done.stderr}"
     with tarfile.open(next(folder.glob("*.tgz"))) as package:
         script = package.extractfile("package/axe.min.js").read()
-    assert hashlib.sha256(script).hexdigest() == AXE_SHA256, f"what came as {AXE} is something else"
+    assert hashlib.sha256(script).hexdigest() == AXE_SHA256, f"the checksum of {AXE} is wrong"
     return script.decode()

@@ -1,4 +1,4 @@
-"""What the cells have to say, worked out from the database with Python's own time zones."""
+"""The expected cells, computed from the database with Python's time zones."""
 
 import datetime
 from zoneinfo import ZoneInfo
@@ -13,14 +13,14 @@ def hour_of(instant):
 
 
 def counts(db, begin, source=None):
-    """Events by UTC hour, straight from the table."""
+    """The count of each UTC hour, from the table."""
     rows = db.execute("SELECT date_trunc('hour', timestamp, 'UTC'), count(*) FROM public.events"
                       " WHERE timestamp >= %s AND (%s::text IS NULL OR source = %s) GROUP BY 1", (begin, source, source))
     return {hour.astimezone(UTC): count for hour, count in rows}
 
 
 def table(counted, begin, now, zone):
-    """(date, [the texts of 24 cells]) for each local day, the newest first."""
+    """A list of (date, the texts of 24 cells) for each local day, newest first."""
     zone = ZoneInfo(zone)
     first, last = hour_of(begin).astimezone(zone).date(), now.astimezone(zone).date()
     days = {}
@@ -30,17 +30,17 @@ def table(counted, begin, now, zone):
         day -= DAY
     hour = hour_of(begin) - 2 * DAY
     while hour < now + 3 * DAY:
-        place = hour.astimezone(zone)
-        if place.date() in days:
+        local = hour.astimezone(zone)
+        if local.date() in days:
             count = counted.get(hour, 0)
             shown = hour >= hour_of(begin) and (hour <= now or count)
-            days[place.date()][place.hour].append(str(count) if shown else "")
+            days[local.date()][local.hour].append(str(count) if shown else "")
         hour += HOUR
     return [(day.isoformat(), [cell or [""] for cell in cells]) for day, cells in days.items()]
 
 
 def transitions(zone, after, count=2):
-    """The next instants at which a zone's clocks change."""
+    """The next instants at which the offset of a time zone changes."""
     zone = ZoneInfo(zone)
     found = []
     hour = hour_of(after)

@@ -1,7 +1,7 @@
-// What a store is given in place of time, a server and a document. Prepended to the scripts
-// of test_modules.py, which run in a real browser.
+// A fake clock, server and document for a store. Prepended to the scripts of test_store.py, which
+// run in a real browser.
 
-// Long enough for an answer to be read and told, however many turns of the event loop that takes.
+// Waits until an answer has been read and the listeners have been called.
 const settle = async () => {
   for (let turn = 0; turn < 12; turn++) {
     await new Promise((resolve) => {
@@ -22,8 +22,8 @@ const clock = {
     return timer;
   },
   clearTimeout: (timer) => clock.timers.delete(timer),
-  // Lets seconds pass, and everything happen that is due in them.
-  async pass(seconds) {
+  // Advances the time, and runs the timers that are due.
+  async advance(seconds) {
     const end = clock.time + seconds * 1000;
     for (;;) {
       await settle();
@@ -39,11 +39,11 @@ const clock = {
   },
 };
 
-// Answers nothing by itself unless `always` is set; a deaf one goes on after an abort.
+// Sends no answer unless the test or onRequest does. With ignoresAbort, it answers even after an abort.
 const server = {
-  asked: [],
-  deaf: false,
-  always: null,
+  requests: [],
+  ignoresAbort: false,
+  onRequest: null,
   fetch: (url, options) => new Promise((resolve, reject) => {
     const request = {
       url, options, at: clock.time,
@@ -54,24 +54,24 @@ const server = {
       },
       fail: async () => { reject(new TypeError('Failed to fetch')); await settle(); },
     };
-    server.asked.push(request);
-    options.signal.addEventListener('abort', () => server.deaf || reject(options.signal.reason));
-    if (server.always) {
-      server.always(request);
+    server.requests.push(request);
+    options.signal.addEventListener('abort', () => server.ignoresAbort || reject(options.signal.reason));
+    if (server.onRequest) {
+      server.onRequest(request);
     }
   }),
 };
 
 const screen = Object.assign(new EventTarget(), {
   visibilityState: 'visible',
-  turn(state) {
+  setVisibility(state) {
     screen.visibilityState = state;
     screen.dispatchEvent(new Event('visibilitychange'));
   },
 });
 
 const row = (eventCount, more = {}) => ({ source: 'a', date: '2026-02-03', hour: 14, eventCount, ...more });
-const good = (rows = [row(1)], days = 7, fetchedAt = '2026-02-03T14:10:00.000Z') =>
+const bodyOf = (rows = [row(1)], days = 7, fetchedAt = '2026-02-03T14:10:00.000Z') =>
   ({ aggregates: rows, meta: { totalCount: rows.length, daysRequested: days, fetchedAt } });
 
 const { createStore } = await import('/store.js');

@@ -1,4 +1,4 @@
-"""For whoever uses the keyboard, a screen reader, other colours, a small screen."""
+"""Accessibility: keyboard, screen readers, contrast, small screens and print."""
 
 import pytest
 from selenium.webdriver.common.action_chains import ActionChains
@@ -25,7 +25,8 @@ def press(page, *keys, ctrl=False):
         chain.perform()
 
 
-def at(page):
+def focused(page):
+    """The row and column of the focused cell."""
     return page.run(WHERE)
 
 
@@ -33,34 +34,34 @@ def test_the_grid_is_one_tab_stop_at_the_current_hour(page, token):
     page.open_loaded(token)
     assert page.run("return document.querySelectorAll('#grid [tabindex=\"0\"]').length") == 1
     page.find('input[name="zone"]' if page.visible("#zones") else "#source").send_keys(Keys.TAB)
-    assert at(page) is not None
+    assert focused(page) is not None
     assert "current hour" in page.run("return document.activeElement.getAttribute('aria-label')")
     press(page, Keys.TAB)
-    assert at(page) is None
+    assert focused(page) is None
 
 
-def test_arrows_home_and_end_move_from_cell_to_cell(page, token):
+def test_arrow_keys_home_and_end_move_between_cells(page, token):
     page.open_loaded(token)
     rows = len(page.table())
     page.run("document.querySelector('#grid td[tabindex=\"0\"]').focus()")
     press(page, Keys.HOME, ctrl=True)
-    assert at(page) == [0, 0]
+    assert focused(page) == [0, 0]
     for key, place in [(Keys.ARROW_RIGHT, [0, 1]), (Keys.ARROW_DOWN, [1, 1]), (Keys.ARROW_LEFT, [1, 0]),
                        (Keys.ARROW_LEFT, [1, 0]), (Keys.END, [1, 24]), (Keys.ARROW_RIGHT, [1, 24]),
                        (Keys.ARROW_UP, [0, 24]), (Keys.ARROW_UP, [0, 24]), (Keys.HOME, [0, 0])]:
         press(page, key)
-        assert at(page) == place
+        assert focused(page) == place
     press(page, Keys.END, ctrl=True)
-    assert at(page) == [rows, 24]
+    assert focused(page) == [rows, 24]
     press(page, Keys.PAGE_UP)
-    assert at(page) == [rows - 7, 24]
+    assert focused(page) == [rows - 7, 24]
     assert page.run("return document.querySelectorAll('#grid [tabindex=\"0\"]').length") == 1
-    # The place is kept when the viewer comes back.
+    # The tab stop stays on the cell when the grid loses the focus.
     page.run("document.activeElement.blur(); document.querySelector('#grid td[tabindex=\"0\"]').focus()")
-    assert at(page) == [rows - 7, 24]
+    assert focused(page) == [rows - 7, 24]
 
 
-def test_a_tooltip_says_what_the_cell_is_on_focus_and_on_hover_and_escape_closes_it(page, token):
+def test_a_tooltip_shows_the_label_on_focus_and_on_hover_and_escape_closes_it(page, token):
     page.open_loaded(token)
     page.run("document.querySelector('#grid td[tabindex=\"0\"]').focus()")
     assert page.text("#tooltip") == page.run("return document.activeElement.getAttribute('aria-label')") != ""
@@ -77,7 +78,7 @@ def test_a_tooltip_says_what_the_cell_is_on_focus_and_on_hover_and_escape_closes
     assert not page.visible("#tooltip")
 
 
-def test_a_cells_label_has_its_day_its_hour_and_its_count(page, token):
+def test_a_cells_label_contains_its_day_hour_and_count(page, token):
     page.set_time_zone("Asia/Kolkata")
     page.open_loaded(token)
     date, cells = page.table()[1]
@@ -100,7 +101,7 @@ def test_the_table_has_a_caption_headers_and_a_live_region(page, token):
     assert region == "7 days loaded."
 
 
-def test_nothing_moves_for_whoever_asked_for_that(page, token):
+def test_reduced_motion_turns_transitions_off(page, token):
     page.open_loaded(token)
     script = "return getComputedStyle(document.querySelector('#grid td')).transitionDuration"
     page.set_media(prefers_reduced_motion="no-preference")
@@ -109,7 +110,7 @@ def test_nothing_moves_for_whoever_asked_for_that(page, token):
     assert page.run(script) == "0s"
 
 
-def test_with_forced_colors_what_cells_are_can_still_be_told(page, token):
+def test_with_forced_colors_cell_states_look_different(page, token):
     page.set_time_zone("UTC")
     page.open_loaded(token)
     page.set_media(forced_colors="active")
@@ -131,14 +132,13 @@ VIEWS = {
 
 def violations(page, axe):
     page.run(axe)
-    found = page.module("const { violations } = await axe.run(document, { resultTypes: ['violations'] });"
+    return page.module("const { violations } = await axe.run(document, { resultTypes: ['violations'] });"
                         "return violations.map(({ id, nodes }) => [id, nodes.slice(0, 3).map(({ html, failureSummary }) =>"
                         " `${html} ${failureSummary}`)])")
-    return found
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_axe_finds_nothing_and_this_is_what_it_looks_like(page, token, axe, view):
+def test_axe_finds_no_violations(page, token, axe, view):
     page.set_time_zone("Europe/Berlin")
     page.set_width(*((390, 844) if view == "narrow" else (1200, 600)))
     page.set_media(**VIEWS[view], prefers_reduced_motion="reduce")
@@ -153,7 +153,7 @@ def test_axe_finds_nothing_and_this_is_what_it_looks_like(page, token, axe, view
     page.screenshot(f"{view}-30-days")
 
 
-def test_the_picture_in_readme_is_small(page):
+def test_the_readmes_picture_is_small(page):
     picture = ROOT / "nginx" / "heatmap.png"
     assert f"]({picture.relative_to(ROOT)})" in (ROOT / "README.md").read_text()
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size < 100_000
@@ -168,19 +168,19 @@ def test_on_a_narrow_screen_only_the_grid_scrolls_and_the_current_hour_is_in_vie
     assert header <= left + 1 and right <= 390
 
 
-def test_axe_finds_nothing_in_an_error_either(page, token, axe):
+def test_axe_finds_no_violations_in_an_error(page, token, axe):
     page.before_each_page("const fetched = window.fetch; window.fetch = (...given) => String(given[0]).includes('/query?')"
                           " ? Promise.reject(new TypeError('x')) : fetched(...given);")
     page.set_media(prefers_color_scheme="dark", prefers_reduced_motion="reduce")
     page.open(token)
-    wait_for(lambda: page.states() == ["error"], "the failure to be told")
+    wait_for(lambda: page.states() == ["error"], "the error")
     page.add_events([{"source": "live", "timestamp": "2026-02-03T14:10:00Z"}])
     assert violations(page, axe) == []
     page.screenshot("dark-error")
 
 
 @pytest.mark.parametrize("width", [320, 640])
-def test_the_cell_that_has_focus_is_never_behind_the_days(page, token, width):
+def test_the_focused_cell_is_never_behind_the_column_of_days(page, token, width):
     # 1280 pixels at 400 and at 200 percent.
     page.set_width(width, 700)
     page.open_loaded(token)
@@ -194,7 +194,7 @@ def test_the_cell_that_has_focus_is_never_behind_the_days(page, token, width):
         assert days <= cell and right <= width, key
 
 
-def test_on_paper_the_whole_grid_is_there_with_its_colours_and_nothing_to_click(page, token):
+def test_the_printed_page_has_the_whole_grid_in_colour_and_no_controls(page, token):
     # A4 upright, with the browser's own margins.
     page.set_width(718, 1000)
     page.open_loaded(token, days=30)
@@ -204,12 +204,12 @@ def test_on_paper_the_whole_grid_is_there_with_its_colours_and_nothing_to_click(
         const frame = document.querySelector('.frame');
         return [frame.scrollWidth - frame.clientWidth, getComputedStyle(document.querySelector('#grid td.count')).printColorAdjust];""")
     assert cut <= 0 and colours == "exact"
-    assert not any(page.visible(each) for each in ("#controls", "#forget", "footer"))
+    assert not any(page.visible(each) for each in ("#controls", "#sign-out", "footer"))
     assert page.visible("#as-of") and page.visible("#legend") and page.visible("#total")
     page.screenshot("print")
 
 
-# axe-core leaves a text of one character out, and what stands on stripes: most of the cells.
+# The contrast of each kind of cell. axe-core skips texts of one character and striped backgrounds.
 CONTRASTS = """
 const rgb = (text) => [...text.matchAll(/rgb\\((\\d+), (\\d+), (\\d+)\\)/g)].map(([, ...parts]) => parts.map(Number));
 const light = (colour) => colour.map((part) => part / 255).map((part) =>
@@ -230,7 +230,7 @@ return ['count level-1', 'count level-2', 'count level-3', 'count level-4', 'cou
 
 @pytest.mark.parametrize("contrast, least", [("no-preference", 4.5), ("more", 7)])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_whatever_a_cell_is_its_text_can_be_read(page, token, axe, scheme, contrast, least):
+def test_the_text_of_every_kind_of_cell_has_enough_contrast(page, token, axe, scheme, contrast, least):
     page.set_media(prefers_color_scheme=scheme, prefers_contrast=contrast, prefers_reduced_motion="reduce")
     page.open_loaded(token, days=30)
     page.screenshot(f"contrast-{contrast}-{scheme}")
@@ -243,7 +243,7 @@ def test_whatever_a_cell_is_its_text_can_be_read(page, token, axe, scheme, contr
     assert min(ratio for _, ratio in contrasts) >= least, contrasts
 
 
-def test_a_name_written_from_right_to_left_leaves_the_words_around_it_alone(page, token):
+def test_a_right_to_left_name_does_not_reorder_the_words_around_it(page, token):
     name = "\u202eשלום"
     page.open_loaded(token)
     stamp = page.run("return new Date().toJSON()")

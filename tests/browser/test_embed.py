@@ -1,4 +1,4 @@
-"""A page on another origin that takes the store module into a dashboard of its own."""
+"""The example of nginx/README.md: a dashboard on another origin that imports store.js."""
 
 import http.server
 import threading
@@ -9,14 +9,13 @@ from stack import ROOT, wait_for
 
 
 def example():
-    """README.md's own example of it."""
-    text = (ROOT / "README.md").read_text().split("### The store in a dashboard of your own")[1]
+    text = (ROOT / "nginx" / "README.md").read_text().split("## The store in your own dashboard")[1]
     return text.split("```html\n")[1].split("```")[0]
 
 
 @pytest.fixture
 def dashboard(installation):
-    """Serves a document on an origin that is not the stack's."""
+    """Serve a document on another origin than the stack's."""
     documents = {}
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -44,17 +43,17 @@ def dashboard(installation):
     server.server_close()
 
 
-def test_readmes_example_shows_the_counts(page, dashboard, installation, token):
+def test_the_readmes_example_shows_the_counts(page, dashboard, installation, token):
     document = example().replace("https://steep.example", installation.url).replace("YOUR_TOKEN", token)
     assert installation.url in document and token in document
     page.driver.get(dashboard("<!DOCTYPE html><html><body>" + document + "</body></html>"))
-    wait_for(lambda: "events" in page.text("body"), "the dashboard to show something")
+    wait_for(lambda: "events" in page.text("body"), "the dashboard to show the counts")
     with installation.stack.client() as client:
         rows = client.get("/query?days=7", headers={"Authorization": f"Bearer {token}"}).json()["aggregates"]
     assert page.text("body").startswith(f"{sum(row['eventCount'] for row in rows)} events")
 
 
-def test_a_refused_token_is_told_there_too(page, dashboard, installation):
+def test_the_readmes_example_shows_that_a_token_is_refused(page, dashboard, installation):
     document = example().replace("https://steep.example", installation.url).replace("YOUR_TOKEN", "steep_wrong")
     page.driver.get(dashboard("<!DOCTYPE html><html><body>" + document + "</body></html>"))
-    wait_for(lambda: "token" in page.text("body"), "the dashboard to show the sentence")
+    wait_for(lambda: "token" in page.text("body"), "the dashboard to show the error")

@@ -1,18 +1,18 @@
-"""A page that is open for long, and has much to show."""
+"""The page under load: many live events, many sources and large counts."""
 
 import datetime
 
 from stack import wait_for
 
 
-def test_a_flood_of_live_events_is_counted_to_the_last_and_leaves_nothing_behind(page, token, capsys):
+def test_a_flood_of_live_events_is_counted_completely_and_leaves_no_measurements(page, token, capsys):
     page.set_time_zone("UTC")
     page.before_each_page("window.renders = 0; new PerformanceObserver((list) => {"
                           " renders += list.getEntriesByName('steep: render').length; }).observe({ type: 'measure' });")
     page.open_loaded(token, days=30)
     before = total(page)
     stamp = datetime.datetime.now(datetime.timezone.utc).isoformat()
-    # As many as come in 5 seconds at 1000 a second, a sixtieth of a second's at a time.
+    # 1000 events per second for 5 seconds, in frames of a sixtieth of a second.
     frames = page.module("""
         const { addEvent } = await import('/page.js');
         const frames = [];
@@ -28,7 +28,7 @@ def test_a_flood_of_live_events_is_counted_to_the_last_and_leaves_nothing_behind
     drawn, kept = page.run("return [window.renders, performance.getEntriesByType('measure').length]")
     assert drawn > 100 and kept == 0
     with capsys.disabled():
-        print(f"\nbrowser: in a flood of live events a frame takes {sorted(frames)[len(frames) // 2]:.1f} ms (median)")
+        print(f"\nbrowser: with 1000 live events per second, a frame takes {sorted(frames)[len(frames) // 2]:.1f} ms (median)")
 
 
 def test_50_sources_of_255_bytes_and_counts_of_a_billion_fit(page, token):

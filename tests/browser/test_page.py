@@ -1,4 +1,4 @@
-"""The page on the real stack: what is in the database is what the cells say, wherever the viewer is."""
+"""The page with the real stack: the cells show the counts of the database in any time zone."""
 
 import datetime
 import json
@@ -11,7 +11,7 @@ from expected import DAY, HOUR, UTC
 from stack import wait_for
 
 ZONES = ["UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/New_York", "Europe/Berlin"]
-# By half an hour in one, within an hour of UTC in another, at a quarter to the hour in the last.
+# Lord Howe changes by half an hour, St John's within a UTC hour, Chatham at a quarter to the hour.
 CHANGING = ["America/New_York", "Europe/Berlin", "Australia/Lord_Howe", "America/St_Johns", "Pacific/Chatham"]
 
 
@@ -20,7 +20,7 @@ def shown(page):
 
 
 def check_table(page, db, days, zone, source=None):
-    """Compare with the database, again should an hour have ended or an event have left the window in between."""
+    """Compare the cells with the database, repeatedly in case an hour ends or an event leaves the period meanwhile."""
     for attempt in range(3):
         now = datetime.datetime.now(UTC)
         table = expected.table(expected.counts(db, now - days * DAY, source), now - days * DAY, now, zone)
@@ -39,7 +39,7 @@ def check_table(page, db, days, zone, source=None):
 
 @pytest.fixture
 def at_moment(page):
-    """Show the page as it will be at an instant: the real answers, with only their own time moved."""
+    """Show the page at another time: replaces fetchedAt in the real answers."""
 
     def move(instant):
         page.before_each_page("""
@@ -56,7 +56,7 @@ def at_moment(page):
 
 
 @pytest.mark.parametrize("zone", ZONES)
-def test_the_cells_say_what_the_database_holds(page, token, db, zone):
+def test_the_cells_show_the_counts_of_the_database(page, token, db, zone):
     page.set_time_zone(zone)
     page.open_loaded(token)
     assert len(check_table(page, db, 7, zone)) in (7, 8, 9)
@@ -64,11 +64,11 @@ def test_the_cells_say_what_the_database_holds(page, token, db, zone):
     assert len(check_table(page, db, 30, zone)) in (30, 31, 32)
 
 
-def test_the_zone_can_be_switched_to_utc_and_back_and_both_are_named(page, token, db):
+def test_the_time_zone_can_be_switched_to_utc_and_back(page, token, db):
     page.set_time_zone("Asia/Kolkata")
     page.open_loaded(token)
     assert page.text("#local-zone") in ("Asia/Kolkata", "Asia/Calcutta")
-    assert re.search(r"Times in Asia/(Kolkata|Calcutta), now UTC\+05:30\. .* 30 past the hour", page.text("#as-of"))
+    assert re.search(r"Times are in Asia/(Kolkata|Calcutta) \(UTC\+05:30\)\. .* 30 minutes past the local hour", page.text("#as-of"))
     local = shown(page)
     page.choose_utc()
     check_table(page, db, 7, "UTC")
@@ -78,7 +78,7 @@ def test_the_zone_can_be_switched_to_utc_and_back_and_both_are_named(page, token
 
 @pytest.fixture(scope="module")
 def around_changes(send):
-    """Events of every hour around the next changes of the clocks, each hour with a number of its own."""
+    """Events in every hour around the next changes of the clocks, with a different count for each hour."""
     after = datetime.datetime.now(UTC) + DAY
     for zone in CHANGING:
         instants = []
@@ -91,7 +91,7 @@ def around_changes(send):
 
 @pytest.mark.parametrize("zone", CHANGING)
 @pytest.mark.parametrize("number", [0, 1])
-def test_both_changes_of_the_clocks_are_right(page, token, db, around_changes, at_moment, zone, number):
+def test_daylight_saving_changes_are_shown_correctly(page, token, db, around_changes, at_moment, zone, number):
     change = expected.transitions(zone, around_changes)[number]
     now = change + 8 * HOUR + datetime.timedelta(minutes=20)
     at_moment(now)
@@ -106,7 +106,7 @@ def test_both_changes_of_the_clocks_are_right(page, token, db, around_changes, a
     day = table[local.date().isoformat()]
     if local.utcoffset() > before.utcoffset():
         skipped = day[before.hour + 1]
-        assert skipped["look"] == ["skipped"] and skipped["texts"] == [""] and "no hour begins here" in skipped["label"]
+        assert skipped["look"] == ["skipped"] and skipped["texts"] == [""] and "no hour starts here" in skipped["label"]
     else:
         repeated = day[local.hour]
         assert repeated["texts"] == ["9", "10"]
@@ -115,8 +115,8 @@ def test_both_changes_of_the_clocks_are_right(page, token, db, around_changes, a
     assert shown(page) == expected.table(counted, now - 7 * DAY, now, "UTC")
 
 
-def test_where_an_hour_reaches_into_the_next_day_it_stands_where_it_begins(page, token, db, at_moment, send, fresh_source):
-    # 18:20 UTC is 00:05 in Kathmandu: today has begun, and the hour that is counted began yesterday at 23:45.
+def test_an_hour_across_midnight_is_shown_on_the_day_on_which_it_starts(page, token, db, at_moment, send, fresh_source):
+    # 18:20 UTC is 00:05 in Kathmandu, and the current UTC hour started at 23:45 on the day before.
     now = (datetime.datetime.now(UTC) + 3 * DAY).replace(hour=18, minute=20, second=0, microsecond=0)
     send(fresh_source, [now - datetime.timedelta(minutes=n) for n in (1, 10, 19)])
     at_moment(now)
@@ -130,8 +130,8 @@ def test_where_an_hour_reaches_into_the_next_day_it_stands_where_it_begins(page,
     assert shown(page) == expected.table(expected.counts(db, now - 7 * DAY, fresh_source), now - 7 * DAY, now, "Asia/Kathmandu")
 
 
-def test_now_is_the_servers_and_not_the_viewers(page, token, db):
-    page.before_each_page("const real = Date, { now } = Date, away = 40 * 86400e3; Date.now = () => now() + away;"
+def test_the_page_uses_the_servers_clock(page, token, db):
+    page.before_each_page("const real = Date, { now } = Date, offset = 40 * 86400e3; Date.now = () => now() + offset;"
                           "window.Date = class extends real { constructor(...given)"
                           " { given.length ? super(...given) : super(Date.now()); } }")
     page.set_time_zone("Europe/Berlin")
@@ -155,7 +155,7 @@ def test_the_totals_are_the_sums_of_the_cells(page, token):
     assert int(re.match(r"[\d,]+", page.text("#total")).group().replace(",", "")) == sums[24]
 
 
-def test_the_first_hour_and_the_current_one_are_marked_and_what_they_are_not_looks_different(page, token):
+def test_the_first_hour_and_the_current_hour_are_marked(page, token):
     page.set_time_zone("UTC")
     page.open_loaded(token)
     cells = [cell for _, row in page.table() for cell in row[:24]]
@@ -165,13 +165,13 @@ def test_the_first_hour_and_the_current_one_are_marked_and_what_they_are_not_loo
     now = datetime.datetime.now(UTC)
     first = dict(page.table())[(now - 7 * DAY).date().isoformat()]
     assert "partial" in first[(now - 7 * DAY).hour]["look"][0]
-    assert "from within this hour" in first[(now - 7 * DAY).hour]["label"]
+    assert "partial hour" in first[(now - 7 * DAY).hour]["label"]
     assert {look.split()[0] for look in looks} <= {"count", "zero", "future", "outside"}
     assert all(cell["texts"] == ["0"] for cell in cells if "zero" in cell["look"][0].split())
     assert all(cell["texts"] == [""] for cell in cells if cell["look"] == ["future"])
 
 
-def test_the_legend_has_the_numbers_of_the_colours(page, token):
+def test_the_legend_shows_the_counts_of_each_colour(page, token):
     page.open_loaded(token, days=30)
     legend = page.run("return [...document.querySelectorAll('#legend li')].map(item =>"
                       " [item.querySelector('span').className, item.lastChild.textContent])")
@@ -185,11 +185,11 @@ def test_the_legend_has_the_numbers_of_the_colours(page, token):
                 if level:
                     bounds = next(entry[1:] for entry in ranges if entry[0] == level.group())
                     assert bounds[0] <= int(text) <= bounds[-1]
-    assert {text for look, text in legend if "level-" not in look} == {"none", "to come", "not loaded", "now", "in part"}
+    assert {text for look, text in legend if "level-" not in look} == {"none", "future", "not loaded", "current hour", "partial hour"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_zero_to_come_and_not_loaded_look_different_from_each_other_and_from_any_count(page, token, scheme):
+def test_all_entries_of_the_legend_look_different(page, token, scheme):
     page.set_media(prefers_color_scheme=scheme)
     page.open_loaded(token)
     looks = page.run("""return [...document.querySelectorAll('#legend .swatch')].map((swatch) => {
@@ -199,19 +199,19 @@ def test_zero_to_come_and_not_loaded_look_different_from_each_other_and_from_any
     assert len(looks) > 5 and len(set(looks)) == len(looks)
 
 
-def test_the_filter_has_the_sources_of_the_data_and_shows_one_of_them(page, token, db, send, fresh_source):
+def test_the_filter_offers_all_sources_and_shows_one(page, token, db, send, fresh_source):
     now = datetime.datetime.now(UTC)
     send(fresh_source, [now - n * DAY for n in (1, 1, 2, 3)])
     page.set_time_zone("Europe/Berlin")
     page.open_loaded(token, source=fresh_source)
     check_table(page, db, 7, "Europe/Berlin", fresh_source)
     assert page.text("#total") == "4 events"
-    # The others can still be chosen.
+    # The filter still offers the other sources.
     names = [name for name, in db.execute("SELECT DISTINCT source FROM public.events WHERE timestamp >= now() - '7 days'::interval")]
     assert sorted(page.sources()) == sorted(names)
 
 
-def test_a_source_that_is_html_is_shown_as_text(page, token, send):
+def test_a_source_name_with_html_is_shown_as_text(page, token, send):
     name = "<img src=x onerror=alert(1)>"
     send(name, [datetime.datetime.now(UTC)])
     page.open_loaded(token, source=name)
@@ -220,7 +220,7 @@ def test_a_source_that_is_html_is_shown_as_text(page, token, send):
     assert page.run("return document.querySelector('#source').selectedOptions[0].text") == name
 
 
-def test_a_live_event_is_counted_at_once_and_only_under_its_source(page, token, send, fresh_source):
+def test_a_live_event_is_counted_at_once_for_its_source_only(page, token, send, fresh_source):
     now = datetime.datetime.now(UTC)
     send(fresh_source, [now])
     page.set_time_zone("UTC")
@@ -237,7 +237,7 @@ def test_a_live_event_is_counted_at_once_and_only_under_its_source(page, token, 
     assert "someone-else" in page.sources()
 
 
-def test_a_live_event_stays_counted_when_the_viewer_comes_back_to_counts_from_before_it(page, token):
+def test_a_live_event_stays_counted_after_switching_days(page, token):
     page.open_loaded(token)
     page.add_events([{"source": "live", "timestamp": datetime.datetime.now(UTC).isoformat()}])
     before = page.text("#total")
@@ -246,7 +246,7 @@ def test_a_live_event_stays_counted_when_the_viewer_comes_back_to_counts_from_be
     assert page.text("#total") == before
 
 
-def test_a_live_event_moves_neither_focus_nor_anything_else(page, token):
+def test_a_live_event_changes_one_cell_and_keeps_the_focus(page, token):
     page.open_loaded(token)
     before = page.table()
     page.run("document.querySelector('#grid td[tabindex=\"0\"]').focus()")
@@ -258,19 +258,17 @@ def test_a_live_event_moves_neither_focus_nor_anything_else(page, token):
     assert len(changed) == 1
 
 
-def test_the_page_is_what_deploy_run_prints(stack, installation):
+def test_deploy_run_prints_the_pages_address_and_token(stack, installation):
     printed = stack.state.with_suffix(".out").read_text()
     assert f"open    {installation.url}/" in printed
     assert f"paste   {stack.token} " in printed
 
 
-# What it costs
-
-def test_the_page_is_light_and_quick(page, token, capsys):
+def test_the_page_is_small_and_fast(page, token, capsys):
     page.before_each_page("window.renders = []; new PerformanceObserver((list) => renders.push(...list.getEntriesByName("
                           "'steep: render').map(({ duration }) => duration))).observe({ type: 'measure' });")
     page.open_loaded(token)
-    # Once more, with what a second visit has no advantage from: nothing is cached.
+    # Reload without the cache.
     page.cdp("Network.setCacheDisabled", cacheDisabled=True)
     page.run("location.reload()")
     page.wait_loaded()
@@ -290,5 +288,5 @@ def test_the_page_is_light_and_quick(page, token, capsys):
     assert all(name.startswith(page.url) for name in page.run("return performance.getEntriesByType('resource').map(each => each.name)"))
     assert {"/", "/page.js", "/store.js", "/style.css", "/config.json"} <= {name for name, _, _ in files}
     assert weight < 40 * 1024
-    # What a busy machine makes of 1000 and 16 ms; the figures printed are what counts.
+    # The goals are 1000 and 16 ms; the limits allow for a busy machine.
     assert painted < 10_000 and max(drawn) < 500

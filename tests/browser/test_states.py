@@ -1,4 +1,4 @@
-"""Loading, empty and failed, each alone; and what the page is when it is told nothing."""
+"""The notices for loading, no events and errors, and the page's configuration."""
 
 import contextlib
 import datetime
@@ -18,7 +18,7 @@ def days_30(page):
 
 
 def answer_queries(page, script):
-    """Let something else answer /query: the body of a function of (given) that returns a Response or a promise of one."""
+    """Replace fetch for /query: the script is the body of an async function of (given) that returns a Response."""
     page.before_each_page("""
         const fetched = window.fetch;
         window.fetch = (...given) => {
@@ -27,7 +27,7 @@ def answer_queries(page, script):
         };""" % script)
 
 
-def test_loading_is_said_alone_until_the_answer_is_there(page, token):
+def test_only_the_loading_notice_is_shown_until_the_answer_arrives(page, token):
     answer_queries(page, "await new Promise((go) => { window.go = go; }); return fetched(...given);")
     page.open(token)
     wait_for(lambda: page.states() == ["loading"], "the page to load")
@@ -39,19 +39,19 @@ def test_loading_is_said_alone_until_the_answer_is_there(page, token):
     assert page.states() == []
 
 
-def test_30_days_are_never_drawn_from_the_data_of_7(page, token):
+def test_30_days_are_never_drawn_with_the_data_of_7(page, token):
     answer_queries(page, "if (given[0].includes('days=30')) await new Promise((go) => { window.go = go; });"
                          "return fetched(...given);")
     page.open_loaded(token)
     days_30(page)
-    wait_for(lambda: page.states() == ["loading"] and len(page.table()) > 8, "30 days to be on their way")
+    wait_for(lambda: page.states() == ["loading"] and len(page.table()) > 8, "30 days to be loading")
     looks = {look.split()[0] for _, row in page.table() for cell in row[:24] for look in cell["look"]}
     assert looks <= {"unloaded", "future", "outside", "skipped"}
     page.run("window.go()")
-    wait_for(page.whole, "30 days to be shown")
+    wait_for(page.is_complete, "30 days to be shown")
 
 
-def test_no_events_is_said_alone(page, token):
+def test_only_the_notice_for_no_events_is_shown(page, token):
     answer_queries(page, "return new Response(JSON.stringify({ aggregates: [],"
                          " meta: { totalCount: 0, daysRequested: 7, fetchedAt: new Date().toJSON() } }));")
     page.open(token)
@@ -61,12 +61,12 @@ def test_no_events_is_said_alone(page, token):
     assert {cell["texts"][0] for _, row in page.table() for cell in row[:24]} <= {"0", ""}
 
 
-def test_with_the_database_stopped_it_says_so_shows_live_events_and_recovers_by_retry(page, token, stack):
+def test_with_the_database_stopped_an_error_and_live_events_are_shown_and_retry_recovers(page, token, stack):
     page.set_time_zone("UTC")
     keeper = stack.stop_database()
     try:
         page.open(token)
-        wait_for(lambda: page.states() == ["error"], "the failure to be told", 20)
+        wait_for(lambda: page.states() == ["error"], "the error", 20)
         assert page.text("#error-title") == FAILED
         assert page.text("#error-reason") and "503" not in page.text("#error-title")
         stamp = datetime.datetime.now(datetime.timezone.utc).isoformat()
@@ -78,54 +78,54 @@ def test_with_the_database_stopped_it_says_so_shows_live_events_and_recovers_by_
         page.screenshot("error")
     finally:
         stack.start_database(keeper)
-    # What it asks for by itself may be on its way already.
+    # The button may disappear, if the page retries at the same moment.
     with contextlib.suppress(Exception):
         page.find("#retry").click()
     wait_for(lambda: page.states() == [] and page.loaded(), "the counts to be shown", 30)
 
 
-def test_retry_asks_at_once_and_leaves_focus_in_the_card(page, token):
-    page.before_each_page("window.asked = 0;")
-    answer_queries(page, "if (++window.asked === 1) throw new TypeError('away'); return fetched(...given);")
+def test_retry_sends_a_request_at_once_and_keeps_the_focus_in_the_card(page, token):
+    page.before_each_page("window.requests = 0;")
+    answer_queries(page, "if (++window.requests === 1) throw new TypeError('offline'); return fetched(...given);")
     page.open(token)
-    wait_for(lambda: page.states() == ["error"], "the failure to be told")
-    # By itself it would wait for two seconds at least.
-    assert page.run("document.getElementById('retry').click(); return window.asked") == 2
+    wait_for(lambda: page.states() == ["error"], "the error")
+    # The backoff is at least two seconds.
+    assert page.run("document.getElementById('retry').click(); return window.requests") == 2
     assert page.run("return document.activeElement.id") == "heatmap-title"
     page.wait_loaded()
     assert page.states() == []
 
 
-def test_with_everything_stopped_it_says_so_and_recovers_when_it_is_back(page, token, installation):
+def test_with_the_server_stopped_an_error_is_shown_and_the_page_recovers(page, token, installation):
     page.open_loaded(token)
     installation.stop()
     try:
         days_30(page)
-        wait_for(lambda: page.states() == ["error"], "the failure to be told")
+        wait_for(lambda: page.states() == ["error"], "the error")
         assert page.text("#error-title") == FAILED
         assert page.visible("#retry")
-        # What was loaded is still there for whoever goes back to it.
+        # The cached days are still available.
         page.find('input[name="days"][value="7"]').click()
-        wait_for(lambda: page.states() == [] and page.whole(), "7 days to be shown")
+        wait_for(lambda: page.states() == [] and page.is_complete(), "7 days to be shown")
         days_30(page)
-        wait_for(lambda: page.states() == ["error"], "the failure to be told")
+        wait_for(lambda: page.states() == ["error"], "the error")
     finally:
         installation.start()
     with contextlib.suppress(Exception):
         page.find("#retry").click()
-    wait_for(lambda: page.states() == [] and page.whole(), "the counts to be shown", 30)
+    wait_for(lambda: page.states() == [] and page.is_complete(), "the counts to be shown", 30)
 
 
-def test_a_failed_refresh_says_of_when_the_counts_are_that_it_still_shows(page, token):
-    page.before_each_page("window.away = 0; const now = performance.now.bind(performance);"
-                          "performance.now = () => now() + window.away;")
-    answer_queries(page, "if (window.away) throw new TypeError('away'); return fetched(...given);")
+def test_after_a_failed_refresh_the_time_of_the_counts_is_shown(page, token):
+    page.before_each_page("window.elapsed = 0; const now = performance.now.bind(performance);"
+                          "performance.now = () => now() + window.elapsed;")
+    answer_queries(page, "if (window.elapsed) throw new TypeError('offline'); return fetched(...given);")
     page.open_loaded(token)
     before = [[cell["texts"] for cell in row[:24]] for _, row in page.table()]
-    # As if the page had been hidden for five minutes and were shown again.
-    page.run("window.away = 301e3; document.dispatchEvent(new Event('visibilitychange'))")
-    wait_for(lambda: page.states() == ["error"], "the failure to be told")
-    assert re.fullmatch(r"Unable to load historic data\. Showing the counts of \w+ \d+ \w+, \d\d:\d\d and real-time events\.",
+    # As if the page had been hidden for five minutes.
+    page.run("window.elapsed = 301e3; document.dispatchEvent(new Event('visibilitychange'))")
+    wait_for(lambda: page.states() == ["error"], "the error")
+    assert re.fullmatch(r"Unable to load historic data\. Showing counts from \w+ \d+ \w+, \d\d:\d\d and real-time events\.",
                         page.text("#error-title"))
     assert [[cell["texts"] for cell in row[:24]] for _, row in page.table()][-5:] == before[-5:]
 
@@ -134,54 +134,54 @@ def test_a_failed_refresh_says_of_when_the_counts_are_that_it_still_shows(page, 
     ("new Response('<!DOCTYPE html><h1>502 Bad Gateway</h1>', { status: 502 })", "The server answered with status 502."),
     ("new Response('<!DOCTYPE html><h1>Hello</h1>')", "The server’s answer is not JSON."),
     ("new Response(JSON.stringify({ aggregates: [{ source: 'a', date: '2026-02-03', hour: 1, eventCount: '<b>5</b>' }],"
-     " meta: { fetchedAt: new Date().toJSON() } }))", "The server’s answer can’t be used: row 0 has no valid eventCount."),
+     " meta: { fetchedAt: new Date().toJSON() } }))", "The server’s answer is invalid: row 0 has no valid eventCount."),
     ("new Response(JSON.stringify({ error: 'x', message: '<img src=x onerror=alert(1)>' }), { status: 500 })",
      "<img src=x onerror=alert(1)>"),
 ], ids=["error page", "html", "count", "message"])
-def test_an_answer_that_cant_be_used_is_told_in_a_sentence(page, token, answer, sentence):
+def test_an_invalid_answer_is_shown_as_an_error(page, token, answer, sentence):
     answer_queries(page, f"return {answer};")
     page.open(token)
-    wait_for(lambda: page.states() == ["error"], "the failure to be told")
+    wait_for(lambda: page.states() == ["error"], "the error")
     assert page.text("#error-title") == FAILED
     assert page.text("#error-reason") == sentence
     assert page.run("return document.querySelectorAll('main img').length") == 0
 
 
 @pytest.mark.parametrize("body", ["<html>", "null", "{}", '{"baseUrl": 5, "webSocketUrl": ""}'])
-def test_a_broken_configuration_is_told_in_a_sentence(page, token, body):
+def test_an_invalid_configuration_is_shown_as_an_error(page, token, body):
     page.before_each_page(f"window.fetch = async () => new Response({body!r});")
     page.open(token)
-    wait_for(lambda: page.visible("#broken"), "the failure to be told")
-    assert "configuration could not be read" in page.text("#broken")
+    wait_for(lambda: page.visible("#configuration-error"), "the error")
+    assert page.text("#configuration-error").startswith("Unable to load the page’s configuration.")
 
 
-def test_without_a_base_url_there_is_no_card_and_nothing_is_asked(page, token, configure):
+def test_without_a_base_url_there_is_no_heatmap_and_no_request(page, token, configure):
     configure(base_url="")
     page.open(token)
-    wait_for(lambda: page.run("return performance.getEntries().some(({ name }) => name.endsWith('config.json'))"), "its start")
+    wait_for(lambda: page.run("return performance.getEntries().some(({ name }) => name.endsWith('config.json'))"), "the configuration to be read")
     assert page.module("await new Promise((done) => setTimeout(done, 300)); return true")
-    assert not page.visible("#heatmap") and not page.visible("#sign-in") and not page.visible("#forget")
+    assert not page.visible("#heatmap") and not page.visible("#sign-in") and not page.visible("#sign-out")
     assert not page.run("return performance.getEntries().some(({ name }) => name.includes('query'))")
     assert page.visible("h1") and page.visible("footer")
 
 
-def test_live_events_come_from_the_websocket_that_is_configured(page, token, configure, stack, installation):
+def test_live_events_arrive_from_the_configured_websocket(page, token, configure, stack, installation):
     with event_server(stack) as (port, push):
         configure(web_socket_url=f"wss://localhost:{port}/live")
         page.open_loaded(token)
         before = total(page)
         wait_for(lambda: push('{"source": "socket", "timestamp": "%s", "id": "evt_1"}'
-                              % datetime.datetime.now(datetime.timezone.utc).isoformat()), "the page to listen")
+                              % datetime.datetime.now(datetime.timezone.utc).isoformat()), "the page to connect")
         wait_for(lambda: "socket" in page.sources(), "the event to be counted")
         assert total(page) == before + 1
         push("<html>")
         push('{"source": 5}')
-    # The connection is gone; the page is as it was.
+    # The connection is closed; the page does not change.
     assert page.states() == [] and total(page) == before + 1
 
 
 @pytest.mark.parametrize("url", ["wss://", "ftp://live.example/", "wss://live.example/#all"])
-def test_an_address_that_is_no_websockets_costs_the_live_events_and_nothing_else(page, token, configure, url):
+def test_an_invalid_websocket_url_disables_live_events_only(page, token, configure, url):
     configure(web_socket_url=url)
     page.open_loaded(token)
     assert total(page) > 0 and page.states() == []
@@ -193,7 +193,7 @@ def total(page):
 
 @contextlib.contextmanager
 def event_server(stack):
-    """A WebSocket server with the stack's certificate: its port, and a function that sends a message to everyone."""
+    """A WebSocket server with the stack's certificate: its port, and a function that sends a message to all clients."""
     import asyncio
     import ssl
 
@@ -201,13 +201,13 @@ def event_server(stack):
 
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(stack.state / "tls" / "server.crt", stack.state / "tls" / "server.key")
-    listening = set()
+    clients = set()
     loop = asyncio.new_event_loop()
 
     async def serve(socket, *_):
-        listening.add(socket)
+        clients.add(socket)
         await socket.wait_closed()
-        listening.discard(socket)
+        clients.discard(socket)
 
     async def begin():
         return await websockets.serve(serve, "127.0.0.1", 0, ssl=tls)
@@ -218,9 +218,9 @@ def event_server(stack):
 
     def push(message):
         async def send():
-            for socket in list(listening):
+            for socket in list(clients):
                 await socket.send(message)
-            return len(listening)
+            return len(clients)
         return asyncio.run_coroutine_threadsafe(send(), loop).result(10)
 
     async def end():
@@ -236,7 +236,7 @@ def event_server(stack):
         loop.close()
 
 
-def test_the_policy_names_what_is_configured_and_nothing_else(configure, installation):
+def test_the_content_security_policy_allows_the_configured_servers_only(configure, installation):
     with installation.stack.client() as client:
         assert "connect-src 'self';" in client.get("/").headers["Content-Security-Policy"]
     configure(base_url="https://steep.example/functions/v1", web_socket_url="wss://live.example/events")
@@ -244,5 +244,5 @@ def test_the_policy_names_what_is_configured_and_nothing_else(configure, install
         policy = client.get("/").headers["Content-Security-Policy"]
         assert "default-src 'self'; connect-src 'self' https://steep.example wss://live.example;" in policy
         assert "unsafe" not in policy
-        refused = client.post("/config.json")
-        assert (refused.status_code, refused.json()["error"]) == (405, "method_not_allowed")
+        answer = client.post("/config.json")
+        assert (answer.status_code, answer.json()["error"]) == (405, "method_not_allowed")

@@ -1,14 +1,14 @@
-"""The token: asked for once, kept where the viewer says, in no address, and gone when it is no good."""
+"""Signing in and out: where the token is stored, and what happens when it is refused."""
 
 import secrets
 
 import pytest
 
-from browser import bearer_free
+from browser import requested_urls
 from stack import wait_for
 
 
-def give(page, token, remember=False):
+def sign_in(page, token, remember=False):
     page.find("#token").send_keys(token)
     if remember:
         page.find("#remember").click()
@@ -19,98 +19,98 @@ def stored(page):
     return page.run("return [sessionStorage.getItem('steep.token'), localStorage.getItem('steep.token')]")
 
 
-def asked(page):
-    wait_for(lambda: page.visible("#sign-in"), "the form to be shown")
+def is_signed_out(page):
+    wait_for(lambda: page.visible("#sign-in"), "the form")
     return not page.visible("#heatmap")
 
 
-def test_a_viewer_without_a_token_sees_the_form_and_nothing_is_asked(page):
+def test_without_a_token_the_form_is_shown_and_no_request_is_sent(page):
     page.open()
-    assert asked(page)
+    assert is_signed_out(page)
     assert not page.run("return performance.getEntries().some(({ name }) => name.includes('query'))")
 
 
-def test_it_is_kept_for_the_tab_and_asked_for_once(page, token):
+def test_the_token_is_stored_for_the_tab(page, token):
     page.open()
-    assert asked(page)
-    give(page, token)
+    assert is_signed_out(page)
+    sign_in(page, token)
     page.wait_loaded()
     assert not page.visible("#sign-in") and stored(page) == [token, None]
     assert page.run("return document.activeElement.id") == "heatmap-title"
-    assert token not in bearer_free(page)
+    assert token not in requested_urls(page)
     page.run("location.reload()")
     page.wait_loaded()
     assert not page.visible("#sign-in")
 
 
-def test_it_is_kept_for_the_browser_if_ticked(page, token):
+def test_the_token_is_stored_for_the_browser_if_the_viewer_chooses_so(page, token):
     page.open()
-    assert asked(page)
-    give(page, token, remember=True)
+    assert is_signed_out(page)
+    sign_in(page, token, remember=True)
     page.wait_loaded()
     assert stored(page) == [None, token]
 
 
-def test_one_button_forgets_it(page, token):
+def test_sign_out_removes_the_token(page, token):
     page.open_loaded(token)
     page.run("localStorage.setItem('steep.token', arguments[0])", token)
-    page.find("#forget").click()
-    assert asked(page)
+    page.find("#sign-out").click()
+    assert is_signed_out(page)
     assert stored(page) == [None, None]
     assert page.run("return document.activeElement.id") == "token"
     page.run("location.reload()")
-    assert asked(page)
+    assert is_signed_out(page)
 
 
-def test_what_one_showed_is_gone_when_another_is_given(page, token):
+def test_signing_in_again_clears_what_was_shown_before(page, token):
     page.open_loaded(token)
     before = page.text("#total")
     page.add_events([{"source": "gone", "timestamp": page.run("return new Date().toJSON()")}])
     assert page.text("#total") != before and "gone" in page.sources()
-    page.find("#forget").click()
-    assert asked(page)
-    give(page, token)
+    page.find("#sign-out").click()
+    assert is_signed_out(page)
+    sign_in(page, token)
     page.wait_loaded()
     assert page.text("#total") == before and "gone" not in page.sources()
 
 
-def test_a_wrong_one_leads_back_to_the_form_with_the_servers_sentence(page, stack):
+def test_an_invalid_token_leads_back_to_the_form_with_the_servers_message(page, stack):
     with stack.client() as client:
-        sentence = client.get("/query", headers={"Authorization": "Bearer steep_wrong"}).json()["message"]
+        message = client.get("/query", headers={"Authorization": "Bearer steep_wrong"}).json()["message"]
     page.open()
-    assert asked(page)
-    give(page, "steep_wrong")
-    wait_for(lambda: page.text("#token-error") == sentence, "the server's sentence")
-    assert asked(page) and stored(page) == [None, None]
+    assert is_signed_out(page)
+    sign_in(page, "steep_wrong")
+    wait_for(lambda: page.text("#token-error") == message, "the server's message")
+    assert is_signed_out(page) and stored(page) == [None, None]
     assert page.find('#token').get_attribute('aria-invalid') == "true"
     assert page.run("return document.getElementById('token').value") == ""
 
 
-def test_what_can_be_no_token_is_told_without_asking(page):
+def test_a_malformed_token_is_refused_without_a_request(page):
     page.open()
-    assert asked(page)
-    give(page, "two words…")
+    assert is_signed_out(page)
+    sign_in(page, "two words…")
     assert "no spaces" in page.text("#token-error")
     assert page.find('#token').get_attribute('aria-invalid') == "true"
     assert not page.run("return performance.getEntries().some(({ name }) => name.includes('query'))")
 
 
-def test_a_revoked_one_leads_back_to_the_form_and_takes_the_counts_along(page, stack):
+def test_a_revoked_token_leads_back_to_the_form_and_hides_the_counts(page, stack):
     label = f"browser-{secrets.token_hex(4)}"
     token = stack.steepctl("token", "add", label).stdout.split()[-1]
     with stack.client() as client:
         headers = {"Authorization": f"Bearer {token}"}
-        wait_for(lambda: client.get("/query", headers=headers).status_code == 200, "the token to be taken up")
+        wait_for(lambda: client.get("/query", headers=headers).status_code == 200, "the token to take effect")
         page.open_loaded(token)
         stack.steepctl("token", "remove", label)
-        wait_for(lambda: client.get("/query", headers=headers).status_code == 401, "the token to be gone")
-        sentence = client.get("/query", headers=headers).json()["message"]
+        wait_for(lambda: client.get("/query", headers=headers).status_code == 401, "the token to be removed")
+        message = client.get("/query", headers=headers).json()["message"]
     page.find('input[name="days"][value="30"]').click()
-    wait_for(lambda: page.text("#token-error") == sentence, "the server's sentence")
-    assert asked(page) and stored(page) == [None, None]
+    wait_for(lambda: page.text("#token-error") == message, "the server's message")
+    assert is_signed_out(page) and stored(page) == [None, None]
 
 
-def test_a_refused_one_of_the_tab_leaves_the_browsers_alone_and_goes_on_with_it(page, token):
+def test_if_the_tabs_token_is_refused_the_browsers_token_is_used(page, token):
     page.open("steep_wrong")
     page.run("sessionStorage.setItem('steep.token', 'steep_wrong'); localStorage.setItem('steep.token', arguments[0])", token)
     page.run("location.reload()")
@@ -121,7 +121,7 @@ def test_a_refused_one_of_the_tab_leaves_the_browsers_alone_and_goes_on_with_it(
 
 @pytest.fixture
 def other_tab(page):
-    """Do something in another tab of the same browser, and come back."""
+    """Run a function in another tab of the same browser, and return to the first."""
     first = page.driver.current_window_handle
 
     def do(action):
@@ -137,40 +137,40 @@ def other_tab(page):
     return do
 
 
-def test_one_button_forgets_it_in_every_tab(page, token, other_tab):
+def test_sign_out_applies_to_all_tabs(page, token, other_tab):
     page.open()
     page.run("localStorage.setItem('steep.token', arguments[0]); location.reload()", token)
     page.wait_loaded()
 
-    def forget():
+    def sign_out_there():
         page.wait_loaded()
-        page.find("#forget").click()
+        page.find("#sign-out").click()
 
-    other_tab(forget)
-    assert asked(page) and stored(page) == [None, None]
+    other_tab(sign_out_there)
+    assert is_signed_out(page) and stored(page) == [None, None]
 
 
-def test_what_another_tab_is_given_for_the_browser_is_asked_for_once(page, token, other_tab):
+def test_signing_in_for_the_browser_applies_to_all_tabs(page, token, other_tab):
     page.open()
-    assert asked(page)
+    assert is_signed_out(page)
 
-    def sign_in():
-        give(page, token, remember=True)
+    def sign_in_there():
+        sign_in(page, token, remember=True)
         page.wait_loaded()
 
-    other_tab(sign_in)
+    other_tab(sign_in_there)
     page.wait_loaded()
     assert not page.visible("#sign-in")
 
 
-def test_a_tab_with_a_token_of_its_own_keeps_it_whatever_another_one_does(page, token, other_tab):
+def test_a_tab_with_its_own_token_keeps_it(page, token, other_tab):
     page.open_loaded(token)
 
-    def come_and_go():
-        give(page, token, remember=True)
+    def sign_in_and_out():
+        sign_in(page, token, remember=True)
         page.wait_loaded()
-        page.find("#forget").click()
+        page.find("#sign-out").click()
 
-    other_tab(come_and_go)
+    other_tab(sign_in_and_out)
     assert page.module("await new Promise((done) => setTimeout(done, 300)); return true")
     assert page.visible("#heatmap") and stored(page) == [token, None]

@@ -4,7 +4,7 @@
 
 #include <sodium.h>
 
-/* The token as the contract words it; NULL for none. */
+/* The token, by a parser of its own; NULL if there is none. */
 static const char *find_token(const char *header)
 {
     static const char SCHEME[] = "BEARER";
@@ -29,15 +29,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     enum error error = bearer_digest(header, digest);
 
     require((error == ERROR_MISSING_TOKEN) == (*header == '\0'),
-            "an empty header is a missing one");
-    require((error == ERROR_NONE) == (token != NULL), "the scheme and a token are all it takes");
+            "an empty header counts as missing");
+    require((error == ERROR_NONE) == (token != NULL),
+            "a header is accepted if it has the scheme and a token");
     require(error == ERROR_NONE || error == ERROR_MISSING_TOKEN || error == ERROR_INVALID_TOKEN,
-            "it is missing or invalid");
+            "the error is missing or invalid");
     if (error == ERROR_NONE) {
         unsigned char expected[sizeof(digest)];
 
         crypto_hash_sha256(expected, (const unsigned char *)token, strlen(token));
-        require(memcmp(digest, expected, sizeof(digest)) == 0, "the digest is the whole token's");
+        require(memcmp(digest, expected, sizeof(digest)) == 0, "the digest is of the whole token");
     }
     free(header);
     return 0;

@@ -18,8 +18,8 @@ static const struct variable {
     {"STEEP_DATABASE_WAIT", 0, 60},
 };
 
-static int log_file;      /* takes what is logged */
-static int real_log = -1; /* standard error as it was */
+static int log_file;      /* captures the log */
+static int real_log = -1; /* the original standard error */
 
 int LLVMFuzzerInitialize(int *argc, char ***argv) // NOLINT(readability-non-const-parameter)
 {
@@ -27,14 +27,14 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) // NOLINT(readability-non-cons
     (void)argv;
     log_file = memfd_create("log", MFD_CLOEXEC);
     real_log = dup(STDERR_FILENO);
-    require(log_file >= 0 && real_log >= 0, "there are file descriptors");
-    /* What the sanitizer has to say is not to end in the log. */
+    require(log_file >= 0 && real_log >= 0, "file descriptors can be opened");
+    /* Keep the sanitizer's reports out of the captured log. */
     __sanitizer_set_report_fd((void *)(intptr_t)real_log); // NOLINT(performance-no-int-to-ptr)
     return 0;
 }
 
-/* Whether a value can be taken, and what it is; an empty one leaves the default in *number. */
-static bool is_acceptable(const struct variable *variable, unsigned long *number)
+/* Whether a value is valid; sets *number, unless the value is empty. */
+static bool is_valid(const struct variable *variable, unsigned long *number)
 {
     const char *value = getenv(variable->name);
     const char *digits;
@@ -50,7 +50,7 @@ static bool is_acceptable(const struct variable *variable, unsigned long *number
     return *number >= variable->least && *number <= variable->most;
 }
 
-/* Runs config_read, and keeps the line that it logs. */
+/* Runs config_read, and captures the line that it logs. */
 static bool read_logged(struct config *config, char line[static LINE_BYTES])
 {
     bool is_read;
@@ -58,7 +58,7 @@ static bool read_logged(struct config *config, char line[static LINE_BYTES])
 
     require(ftruncate(log_file, 0) == 0 && lseek(log_file, 0, SEEK_SET) == 0 &&
                 dup2(log_file, STDERR_FILENO) >= 0,
-            "the log can be kept");
+            "the log can be captured");
     is_read = config_read(config, DEFAULT_WAIT_SECONDS);
     dup2(real_log, STDERR_FILENO);
     length = pread(log_file, line, LINE_BYTES - 1, 0);
@@ -67,7 +67,7 @@ static bool read_logged(struct config *config, char line[static LINE_BYTES])
     return is_read;
 }
 
-/* A line has the time, and then what names the variable and its limits: no room for the value. */
+/* The line contains the time, the variable and its limits, but not the value. */
 static void check_refusal(const struct variable *variable, const char *line)
 {
     char expected[LINE_BYTES];
@@ -77,10 +77,10 @@ static void check_refusal(const struct variable *variable, const char *line)
              " level=error event=configuration variable=%s"
              " detail=\"must be a whole number from %lu to %lu\"\n",
              variable->name, variable->least, variable->most);
-    require(rest != NULL && strcmp(rest, expected) == 0, "a refusal is one line, and a sentence");
+    require(rest != NULL && strcmp(rest, expected) == 0, "an error is one line with a sentence");
 }
 
-/* Puts the lines of an input into the environment, which borrows them. */
+/* Sets the variables to the lines of an input. The environment keeps pointers to settings. */
 static void set_variables(char *text, char *settings[static VARIABLES])
 {
     for (size_t i = 0; i < VARIABLES; i++) {
@@ -88,13 +88,13 @@ static void set_variables(char *text, char *settings[static VARIABLES])
         size_t size = strlen(TABLE[i].name) + strlen(value) + 2;
 
         settings[i] = malloc(size);
-        require(settings[i] != NULL, "there is memory");
+        require(settings[i] != NULL, "memory can be allocated");
         snprintf(settings[i], size, "%s=%s", TABLE[i].name, value);
         require(putenv(settings[i]) == 0, "the environment can be set");
     }
 }
 
-/* The variables are set. */
+/* Compares the result of config_read with the variables. */
 static void check(void)
 {
     unsigned long numbers[VARIABLES] = {0, 20, DEFAULT_WAIT_SECONDS};
@@ -104,19 +104,21 @@ static void check(void)
     bool is_read = read_logged(&config, line);
 
     for (size_t i = 0; i < VARIABLES && refused == NULL; i++) {
-        if (!is_acceptable(&TABLE[i], &numbers[i]))
+        if (!is_valid(&TABLE[i], &numbers[i]))
             refused = &TABLE[i];
     }
-    require(is_read == (refused == NULL), "what is out of range or no number is refused");
+    require(is_read == (refused == NULL),
+            "a value is refused if it is not a number or out of range");
     if (refused != NULL) {
         check_refusal(refused, line);
         return;
     }
-    require(*line == '\0', "nothing is logged of what is taken");
-    require(config.workers >= 1 && config.workers <= 256, "workers lie in range");
-    require(numbers[0] == 0 || config.workers == (int)numbers[0], "workers are as many as said");
-    require(config.deadline_ms == (int)numbers[1] * 1000, "the deadline is the one said");
-    require(config.wait_ms == (int)numbers[2] * 1000, "the wait is the one said");
+    require(*line == '\0', "valid values are not logged");
+    require(config.workers >= 1 && config.workers <= 256, "the number of workers is in range");
+    require(numbers[0] == 0 || config.workers == (int)numbers[0],
+            "the number of workers is the variable's");
+    require(config.deadline_ms == (int)numbers[1] * 1000, "the deadline is the variable's");
+    require(config.wait_ms == (int)numbers[2] * 1000, "the wait is the variable's");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

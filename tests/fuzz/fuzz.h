@@ -1,4 +1,4 @@
-/* What every fuzz target begins with. libFuzzer's functions have its names. */
+/* Common to all fuzz targets. The names of libFuzzer's functions are given. */
 #ifndef STEEP_FUZZ_H
 #define STEEP_FUZZ_H
 
@@ -9,19 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The target: tries one input; returns 0. */
+/* The target: tests one input; returns 0. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-/* Runs once before the first input, where a target has it; returns 0. */
+/* Optional: runs once before the first input; returns 0. */
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 
-/* Changes an input in place, where a target knows better; returns its new size. */
+/* Optional: mutates an input in place; returns its new size. */
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max_size, unsigned int seed);
 
-/* The same by libFuzzer's own means: bytes, and words of a dictionary. */
+/* libFuzzer's own mutator, which changes bytes and inserts words of the dictionary. */
 size_t LLVMFuzzerMutate(uint8_t *data, size_t size, size_t max_size);
 
-/* Ends the target where a property does not hold; libFuzzer keeps the input. */
+/* Aborts if a property does not hold; libFuzzer saves the input. */
 static inline void require(bool holds, const char *property)
 {
     if (holds)
@@ -30,22 +30,23 @@ static inline void require(bool holds, const char *property)
     abort();
 }
 
-/* A copy of just these bytes, so that the sanitizer sees a read beyond them. Caller frees. */
+/* A copy of exactly these bytes, so that the sanitizer detects a read past their end. Caller frees.
+ */
 static inline char *copy_bytes(const void *bytes, size_t length)
 {
     char *copy = malloc(length);
 
-    require(copy != NULL, "there is memory");
+    require(copy != NULL, "memory can be allocated");
     memcpy(copy, bytes, length);
     return copy;
 }
 
-/* The same with a NUL behind them. */
+/* The same with a terminating NUL. */
 static inline char *copy_text(const void *bytes, size_t length)
 {
     char *copy = malloc(length + 1);
 
-    require(copy != NULL, "there is memory");
+    require(copy != NULL, "memory can be allocated");
     memcpy(copy, bytes, length);
     copy[length] = '\0';
     return copy;

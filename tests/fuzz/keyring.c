@@ -6,7 +6,7 @@
 
 static const char SPACE[] = " \t\r\n";
 
-/* Ends a text before the white space behind it, and returns where that in front of it ends. */
+/* Removes leading and trailing white space. */
 static char *trim(char *text)
 {
     size_t length;
@@ -26,7 +26,7 @@ static bool is_printable(const char *text)
     return true;
 }
 
-/* An item of a list that was taken: its key must be among those of its source. */
+/* An item of an accepted list: its key must be found for its source. */
 static void check_item(struct keyring *keyring, char *item)
 {
     unsigned char found[KEYRING_KEYS_FOUND][SIGNATURE_KEY_BYTES];
@@ -42,18 +42,18 @@ static void check_item(struct keyring *keyring, char *item)
     source = trim(item);
     text = trim(colon + 1);
     require(*source != '\0' && strlen(source) <= KEYRING_SOURCE_BYTES && is_printable(source),
-            "a source is printable, and not too long");
-    require(signature_parse_key(text, strlen(text), key), "a key is one");
+            "a source is printable and not too long");
+    require(signature_parse_key(text, strlen(text), key), "a key is valid");
 
     count = keyring_find_keys(keyring, source, strlen(source), found, &is_complete);
-    require(count <= KEYRING_KEYS_PER_SOURCE, "a source has up to 8 keys");
+    require(count <= KEYRING_KEYS_PER_SOURCE, "a source has at most 8 keys");
     for (size_t i = 0; i < count; i++)
         same += memcmp(found[i], key, sizeof(key)) == 0;
-    require(same > 0, "a key that was taken is found");
-    require(!is_complete, "nobody is unknown before the database was read");
+    require(same > 0, "an accepted key is found");
+    require(!is_complete, "no source is unknown before the database was read");
 }
 
-/* Tries a text as a list of keys; it is taken apart on the way. */
+/* Tests a text as a list of keys, and modifies it. */
 static void check_keys(struct keyring *keyring, char *list)
 {
     const char *problem = keyring_add_public_keys(keyring, list);
@@ -61,7 +61,7 @@ static void check_keys(struct keyring *keyring, char *list)
     char *item;
 
     if (problem != NULL) {
-        require(strlen(problem) > 10, "a refusal is a sentence");
+        require(strlen(problem) > 10, "an error is a sentence");
         return;
     }
     while ((item = strsep(&rest, ",")) != NULL) {
@@ -80,20 +80,20 @@ static bool is_token(struct keyring *keyring, const char *text)
 
     crypto_hash_sha256(digest, (const unsigned char *)text, strlen(text));
     is_found = keyring_find_token(keyring, digest, 0, label, &is_complete);
-    require(!is_found || strcmp(label, "environment") == 0, "a token is the environment's");
+    require(!is_found || strcmp(label, "environment") == 0, "a token has the label environment");
     return is_found;
 }
 
-/* Tries a text as a token; it is trimmed on the way. */
+/* Tests a text as a token, and trims it. */
 static void check_token(struct keyring *keyring, char *text)
 {
     const char *problem = keyring_add_token(keyring, text);
     const char *token = trim(text);
 
-    require(problem == NULL || strlen(problem) > 10, "a refusal is a sentence");
+    require(problem == NULL || strlen(problem) > 10, "an error is a sentence");
     require(is_token(keyring, token) == (problem == NULL && *token != '\0'),
-            "a token counts when it was taken and is not empty");
-    require(!is_token(keyring, ""), "no token matches nothing");
+            "a token is valid if it was accepted and is not empty");
+    require(!is_token(keyring, ""), "an empty token is never valid");
     require(problem != NULL || is_printable(token), "a token is printable");
 }
 
@@ -103,7 +103,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char *list = copy_text(data, size);
     char *token = copy_text(data, size);
 
-    require(keyring != NULL, "there is memory");
+    require(keyring != NULL, "memory can be allocated");
     check_keys(keyring, list);
     check_token(keyring, token);
     free(token);

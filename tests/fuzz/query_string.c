@@ -2,7 +2,7 @@
 #include "http/query_string.h"
 #include "fuzz.h"
 
-/* Whether the next character is none of UTF-8, or a control character; moves on behind it. */
+/* Whether the next character is invalid UTF-8 or a control character; advances past it. */
 static bool is_bad_character(const unsigned char **at, const unsigned char *end)
 {
     static const uint32_t LEAST[] = {0, 0x80, 0x800, 0x10000};
@@ -45,7 +45,7 @@ static char *join(const char *first, const char *between, const char *second)
     size_t size = strlen(first) + strlen(between) + strlen(second) + 1;
     char *joined = malloc(size);
 
-    require(joined != NULL, "there is memory");
+    require(joined != NULL, "memory can be allocated");
     snprintf(joined, size, "%s%s%s", first, between, second);
     return joined;
 }

@@ -6,7 +6,7 @@
 
 enum { ENCODED_BYTES = sodium_base64_ENCODED_LEN(SIGNATURE_BYTES, sodium_base64_VARIANT_ORIGINAL) };
 
-/* Whether a text is the base64 of these bytes, and nothing else. */
+/* Whether a text is exactly the base64 of these bytes. */
 static bool is_encoded(const char *text, size_t length, const unsigned char *bytes, size_t count)
 {
     char encoded[ENCODED_BYTES];
@@ -30,13 +30,13 @@ static void check_key(const char *text, size_t length)
     memcpy(spki + sizeof(SPKI), key, sizeof(key));
     require(is_encoded(text, length, key, sizeof(key)) ||
                 is_encoded(text, length, spki, sizeof(spki)),
-            "a key's text is the base64 of its bytes or of its SPKI");
+            "a key's text is the base64 of its bytes or of its SPKI form");
     require(crypto_core_ed25519_is_valid_point(key) == 1, "a key is a point of the main subgroup");
 
     signature_format_key(key, formatted);
     require(signature_parse_key(formatted, strlen(formatted), again) &&
                 memcmp(key, again, sizeof(key)) == 0,
-            "a key that is written reads as the same");
+            "a formatted key parses as the same key");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

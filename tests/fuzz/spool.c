@@ -20,7 +20,7 @@ static uint64_t text_length(const uint8_t *record)
            (uint64_t)record[7] << 24;
 }
 
-/* Gives what looks like a record the check that its bytes have: chance alone would not find one. */
+/* Corrects the checksum of anything that looks like a record; random bytes would not have it. */
 static void repair(uint8_t *bytes, size_t length)
 {
     for (size_t at = SEGMENT_HEADER_BYTES; at + record_size(0) <= length; at++) {
@@ -37,7 +37,7 @@ static void repair(uint8_t *bytes, size_t length)
     }
 }
 
-/* Where the records are, found without a buffer: from each byte on, or behind the last. */
+/* Finds the records without a buffer, by trying each byte after the last record. */
 static size_t find_records(const uint8_t *bytes, size_t length, size_t ends[static RECORDS])
 {
     size_t count = 0;
@@ -47,7 +47,7 @@ static size_t find_records(const uint8_t *bytes, size_t length, size_t ends[stat
         struct record record;
 
         if (record_decode(bytes + at, length - at, &record) == RECORD_WHOLE) {
-            require(record.length <= RECORD_TEXT_BYTES, "a text has its bounds");
+            require(record.length <= RECORD_TEXT_BYTES, "a text is not too long");
             at += record_size(record.length);
             ends[count++] = at;
         } else {
@@ -65,7 +65,7 @@ static void write_file(const char *name, const uint8_t *bytes, size_t length)
             "the file can be written");
 }
 
-/* The reader must find the same records, and pass over each other byte once. */
+/* The reader must find the same records, and skip each other byte once. */
 static void check_reader(const uint8_t *bytes, size_t length, const size_t *ends, size_t count)
 {
     struct segment_reader reader;
@@ -74,29 +74,29 @@ static void check_reader(const uint8_t *bytes, size_t length, const size_t *ends
     uint64_t passed = SEGMENT_HEADER_BYTES;
     size_t found = 0;
 
-    require(segment_reader_init(&reader, folder), "there is memory");
+    require(segment_reader_init(&reader, folder), "memory can be allocated");
     require(segment_seek(&reader, 1, SEGMENT_HEADER_BYTES), "the file is there");
     while ((step = segment_next(&reader, length, &record)) == SEGMENT_RECORD ||
            step == SEGMENT_DAMAGED) {
         if (step == SEGMENT_DAMAGED) {
             require(reader.skipped > 0, "damage has a length");
             passed += reader.skipped;
-            require(reader.offset == passed, "what is passed over is counted");
+            require(reader.offset == passed, "skipped bytes are counted");
             continue;
         }
-        require(found < count && reader.offset == ends[found], "it is the next record");
+        require(found < count && reader.offset == ends[found], "the reader finds the next record");
         require(memcmp(record.text, bytes + ends[found] - RECORD_CHECK_BYTES - record.length,
                        record.length) == 0,
-                "its text is the file's");
+                "its text is that of the file");
         passed = reader.offset;
         found++;
     }
     require(step == SEGMENT_END && found == count, "every record is found");
-    require(passed + reader.skipped == length, "what is left is counted");
+    require(passed + reader.skipped == length, "the remaining bytes are counted");
     segment_reader_free(&reader);
 }
 
-/* What recovery makes of the file must be a part of it that ends behind a record. */
+/* Recovery must keep a part of the file that ends after a record. */
 static void check_recovery(size_t length, const size_t *ends, size_t count)
 {
     struct recovery recovery;
@@ -110,8 +110,9 @@ static void check_recovery(size_t length, const size_t *ends, size_t count)
     is_end = kept == SEGMENT_HEADER_BYTES;
     for (size_t i = 0; i < count; i++)
         is_end = is_end || kept == ends[i];
-    require(is_end, "it ends behind a record");
-    require(recovery.next_serial >= recovery.cursor.place.serial, "no less than nothing waits");
+    require(is_end, "it ends after a record");
+    require(recovery.next_serial >= recovery.cursor.place.serial,
+            "the cursor is not after the last record");
     require(recovery.must_rotate || recovery.cursor.place.offset <= kept,
             "the cursor is in the file");
     recovery_free(&recovery);
@@ -135,7 +136,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv) // NOLINT(readability-non-cons
     return 0;
 }
 
-/* The first byte says whether checks are mended, the second how much of the rest is the cursor. */
+/* The first byte: whether to repair checksums. The second: the length of the cursor's file. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static size_t ends[RECORDS];

@@ -1,4 +1,4 @@
-/* What is worth trying in the places of an event. */
+/* Interesting values for the members of an event. */
 #ifndef STEEP_FUZZ_VALUES_H
 #define STEEP_FUZZ_VALUES_H
 
@@ -8,13 +8,13 @@
 
 enum { TEXT_BYTES = 2048 };
 
-/* A text that is put together; what no longer fits is left out. */
+/* A text under construction; what does not fit is left out. */
 struct text {
     size_t length;
     char bytes[TEXT_BYTES];
 };
 
-/* What a place in an event takes. */
+/* The kinds of values in an event. */
 enum value_kind {
     VALUE_ANY,
     VALUE_ID,
@@ -25,27 +25,27 @@ enum value_kind {
     VALUE_NAME
 };
 
-/* Begins a row of draws; the same seed gives the same ones. */
+/* Seeds the random numbers; the same seed gives the same numbers. */
 void values_seed(uint32_t seed);
 
-/* A number below another one. */
+/* A random number less than below. */
 uint32_t values_draw(uint32_t below);
 
 void values_add(struct text *text, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Adds a value, mostly one that the place takes. */
+/* Adds a value, usually a valid one of this kind. */
 void values_add_value(struct text *text, enum value_kind kind);
 
-/* Adds a name with its quotes: of a member of an event, or of whatever else. */
+/* Adds a quoted name, usually of a member of an event if is_top. */
 void values_add_name(struct text *text, bool is_top);
 
-/* Adds a member: one that an event has, or another. */
+/* Adds a member, usually of an event if is_top. */
 void values_add_member(struct text *text, bool is_top);
 
-/* Adds an event that is mostly good, of source macbook. */
+/* Adds an event of source macbook that is usually valid. */
 void values_add_event(struct text *text);
 
-/* What the member with this name takes; VALUE_ANY for a name that says nothing. */
+/* The kind of the member with this name; VALUE_ANY if the name is unknown. */
 enum value_kind values_kind(const char *name, size_t length);
 
 #endif

@@ -1,0 +1,440 @@
+"""store.js with a fake clock, server and document, in a real browser."""
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("blank_page")
+
+
+def test_a_new_store_is_idle_and_has_the_data_models_interface(page):
+    assert page.with_fakes("""
+        const store = make();
+        return [store.historicData, store.historicDataStatus, store.historicDataFetchedAt, store.historicDataError,
+                typeof store.fetchHistoricData, typeof store.clearHistoricData, typeof store.subscribe];
+    """) == [[], "idle", None, None, "function", "function", "function"]
+
+
+def test_subscribers_are_called_when_loading_starts_and_when_the_answer_arrives(page):
+    assert page.with_fakes("""
+        const store = make(), calls = [];
+        const unsubscribe = store.subscribe(() => calls.push([store.historicDataStatus, store.historicData.length]));
+        const done = store.fetchHistoricData(7);
+        await server.requests[0].answer(bodyOf([row(3), row(4, { hour: 13 })]));
+        await done;
+        unsubscribe();
+        store.clearHistoricData();
+        return calls;
+    """) == [["loading", 0], ["success", 2]]
+
+
+def test_the_token_is_sent_in_a_header_only(page):
+    url, headers, more = page.with_fakes("""
+        const store = make({ baseUrl: 'https://steep.example/functions/v1/' });
+        store.fetchHistoricData(30, 'my & source');
+        const { url, options } = server.requests[0];
+        return [url, options.headers, [options.credentials, options.cache]];
+    """)
+    assert url == "https://steep.example/functions/v1/query?days=30&source=my+%26+source"
+    assert headers == {"Authorization": "Bearer steep_token"}
+    assert more == ["omit", "no-store"]
+
+
+def test_answers_are_cached_by_days_and_source(page):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        for (const [days, source] of [[7], [30], [7, 'a'], [7], [30], [7, 'a']]) {
+            const done = store.fetchHistoricData(days, source);
+            if (store.historicDataStatus === 'loading') {
+                seen.push(store.historicData.length);
+                await server.requests.at(-1).answer(bodyOf([row(server.requests.length)], days));
+            }
+            await done;
+            seen.push(store.historicData[0].eventCount);
+        }
+        return seen;
+    """) == [0, 1, 0, 2, 0, 3, 1, 2, 3]
+
+
+def test_data_is_refreshed_after_5_minutes(page):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        store.fetchHistoricData(7);
+        await server.requests[0].answer(bodyOf([row(1)]));
+        await clock.advance(299);
+        seen.push(server.requests.length);
+        await clock.advance(2);
+        seen.push(server.requests.length, store.historicDataStatus, store.historicData[0].eventCount);
+        await server.requests[1].answer(bodyOf([row(2)], 7, '2026-02-03T14:15:00Z'));
+        return [...seen, store.historicDataStatus, store.historicData[0].eventCount];
+    """) == [1, 2, "loading", 1, "success", 2]
+
+
+def test_a_hidden_page_is_not_refreshed_until_it_is_visible(page):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        store.fetchHistoricData(7);
+        await server.requests[0].answer(bodyOf());
+        screen.setVisibility('hidden');
+        await clock.advance(3000);
+        seen.push(server.requests.length);
+        screen.setVisibility('visible');
+        await settle();
+        return [...seen, server.requests.length];
+    """) == [1, 2]
+
+
+def test_data_is_refreshed_when_the_hour_ends(page):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        store.fetchHistoricData(7);
+        await server.requests[0].answer(bodyOf([row(1)], 7, '2026-02-03T14:59:30.000Z'));
+        await clock.advance(29);
+        seen.push(server.requests.length);
+        await clock.advance(4);
+        return [...seen, server.requests.length];
+    """) == [1, 2]
+
+
+def test_a_request_times_out_after_5_seconds(page):
+    before, after, sentence, aborted = page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        await clock.advance(4.9);
+        const before = store.historicDataStatus;
+        await clock.advance(0.2);
+        return [before, store.historicDataStatus, store.historicDataError, server.requests[0].options.signal.aborted];
+    """)
+    assert (before, after, aborted) == ("loading", "error", True)
+    assert "5 seconds" in sentence
+
+
+def test_an_older_answer_never_overwrites_a_newer_one(page):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        server.ignoresAbort = true;
+        store.fetchHistoricData(30);
+        store.fetchHistoricData(7);
+        await server.requests[1].answer(bodyOf([row(7)]));
+        seen.push(store.historicData[0].eventCount);
+        await server.requests[0].answer(bodyOf([row(30)], 30));
+        return [...seen, store.historicData[0].eventCount, store.historicDataStatus, store.getState().historicDays];
+    """) == [7, 7, "success", 7]
+
+
+def test_an_older_failure_never_replaces_a_newer_answer(page):
+    assert page.with_fakes("""
+        const store = make();
+        server.ignoresAbort = true;
+        store.fetchHistoricData(30);
+        store.fetchHistoricData(7);
+        await server.requests[1].answer(bodyOf());
+        await server.requests[0].answer('{}', 503);
+        return [store.historicDataStatus, store.historicDataError];
+    """) == ["success", None]
+
+
+def test_a_new_query_cancels_the_pending_one(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(30);
+        store.fetchHistoricData(7);
+        return server.requests.map(({ options }) => options.signal.aborted);
+    """) == [True, False]
+
+
+def test_an_answer_that_arrives_after_clear_is_ignored(page):
+    assert page.with_fakes("""
+        const store = make();
+        server.ignoresAbort = true;
+        store.fetchHistoricData(7);
+        store.clearHistoricData();
+        await server.requests[0].answer(bodyOf());
+        await clock.advance(4000);
+        return [store.historicData, store.historicDataStatus, server.requests.length];
+    """) == [[], "idle", 1]
+
+
+def test_a_pending_query_is_not_sent_twice(page):
+    assert page.with_fakes("""
+        const store = make();
+        for (let n = 0; n < 10; n++) store.fetchHistoricData(7);
+        return server.requests.length;
+    """) == 1
+
+
+def test_errors_are_retried_with_exponential_backoff(page):
+    delays = page.with_fakes("""
+        const store = make();
+        server.onRequest = (request) => request.answer('{}', 503);
+        store.fetchHistoricData(7);
+        await clock.advance(3600);
+        return server.requests.map(({ at }, n, all) => (n ? at - all[n - 1].at : 0)).slice(1);
+    """)
+    assert 12 <= len(delays) <= 40
+    assert 2000 <= delays[0] <= 4000 and 4000 <= delays[1] <= 8000 and 8000 <= delays[2] <= 16000
+    assert all(150_000 <= delay <= 300_000 for delay in delays[8:])
+
+
+def test_an_answer_resets_the_backoff(page):
+    assert page.with_fakes("""
+        const store = make();
+        server.onRequest = (request) => request.answer('{}', 503);
+        store.fetchHistoricData(7);
+        await clock.advance(600);
+        server.onRequest = (request) => request.answer(bodyOf());
+        await clock.advance(600);
+        server.onRequest = (request) => request.answer('{}', 503);
+        while (store.historicDataStatus !== 'error') await clock.advance(1);
+        return store.retryIn() <= 4000;
+    """)
+
+
+def test_fetching_in_a_loop_after_an_error_sends_no_more_requests(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.subscribe(() => store.historicDataStatus === 'error' && setTimeout(() => store.fetchHistoricData(7), 0));
+        server.onRequest = (request) => request.answer('{}', 503);
+        store.fetchHistoricData(7);
+        for (let n = 0; n < 50; n++) { await settle(); store.fetchHistoricData(7); }
+        return server.requests.length;
+    """) == 1
+
+
+def test_a_manual_retry_skips_the_backoff(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        await server.requests[0].fail();
+        store.retryHistoricData();
+        await server.requests[1].answer(bodyOf());
+        return [server.requests.length, store.historicDataStatus];
+    """) == [2, "success"]
+
+
+@pytest.mark.parametrize("header", ["120", "Tue, 03 Feb 2026 14:12:00 GMT"])
+def test_retry_after_also_applies_to_a_manual_retry(page, header):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        store.fetchHistoricData(7);
+        await server.requests[0].answer('{}', 429, { 'Retry-After': given[0], Date: 'Tue, 03 Feb 2026 14:10:00 GMT' });
+        await clock.advance(119);
+        store.retryHistoricData();
+        seen.push(server.requests.length, store.historicDataStatus);
+        await clock.advance(2);
+        return [...seen, server.requests.length];
+    """, header) == [1, "error", 2]
+
+
+def test_a_refused_token_is_not_retried(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        await server.requests[0].answer({ error: 'invalid_token', message: 'The token is not valid.' }, 401);
+        await clock.advance(7200);
+        screen.setVisibility('visible');
+        return [server.requests.length, store.historicDataError, store.getState().historicDataErrorStatus];
+    """) == [1, "The token is not valid.", 401]
+
+
+def test_a_token_with_invalid_characters_is_an_error_without_a_request(page):
+    assert page.with_fakes("""
+        const store = make({ getToken: () => 'steep_two words…' });
+        store.fetchHistoricData(7);
+        await clock.advance(7200);
+        return [server.requests.length, store.historicDataError, store.getState().historicDataErrorStatus];
+    """) == [0, "The token contains invalid characters.", 401]
+
+
+def test_answers_just_before_the_full_hour_cause_no_loop_of_requests(page):
+    requests = page.with_fakes("""
+        const store = make();
+        server.onRequest = (request) => request.answer(bodyOf([], 7, '2026-02-03T14:59:59.990Z'));
+        store.fetchHistoricData(7);
+        await clock.advance(60);
+        return server.requests.length;
+    """)
+    assert 2 <= requests <= 7
+
+
+def test_going_online_skips_the_backoff_but_not_retry_after(page):
+    assert page.with_fakes("""
+        const seen = [], errors = [[503, {}], [503, { 'Retry-After': '120' }], [401, {}]];
+        for (const [status, headers] of errors) {
+            const defaultView = new EventTarget(), store = make({ document: Object.assign(screen, { defaultView }) });
+            const before = server.requests.length;
+            store.fetchHistoricData(7);
+            await server.requests.at(-1).answer('{}', status, headers);
+            defaultView.dispatchEvent(new Event('online'));
+            seen.push(server.requests.length - before);
+            store.close();
+            defaultView.dispatchEvent(new Event('online'));
+        }
+        return [...seen, server.requests.length];
+    """) == [2, 1, 1, 4]
+
+
+@pytest.mark.parametrize("asleep, requests, time", [(8 * 3600, 2, "2026-02-03T22:10"), (30, 1, "2026-02-03T14:10"),
+                                               (-8 * 3600, 1, "2026-02-03T14:10")])
+def test_data_is_refreshed_after_the_machine_slept(page, asleep, requests, time):
+    # While the machine sleeps, performance.now() and timers may stop; Date.now() does not.
+    delay, *seen = page.with_fakes("""
+        const { setTimeout } = globalThis, { now } = Date, timers = [];
+        let asleep = 0;
+        globalThis.setTimeout = (action, delay) => timers.push({ action, delay });
+        Date.now = () => now.call(Date) + asleep;
+        try {
+            const store = make({ clock: undefined });
+            store.fetchHistoricData(7);
+            await server.requests[0].answer(bodyOf());
+            // The last one: the driver sets timers, too.
+            const { action, delay } = timers.filter((timer) => timer.delay > 0).at(-1);
+            asleep = given[0] * 1000;
+            action();
+            const seen = [delay, server.requests.length, new Date(store.now()).toJSON().slice(0, 16)];
+            store.close();
+            return seen;
+        } finally {
+            Object.assign(globalThis, { setTimeout });
+            Date.now = now;
+        }
+    """, asleep)
+    assert delay <= 15_000 and seen == [requests, time]
+
+
+def test_a_failed_refresh_keeps_the_old_data(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        await server.requests[0].answer(bodyOf([row(5)]));
+        await clock.advance(301);
+        await server.requests[1].fail();
+        return [store.historicDataStatus, store.historicData[0].eventCount];
+    """) == ["error", 5]
+
+
+def test_data_of_other_days_is_never_shown(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        await server.requests[0].answer(bodyOf([row(5)]));
+        store.fetchHistoricData(30);
+        const loading = store.historicData;
+        await server.requests[1].fail();
+        return [loading, store.historicData, store.historicDataFetchedAt, store.historicDataStatus];
+    """) == [[], [], None, "error"]
+
+
+def test_after_a_failure_cached_data_is_shown_without_a_request(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        await server.requests[0].answer(bodyOf());
+        store.fetchHistoricData(30);
+        await server.requests[1].fail();
+        let calls = 0;
+        store.subscribe(() => calls++);
+        store.fetchHistoricData(7);
+        await clock.advance(60);
+        return [store.historicDataStatus, calls, server.requests.length];
+    """) == ["success", 1, 2]
+
+
+def test_without_a_base_url_no_request_is_sent(page):
+    assert page.with_fakes("""
+        const store = make({ baseUrl: '' });
+        await store.fetchHistoricData(7);
+        await store.retryHistoricData();
+        screen.setVisibility('visible');
+        await clock.advance(4000);
+        return [store.enabled, server.requests.length, store.historicDataStatus];
+    """) == [False, 0, "idle"]
+
+
+def test_now_follows_the_servers_clock(page):
+    assert page.with_fakes("""
+        const store = make(), before = store.now();
+        store.fetchHistoricData(7);
+        await server.requests[0].answer(bodyOf());
+        await clock.advance(61);
+        return [before, new Date(store.now()).toJSON()];
+    """) == [None, "2026-02-03T14:11:01.000Z"]
+
+
+def test_an_errors_date_sets_the_time_until_an_answer_does(page):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        const addTime = () => seen.push(new Date(store.now()).toJSON().slice(11, 19));
+        store.fetchHistoricData(7);
+        await server.requests[0].answer('{}', 503, { Date: 'Tue, 03 Feb 2026 14:05:00 GMT' });
+        addTime();
+        store.retryHistoricData();
+        await server.requests[1].answer(bodyOf());
+        addTime();
+        store.fetchHistoricData(30);
+        await server.requests[2].answer('{}', 503, { Date: 'Tue, 03 Feb 2026 14:05:00 GMT' });
+        addTime();
+        return seen;
+    """) == ["14:05:00", "14:10:00", "14:10:00"]
+
+
+def test_oldest_request_is_the_oldest_one_in_the_cache(page):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        server.onRequest = (request) => request.answer(bodyOf([], request.url.includes('days=30') ? 30 : 7));
+        for (const [days, seconds] of [[7, 0], [30, 0], [30, 310]]) {
+            await store.fetchHistoricData(days);
+            await clock.advance(seconds);
+            seen.push([store.requests, store.oldestRequest]);
+        }
+        return seen;
+    """) == [[1, 1], [2, 1], [3, 3]]
+
+
+HTML = "<!DOCTYPE html><html><body><h1>502 Bad Gateway</h1></body></html>"
+
+
+@pytest.mark.parametrize("answer, sentence", [
+    (HTML, "not JSON"), ("", "not JSON"), ("null", "not a list"), ("[]", "not a list"), ('"x"', "not a list"),
+    ('{"aggregates": {}, "meta": {"fetchedAt": "2026-02-03T14:10:00Z"}}', "not a list"),
+    ('{"aggregates": []}', "not a timestamp"), ('{"aggregates": [], "meta": {"fetchedAt": 5}}', "not a timestamp"),
+    *[(f'{{"aggregates": [], "meta": {{"fetchedAt": "{stamp}"}}}}', "not a timestamp")
+      # Date.parse accepts the third as local time, and the fourth in some browsers.
+      for stamp in ("yesterday", "2026", "2026-02-03T14:10:00", "yesterday 5", "9999-12-31T23:10:00Z")],
+    ('{"aggregates": [], "meta": {"fetchedAt": "2026-02-03T14:10:00Z", "daysRequested": 30}}', "not for 7 days"),
+    *[(f'{{"aggregates": [{{"source": "a", "date": "2026-02-03", "hour": 1, "eventCount": 1}}, {row}],'
+       '"meta": {"fetchedAt": "2026-02-03T14:10:00Z", "daysRequested": 7}}', f"row 1 has no valid {field}")
+      for row, field in [
+          ("null", "source"), ("7", "source"), ('{"source": ""}', "source"), ('{"source": 1}', "source"),
+          ('{"source": "a", "date": "2026-02-30"}', "date"), ('{"source": "a", "date": "tomorrow"}', "date"),
+          ('{"source": "a", "date": "2026-02-03", "hour": 24}', "hour"),
+          ('{"source": "a", "date": "2026-02-03", "hour": 1.5}', "hour"),
+          ('{"source": "a", "date": "2026-02-03", "hour": "1"}', "hour"),
+          *[(f'{{"source": "a", "date": "2026-02-03", "hour": 1, "eventCount": {count}}}', "eventCount")
+            for count in ('"5"', "null", "-1", "1.5", "1e999", "[]", '"<img>"')]]],
+])
+def test_an_invalid_answer_is_an_error(page, answer, sentence):
+    status, data, error = page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        await server.requests[0].answer(given[0]);
+        return [store.historicDataStatus, store.historicData, store.historicDataError];
+    """, answer)
+    assert (status, data) == ("error", [])
+    assert sentence in error
+
+
+def test_unknown_fields_and_the_order_of_rows_do_not_matter(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        await server.requests[0].answer({ ...bodyOf([row(1, { hour: 3, x: [1] }), row(2, { hour: 20 }), row(3, { hour: 4 })]), y: 1 });
+        return [store.historicDataStatus, ...store.historicData.map((each) => each.hour), 'x' in store.historicData[0]];
+    """) == ["success", 3, 20, 4, False]
+
+
+def test_an_error_page_that_is_not_json_is_reported_by_its_status(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        await server.requests[0].answer(given[0], 502);
+        return store.historicDataError;
+    """, HTML) == "The server answered with status 502."
