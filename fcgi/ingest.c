@@ -190,7 +190,7 @@ static void write_reply(struct reply_text *out, const struct batch *batch,
     if (error == ERROR_NONE)
         reply_printf(out,
                      "{\"inserted\":%lld,\"duplicates\":%lld,\"message\":\"Stored %lld of %lld "
-                     "events; %lld were there already.\"}",
+                     "events; %lld were already stored.\"}",
                      inserted, events - inserted, inserted, events, events - inserted);
     else if (error_entry(error)->status == 422)
         write_rejected(out, batch);

@@ -56,7 +56,7 @@ def test_200_and_it_is_forgotten(server, sender):
 
 
 def test_duplicates_are_good_news_too(server, sender):
-    server.answer(reply(200, {"inserted": 0, "duplicates": 2, "message": "Stored 0 of 2 events; 2 were there already."}))
+    server.answer(reply(200, {"inserted": 0, "duplicates": 2, "message": "Stored 0 of 2 events; 2 were already stored."}))
     sender.start()
     sender.feed(*sender.lines(2))
     server.wait(1)
