@@ -6,60 +6,59 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DEPTH = 8, STORED_BYTES = 64 * 1024, SAID = -1, BACK_OFF = -2 };
+enum { DEPTH = 8, STORED_BYTES = 64 * 1024, RETRY_AFTER = -1, BACK_OFF = -2 };
 
-/* What a status means. Those not listed here: 5xx is tried again with back-off, others slowly. */
-static const struct meaning {
+/* What to do for each status; other 5xx back off, anything else is retried slowly. */
+static const struct rule {
     int status;
     enum answer_action action;
-    int wait_ms;
+    int retry_ms;
     const char *detail;
-} MEANINGS[] = {
-    {200, ANSWER_FORGET, 0, "stored"},
-    {400, ANSWER_SET_ASIDE, 0, "the server can't read this batch; it is set aside"},
-    {401, ANSWER_WAIT, ANSWER_SLOW_MS,
-     "the server doesn't take this source's signature: is its key registered?"},
-    {403, ANSWER_WAIT, ANSWER_SLOW_MS, "the server forbids it: is STEEP_URL right?"},
-    {404, ANSWER_WAIT, ANSWER_SLOW_MS, "there is no /ingest: is STEEP_URL right?"},
-    {405, ANSWER_WAIT, ANSWER_SLOW_MS, "the server takes no POST: is STEEP_URL right?"},
-    {408, ANSWER_WAIT, BACK_OFF, "the server took too long"},
-    {413, ANSWER_HALVE, 0, "the batch is too large; it is halved"},
-    {422, ANSWER_SET_ASIDE_LISTED, 0, "events are refused; they are set aside"},
-    {429, ANSWER_WAIT, SAID, "the server asks for patience"},
-    {503, ANSWER_WAIT, SAID, "the server is not available"},
+} RULES[] = {
+    {200, ANSWER_STORED, 0, "stored"},
+    {400, ANSWER_REJECT, 0, "batch rejected"},
+    {401, ANSWER_RETRY, ANSWER_SLOW_RETRY_MS, "not authorized (is the key registered?)"},
+    {403, ANSWER_RETRY, ANSWER_SLOW_RETRY_MS, "access denied (check STEEP_URL)"},
+    {404, ANSWER_RETRY, ANSWER_SLOW_RETRY_MS, "no /ingest at this address (check STEEP_URL)"},
+    {405, ANSWER_RETRY, ANSWER_SLOW_RETRY_MS, "POST not allowed (check STEEP_URL)"},
+    {408, ANSWER_RETRY, BACK_OFF, "request timed out"},
+    {413, ANSWER_HALVE, 0, "batch too large"},
+    {422, ANSWER_REJECT_LISTED, 0, "events rejected"},
+    {429, ANSWER_RETRY, RETRY_AFTER, "rate limited"},
+    {503, ANSWER_RETRY, RETRY_AFTER, "server unavailable"},
 };
-static const struct meaning NOTHING = {0, ANSWER_WAIT, BACK_OFF, "no answer"};
-static const struct meaning REDIRECT = {300, ANSWER_WAIT, ANSWER_SLOW_MS,
-                                        "the server is elsewhere: is STEEP_URL right?"};
-static const struct meaning FAULT = {500, ANSWER_WAIT, BACK_OFF, "a fault of the server"};
-static const struct meaning STRANGE = {600, ANSWER_WAIT, ANSWER_SLOW_MS,
-                                       "an answer that means nothing: is STEEP_URL right?"};
+static const struct rule NO_RESPONSE = {0, ANSWER_RETRY, BACK_OFF, "request failed"};
+static const struct rule REDIRECT = {300, ANSWER_RETRY, ANSWER_SLOW_RETRY_MS,
+                                     "redirected (check STEEP_URL)"};
+static const struct rule SERVER_ERROR = {500, ANSWER_RETRY, BACK_OFF, "server error"};
+static const struct rule UNEXPECTED = {600, ANSWER_RETRY, ANSWER_SLOW_RETRY_MS,
+                                       "unexpected status (check STEEP_URL)"};
 
-static const struct meaning *find_meaning(int status)
+static const struct rule *find_rule(int status)
 {
-    for (size_t i = 0; i < sizeof(MEANINGS) / sizeof(MEANINGS[0]); i++) {
-        if (MEANINGS[i].status == status)
-            return &MEANINGS[i];
+    for (size_t i = 0; i < sizeof(RULES) / sizeof(RULES[0]); i++) {
+        if (RULES[i].status == status)
+            return &RULES[i];
     }
     if (status == 0)
-        return &NOTHING;
+        return &NO_RESPONSE;
     if (status >= 300 && status < 400)
         return &REDIRECT;
-    return status >= 500 && status < 600 ? &FAULT : &STRANGE;
+    return status >= 500 && status < 600 ? &SERVER_ERROR : &UNEXPECTED;
 }
 
 int64_t answer_retry_after(const char *text, time_t now)
 {
-    static const char *const FORMS[] = {"%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT",
-                                        "%a %b %d %H:%M:%S %Y"};
+    static const char *const FORMATS[] = {"%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT",
+                                          "%a %b %d %H:%M:%S %Y"};
     int64_t seconds = -1;
 
     if (*text != '\0' && strspn(text, "0123456789") == strlen(text)) {
-        seconds = strlen(text) > 9 ? ANSWER_RETRY_MOST_MS : (int64_t)strtol(text, NULL, 10);
+        seconds = strlen(text) > 9 ? ANSWER_MAX_RETRY_AFTER_MS : (int64_t)strtol(text, NULL, 10);
     } else {
-        for (size_t i = 0; i < sizeof(FORMS) / sizeof(FORMS[0]) && seconds < 0; i++) {
+        for (size_t i = 0; i < sizeof(FORMATS) / sizeof(FORMATS[0]) && seconds < 0; i++) {
             struct tm tm = {0};
-            const char *end = strptime(text, FORMS[i], &tm);
+            const char *end = strptime(text, FORMATS[i], &tm);
 
             if (end == NULL || *end != '\0')
                 continue;
@@ -70,35 +69,35 @@ int64_t answer_retry_after(const char *text, time_t now)
     }
     if (seconds < 0)
         return -1;
-    if (seconds < ANSWER_RETRY_LEAST_MS / 1000)
-        return ANSWER_RETRY_LEAST_MS;
-    return seconds > ANSWER_RETRY_MOST_MS / 1000 ? ANSWER_RETRY_MOST_MS : seconds * 1000;
+    if (seconds < ANSWER_MIN_RETRY_AFTER_MS / 1000)
+        return ANSWER_MIN_RETRY_AFTER_MS;
+    return seconds > ANSWER_MAX_RETRY_AFTER_MS / 1000 ? ANSWER_MAX_RETRY_AFTER_MS : seconds * 1000;
 }
 
 int64_t answer_backoff(unsigned failures)
 {
-    int64_t most = ANSWER_BACKOFF_FIRST_MS;
+    int64_t max = ANSWER_MIN_BACKOFF_MS;
 
-    for (unsigned i = 1; i < failures && most < ANSWER_BACKOFF_MOST_MS; i++)
-        most *= 2;
-    if (most > ANSWER_BACKOFF_MOST_MS)
-        most = ANSWER_BACKOFF_MOST_MS;
-    return (int64_t)randombytes_uniform((uint32_t)most + 1);
+    for (unsigned i = 1; i < failures && max < ANSWER_MAX_BACKOFF_MS; i++)
+        max *= 2;
+    if (max > ANSWER_MAX_BACKOFF_MS)
+        max = ANSWER_MAX_BACKOFF_MS;
+    return (int64_t)randombytes_uniform((uint32_t)max + 1);
 }
 
-/* Reads a body as one JSON object; NULL for anything else. Caller frees. */
-static struct json_object *read_object(const struct post_answer *post, size_t most)
+/* Parses a body of at most max bytes as one JSON object; NULL if it isn't one. Caller frees. */
+static struct json_object *parse_object(const struct post_response *response, size_t max)
 {
     struct json_tokener *tokener;
     struct json_object *object;
 
-    if (!post->is_whole || post->length == 0 || post->length > most)
+    if (!response->is_complete || response->length == 0 || response->length > max)
         return NULL;
     tokener = json_tokener_new_ex(DEPTH);
     if (tokener == NULL)
         return NULL;
     json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-    object = json_tokener_parse_ex(tokener, post->body, (int)post->length);
+    object = json_tokener_parse_ex(tokener, response->body, (int)response->length);
     if (json_tokener_get_error(tokener) != json_tokener_success ||
         !json_object_is_type(object, json_type_object)) {
         json_object_put(object);
@@ -106,7 +105,7 @@ static struct json_object *read_object(const struct post_answer *post, size_t mo
     } else {
         size_t end = json_tokener_get_parse_end(tokener);
 
-        if (end + strspn(post->body + end, " \t\r\n") != post->length) {
+        if (end + strspn(response->body + end, " \t\r\n") != response->length) {
             json_object_put(object);
             object = NULL;
         }
@@ -115,8 +114,8 @@ static struct json_object *read_object(const struct post_answer *post, size_t mo
     return object;
 }
 
-/* Copies a member that is a string, as much as fits; empty where there is none. */
-static void copy_member(struct json_object *object, const char *name, char *out, size_t size)
+/* Copies a string member, truncated to size; empty if there is none. */
+static void copy_string(struct json_object *object, const char *name, char *out, size_t size)
 {
     struct json_object *value;
 
@@ -126,8 +125,8 @@ static void copy_member(struct json_object *object, const char *name, char *out,
         snprintf(out, size, "%s", json_object_get_string(value));
 }
 
-/* A member that is a whole number from 0 on; -1 where it is not. */
-static int64_t number_member(struct json_object *object, const char *name)
+/* The value of a member that is an integer of 0 or more; else -1. */
+static int64_t get_count(struct json_object *object, const char *name)
 {
     struct json_object *value;
 
@@ -138,17 +137,17 @@ static int64_t number_member(struct json_object *object, const char *name)
 }
 
 /*
- * Whether a 200 says how many events it stored, and may mean this batch. The data model's own
- * endpoint counts no duplicates, and on a second try stores none: only inserted is asked for.
+ * Whether the body of a 200 acknowledges this batch. Only "inserted" is required: the data model's
+ * own endpoint reports no duplicates, and inserts 0 events of a batch that is sent again.
  */
-static bool is_receipt(struct json_object *object, size_t events)
+static bool is_acknowledgement(struct json_object *object, size_t events)
 {
-    int64_t inserted = number_member(object, "inserted");
+    int64_t inserted = get_count(object, "inserted");
 
     return inserted >= 0 && inserted <= (int64_t)events;
 }
 
-/* Reads the list of a 422; false unless all of it can be believed. */
+/* Reads the list of a 422; false if any of it is invalid. */
 static bool read_rejected(struct json_object *object, size_t events, struct answer *answer)
 {
     struct json_object *list;
@@ -167,13 +166,13 @@ static bool read_rejected(struct json_object *object, size_t events, struct answ
 
         if (!json_object_is_type(item, json_type_object))
             return false;
-        index = number_member(item, "index");
+        index = get_count(item, "index");
         if (index < 0 || index >= (int64_t)events ||
             (i > 0 && (size_t)index <= answer->rejected[i - 1].index))
             return false;
         rejection->index = (size_t)index;
-        copy_member(item, "error", rejection->code, sizeof(rejection->code));
-        copy_member(item, "message", rejection->message, sizeof(rejection->message));
+        copy_string(item, "error", rejection->code, sizeof(rejection->code));
+        copy_string(item, "message", rejection->message, sizeof(rejection->message));
         if (rejection->code[0] == '\0')
             return false;
     }
@@ -181,61 +180,58 @@ static bool read_rejected(struct json_object *object, size_t events, struct answ
     return true;
 }
 
-/* What the server's own words change. */
-static void read_body(const struct post_answer *post, size_t events, struct answer *answer,
-                      const char **detail)
+/* What the response's body adds to its status. */
+static void read_body(const struct post_response *response, size_t events, struct answer *answer)
 {
     struct json_object *object =
-        read_object(post, post->status == 200 ? STORED_BYTES : POST_ANSWER_BYTES);
+        parse_object(response, response->status == 200 ? STORED_BYTES : POST_RESPONSE_BYTES);
 
     if (object != NULL) {
-        copy_member(object, "error", answer->code, sizeof(answer->code));
-        copy_member(object, "message", answer->message, sizeof(answer->message));
+        copy_string(object, "error", answer->code, sizeof(answer->code));
+        copy_string(object, "message", answer->message, sizeof(answer->message));
     }
-    if (answer->action == ANSWER_FORGET && (object == NULL || !is_receipt(object, events))) {
-        answer->action = ANSWER_WAIT;
-        answer->wait_ms = BACK_OFF;
-        *detail = "a 200 whose body can't be read; the batch is sent again";
-    } else if (answer->action == ANSWER_SET_ASIDE_LISTED &&
+    if (answer->action == ANSWER_STORED &&
+        (object == NULL || !is_acknowledgement(object, events))) {
+        answer->action = ANSWER_RETRY;
+        answer->retry_ms = BACK_OFF;
+        answer->detail = "invalid acknowledgement";
+    } else if (answer->action == ANSWER_REJECT_LISTED &&
                (object == NULL || !read_rejected(object, events, answer))) {
         answer->action = ANSWER_HALVE;
-        *detail = "events are refused, without a list that says which; the batch is halved";
-    } else if (answer->action == ANSWER_SET_ASIDE && events > 1 &&
+        answer->detail = "events rejected without a valid list";
+    } else if (answer->action == ANSWER_REJECT && events > 1 &&
                strcmp(answer->code, "batch_too_large") == 0) {
         answer->action = ANSWER_HALVE;
-        *detail = "the batch is too large; it is halved";
+        answer->detail = "batch too large";
     }
     json_object_put(object);
 }
 
-void answer_judge(const struct post_answer *post, size_t events, time_t now, struct answer *answer)
+void answer_read(const struct post_response *response, size_t events, time_t now,
+                 struct answer *answer)
 {
-    const struct meaning *meaning = find_meaning(post->status);
-    const char *detail = meaning->detail;
-    const char *words;
+    const struct rule *rule = find_rule(response->status);
 
-    answer->action = meaning->action;
-    answer->wait_ms = meaning->wait_ms;
-    answer->code[0] = answer->message[0] = answer->detail[0] = '\0';
+    answer->action = rule->action;
+    answer->retry_ms = rule->retry_ms;
+    answer->detail = rule->detail;
+    answer->code[0] = answer->message[0] = '\0';
     answer->rejected_count = 0;
-    read_body(post, events, answer, &detail);
-    /* Nothing is set aside for an answer that broke off; a 413 says all in its status. */
-    if (!post->is_whole && post->status != 0 &&
-        (answer->action == ANSWER_SET_ASIDE ||
-         (answer->action == ANSWER_HALVE && (post->status != 413 || events == 1)))) {
-        answer->action = ANSWER_WAIT;
-        answer->wait_ms = BACK_OFF;
-        detail = "an answer that broke off";
+    read_body(response, events, answer);
+    /* An incomplete response rejects nothing; a 413 needs no body to be believed. */
+    if (!response->is_complete && response->status != 0 &&
+        (answer->action == ANSWER_REJECT ||
+         (answer->action == ANSWER_HALVE && (response->status != 413 || events == 1)))) {
+        answer->action = ANSWER_RETRY;
+        answer->retry_ms = BACK_OFF;
+        answer->detail = "incomplete response";
     }
-    if (answer->wait_ms == SAID)
-        answer->wait_ms = answer_retry_after(post->retry_after, now);
-    else if (answer->wait_ms == BACK_OFF)
-        answer->wait_ms = -1;
+    if (answer->retry_ms == RETRY_AFTER)
+        answer->retry_ms = answer_retry_after(response->retry_after, now);
+    else if (answer->retry_ms == BACK_OFF)
+        answer->retry_ms = -1;
     if (answer->code[0] == '\0')
-        snprintf(answer->code, sizeof(answer->code), "http_%d", post->status);
-    if (answer->action == ANSWER_FORGET)
-        return;
-    words = post->failure[0] != '\0' ? post->failure : answer->message;
-    snprintf(answer->detail, sizeof(answer->detail), "%s%s%s", detail, *words != '\0' ? ": " : "",
-             words);
+        snprintf(answer->code, sizeof(answer->code), "http_%d", response->status);
+    if (response->failure[0] != '\0')
+        snprintf(answer->message, sizeof(answer->message), "%s", response->failure);
 }

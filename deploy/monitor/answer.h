@@ -1,7 +1,4 @@
-/*
- * What to do about an answer: the table of what a server can say to a batch,
- * and how long to wait before the next try.
- */
+/* Decides from a response what to do with the batch, and how long to wait before a retry. */
 #ifndef STEEP_ANSWER_H
 #define STEEP_ANSWER_H
 
@@ -13,22 +10,21 @@
 #include <time.h>
 
 enum {
-    ANSWER_SLOW_MS = 60 * 1000,   /* where somebody has to do something first */
-    ANSWER_RETRY_LEAST_MS = 1000, /* whatever Retry-After says */
-    ANSWER_RETRY_MOST_MS = 3600 * 1000,
-    ANSWER_BACKOFF_FIRST_MS = 1000,
-    ANSWER_BACKOFF_MOST_MS = 300 * 1000,
+    ANSWER_SLOW_RETRY_MS = 60 * 1000, /* until somebody fixes the configuration */
+    ANSWER_MIN_RETRY_AFTER_MS = 1000, /* a shorter Retry-After counts as this */
+    ANSWER_MAX_RETRY_AFTER_MS = 3600 * 1000,
+    ANSWER_MIN_BACKOFF_MS = 1000,
+    ANSWER_MAX_BACKOFF_MS = 300 * 1000,
     ANSWER_CODE_BYTES = 64,
     ANSWER_MESSAGE_BYTES = 200,
-    ANSWER_DETAIL_BYTES = 400,
 };
 
 enum answer_action {
-    ANSWER_FORGET,    /* it is stored */
-    ANSWER_HALVE,     /* send less; what is a single event already is set aside */
-    ANSWER_SET_ASIDE, /* the whole batch */
-    ANSWER_SET_ASIDE_LISTED,
-    ANSWER_WAIT, /* and send the same again */
+    ANSWER_STORED,        /* done with the batch */
+    ANSWER_HALVE,         /* send fewer events; reject a batch of one */
+    ANSWER_REJECT,        /* reject every event of the batch */
+    ANSWER_REJECT_LISTED, /* reject the listed events, send the others again */
+    ANSWER_RETRY,         /* send the same batch again */
 };
 
 struct answer_rejection {
@@ -39,24 +35,25 @@ struct answer_rejection {
 
 struct answer {
     enum answer_action action;
-    int64_t wait_ms;                  /* of ANSWER_WAIT: exactly this; or -1: back off */
-    char detail[ANSWER_DETAIL_BYTES]; /* what happened, for people; empty for ANSWER_FORGET */
-    char code[ANSWER_CODE_BYTES];     /* the server's, or the program's word for it */
-    char message[ANSWER_MESSAGE_BYTES];
+    int64_t retry_ms;                   /* of ANSWER_RETRY: the delay, or -1 to back off */
+    const char *detail;                 /* what happened; static storage */
+    char code[ANSWER_CODE_BYTES];       /* the server's error code, else http_STATUS */
+    char message[ANSWER_MESSAGE_BYTES]; /* the server's or libcurl's; may be empty */
     size_t rejected_count;
     struct answer_rejection rejected[BATCH_EVENTS];
 };
 
-/* Judges the answer to a batch of so many events, at a time by the wall's clock. */
-void answer_judge(const struct post_answer *post, size_t events, time_t now, struct answer *answer);
+/* Evaluates the response to a batch of so many events. now: for a Retry-After date. */
+void answer_read(const struct post_response *response, size_t events, time_t now,
+                 struct answer *answer);
 
 /*
- * Reads Retry-After (RFC 9110, section 10.2.3): seconds, or an HTTP date in any
- * of the three forms. Milliseconds from now, 1 s to 1 h; -1 for anything else.
+ * Parses Retry-After (RFC 9110, section 10.2.3): seconds, or an HTTP date in any
+ * of the three formats. Returns milliseconds from now, 1 s to 1 h; -1 if invalid.
  */
 int64_t answer_retry_after(const char *text, time_t now);
 
-/* The pause after so many failures in a row (1, 2, …): full jitter, up to 1, 2, 4 … 300 s. */
+/* The delay after so many failures in a row (1, 2, …): random, up to 1, 2, 4 … 300 s. */
 int64_t answer_backoff(unsigned failures);
 
 #endif

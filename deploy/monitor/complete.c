@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Which members an event has, whatever they are. */
+/* Which members an event has, of whatever type. */
 struct presence {
     bool id;
     bool source;
@@ -38,7 +38,7 @@ const char *complete_error_message(enum error error)
                                           : error_entry(error)->message;
 }
 
-/* Writes evt_ and 20 characters, from the system's randomness a few thousand bytes at a time. */
+/* Writes evt_ and 20 random characters; random bytes are fetched a few thousand at a time. */
 static void make_id(struct completer *completer)
 {
     static const char DIGITS[] = "abcdefghijklmnopqrstuvwxyz0123456789";
@@ -55,7 +55,7 @@ static void make_id(struct completer *completer)
             completer->random_at = 0;
         }
         byte = completer->random[completer->random_at++];
-        /* The highest few would make some characters more frequent. */
+        /* The highest values are skipped: they would make some characters more frequent. */
         if (byte < 256 / count * count)
             id[length++] = DIGITS[byte % count];
     }
@@ -101,7 +101,7 @@ static size_t append_member(char *text, size_t length, const char *name, const c
     return append(text, length, "\",", 2);
 }
 
-/* Writes an event's object with what is missing in front; returns its length. */
+/* Writes the object with the missing members at its front; returns its length. */
 static size_t fill_in(struct completer *completer, const struct splitter_element *object,
                       const struct presence *has)
 {

@@ -114,7 +114,7 @@ int files_open_path(const char *path)
     for (const char *slash = strchr(path + 1, '/'); slash != NULL; slash = strchr(slash + 1, '/')) {
         memcpy(part, path, (size_t)(slash - path));
         part[slash - path] = '\0';
-        /* What is there already, or can't be made, shows when the last one is opened. */
+        /* Errors show when the last folder is opened. */
         (void)mkdir(part, 0700);
     }
     return files_open_folder(AT_FDCWD, path);

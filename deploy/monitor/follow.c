@@ -12,7 +12,7 @@
 
 enum {
     FOLDER_BYTES = 4096,
-    STEP_MS = 10, /* files may be stamped with a clock that goes in steps, with HZ of 100 */
+    STEP_MS = 10, /* resolution of file times, with HZ of 100 */
 };
 
 static const int64_t NO_RANK = INT64_MAX;
@@ -47,7 +47,7 @@ int64_t follow_now(void)
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-/* When a file was made, in nanoseconds, or the value given where the file system doesn't know. */
+/* follow_birth, in nanoseconds. */
 static int64_t birth(int file, int64_t unknown)
 {
     struct statx status;
@@ -60,9 +60,9 @@ static int64_t birth(int file, int64_t unknown)
 
 int64_t follow_birth(int file, int64_t unknown)
 {
-    int64_t made = birth(file, NO_RANK);
+    int64_t born = birth(file, NO_RANK);
 
-    return made == NO_RANK ? unknown : made / MILLISECOND;
+    return born == NO_RANK ? unknown : born / MILLISECOND;
 }
 
 bool follow_is_file(int file, const struct position *position)
@@ -74,19 +74,19 @@ bool follow_is_file(int file, const struct position *position)
            birth(file, 0) / MILLISECOND <= position->seen_ms && follow_matches(file, position);
 }
 
-/* What is looked for among the files beside a path's. */
+/* What to look for in the folder of a path. */
 struct search {
-    const struct position *position; /* its file or a copy of it; NULL: the file after it */
-    int64_t after;                   /* when that was made, in nanoseconds */
-    int64_t seen_ms;                 /* when that was last seen at the path */
-    uint64_t device, inode;          /* of the file that is not looked for */
+    const struct position *position; /* its file or a copy of it; NULL: a successor */
+    int64_t after;                   /* when the predecessor was created, in nanoseconds */
+    int64_t seen_ms;                 /* when it was last seen at the path */
+    uint64_t device, inode;          /* of a file to exclude */
 };
 
-/* The rank of a file, the lowest is the one to take; NO_RANK for what is not looked for. */
+/* The rank of a file, lowest is best; NO_RANK if it doesn't match. */
 static int64_t rank(const struct search *search, int file, const char *suffix)
 {
     struct stat status;
-    int64_t made;
+    int64_t born;
 
     if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode))
         return NO_RANK;
@@ -95,22 +95,22 @@ static int64_t rank(const struct search *search, int file, const char *suffix)
     if (status.st_dev == search->device && status.st_ino == search->inode)
         return NO_RANK;
     if (search->position != NULL) {
-        made = birth(file, (int64_t)status.st_mtim.tv_sec * NANOSECONDS);
-        return made / MILLISECOND >= search->position->seen_ms - STEP_MS &&
+        born = birth(file, (int64_t)status.st_mtim.tv_sec * NANOSECONDS);
+        return born / MILLISECOND >= search->position->seen_ms - STEP_MS &&
                        follow_matches(file, search->position)
-                   ? made
+                   ? born
                    : NO_RANK;
     }
-    /* A number or a date: what has another name was not made by rotating. */
-    made = birth(file, NO_RANK);
+    /* Rotated files end in a number or a date. */
+    born = birth(file, NO_RANK);
     return *suffix != '\0' && suffix[strspn(suffix, ".-_0123456789")] == '\0' &&
-                   made > search->after && made / MILLISECOND >= search->seen_ms - STEP_MS &&
+                   born > search->after && born / MILLISECOND >= search->seen_ms - STEP_MS &&
                    status.st_size > 0
-               ? made
+               ? born
                : NO_RANK;
 }
 
-/* Opens the best of the files in a path's folder whose names begin with the path's. */
+/* Opens the file with the best rank whose name begins with the path's; -1 if there is none. */
 static int find(const char *path, const struct search *search)
 {
     const char *slash = strrchr(path, '/');
@@ -129,7 +129,7 @@ static int find(const char *path, const struct search *search)
     }
     directory = opendir(folder);
     while (directory != NULL && (entry = readdir(directory)) != NULL) {
-        int64_t its;
+        int64_t found_rank;
         int file;
 
         if (strncmp(entry->d_name, base, strlen(base)) != 0)
@@ -138,13 +138,13 @@ static int find(const char *path, const struct search *search)
             openat(dirfd(directory), entry->d_name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
         if (file < 0)
             continue;
-        its = rank(search, file, entry->d_name + strlen(base));
-        if (its < lowest) {
+        found_rank = rank(search, file, entry->d_name + strlen(base));
+        if (found_rank < lowest) {
             int worse = found;
 
             found = file;
             file = worse;
-            lowest = its;
+            lowest = found_rank;
         }
         if (file >= 0)
             close(file);
@@ -158,7 +158,7 @@ int follow_find(const char *path, const struct position *position, uint64_t devi
 {
     const struct search search = {.position = position, .device = device, .inode = inode};
 
-    /* Before the first byte, every file would do. */
+    /* At offset 0 every file would match. */
     return position->offset == 0 ? -1 : find(path, &search);
 }
 
@@ -173,7 +173,7 @@ int follow_next(const char *path, int file, int64_t seen_ms, int newest)
     search.device = status.st_dev;
     search.inode = status.st_ino;
     found = find(path, &search);
-    /* Rotating may go on meanwhile, and what was the newest file be followed by others. */
+    /* It is newer than "newest" if files were rotated during the search. */
     if (found >= 0 && birth(found, NO_RANK) > birth(newest, NO_RANK)) {
         close(found);
         found = -1;

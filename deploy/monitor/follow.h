@@ -1,4 +1,4 @@
-/* Where a followed file was left off, and where that is now. */
+/* Finds the file that a position belongs to, and the file that came after it. */
 #ifndef STEEP_FOLLOW_H
 #define STEEP_FOLLOW_H
 
@@ -8,37 +8,36 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The wall's clock, in milliseconds since 1970. */
+/* The time of day, in milliseconds since 1970. */
 int64_t follow_now(void);
 
-/* When a file was made, in the same; the value given where the file system doesn't know. */
+/* When a file was created, in the same unit; unknown if the file system doesn't record it. */
 int64_t follow_birth(int file, int64_t unknown);
 
-/* The last bytes before an offset of a file; at most POSITION_TAIL_BYTES. -1 with errno. */
+/* Reads up to POSITION_TAIL_BYTES before an offset. Returns their number, or -1 with errno. */
 int follow_tail(int file, uint64_t offset, char tail[static POSITION_TAIL_BYTES]) MUST_CHECK;
 
-/* Whether a file has what stood before a position. */
+/* Whether the bytes before a position match its checksum. */
 bool follow_matches(int file, const struct position *position) MUST_CHECK;
 
-/* Whether it is the position's file: not one made later that got its inode, and not another's. */
+/* Whether it is the position's file, and not a later one with the same inode. */
 bool follow_is_file(int file, const struct position *position) MUST_CHECK;
 
 /*
- * Opens the file that a path's file was renamed or copied to. It lies in the
- * same folder, its name begins with the path's, it has what stood before the
- * position, and it is the position's file itself or was made after the
- * position was read: lines may all be alike, and an older file is no copy. Not
- * the file of this device and inode. -1 where there is none.
+ * Opens the file that a path's file was renamed or copied to; -1 if there is
+ * none. It is in the same folder, its name begins with the path's, it matches
+ * the position's checksum, and it is the position's file itself or was created
+ * after the position was read, as lines may repeat and an older file is not a
+ * copy. The file with this device and inode is excluded.
  */
 int follow_find(const char *path, const struct position *position, uint64_t device,
                 uint64_t inode) MUST_CHECK;
 
 /*
- * Opens the file that was begun next after this one, which was read to its end
- * and last seen at the path at that time: among those that rotating has named
- * after the path, with a number or a date. -1 where there is none and the
- * newest comes next, which was opened at the path before; also where the file
- * system doesn't know when its files were made.
+ * Opens the successor of a file that was read to its end, and was last seen at
+ * the path at seen_ms: the oldest newer file that rotation named after the path,
+ * with a number or a date. newest: the file now at the path. -1 if that one is
+ * the successor, or if the file system doesn't record when files were created.
  */
 int follow_next(const char *path, int file, int64_t seen_ms, int newest) MUST_CHECK;
 

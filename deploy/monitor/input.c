@@ -21,13 +21,13 @@ static void report(const struct input *input, enum log_level level, const char *
     log_end(&line);
 }
 
-/* The offset of what is read next. */
+/* The file offset to read from next. */
 static uint64_t read_offset(const struct input *input)
 {
-    return input->position.offset + (input->filled - input->start) + input->cut_bytes;
+    return input->position.offset + (input->filled - input->start) + input->skipped_bytes;
 }
 
-/* Goes on with another file, from an offset of it. False with errno. */
+/* Switches to another file, at an offset. False with errno. */
 static bool attach(struct input *input, int file, uint64_t offset, uint64_t line, int64_t seen_ms)
 {
     struct stat status;
@@ -45,25 +45,25 @@ static bool attach(struct input *input, int file, uint64_t offset, uint64_t line
                                         .tail = record_check(input->buffer, (size_t)length),
                                         .seen_ms = seen_ms};
     input->start = input->filled = input->scanned = (size_t)length;
-    input->made_ms = follow_birth(file, 0);
-    input->cut_bytes = 0;
-    input->is_cut = input->is_cut_whole = false;
-    input->is_idle = input->is_leaving = input->is_ended = false;
+    input->birth_ms = follow_birth(file, 0);
+    input->skipped_bytes = 0;
+    input->is_too_long = input->has_line_end = false;
+    input->is_at_end = input->is_rotated = input->is_eof = false;
     return true;
 }
 
-/* Opens what is at the path now; -1 where there is nothing, which is said once. */
+/* Opens the file at the path; -1, logged once, if there is none. */
 static int open_newest(struct input *input)
 {
     int file = open(input->path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 
-    if (file < 0 && !input->is_missed)
+    if (file < 0 && !input->is_missing)
         report(input, LOG_WARNING, "input_missing", strerror(errno));
-    input->is_missed = file < 0;
+    input->is_missing = file < 0;
     return file;
 }
 
-/* Goes on with what is at the path now, from its beginning; false where there is nothing. */
+/* Reads the file at the path from its beginning; false if there is none. */
 static bool open_path(struct input *input)
 {
     const int64_t now = follow_now();
@@ -77,14 +77,14 @@ static bool open_path(struct input *input)
     return false;
 }
 
-/* When a position's file, found elsewhere, was last at the path: a copy never was. */
+/* The seen_ms of a file that was found for a position: a copy never was at the path. */
 static int64_t seen_of(int file, const struct position *position)
 {
     return follow_is_file(file, position) ? position->seen_ms
                                           : follow_birth(file, position->seen_ms);
 }
 
-/* Finds where a followed file was left off: in what is at the path, or in what it became. */
+/* Continues at the last position: in the file at the path, or in a renamed file or copy. */
 static void resume(struct input *input, const struct position *from)
 {
     struct stat status = {0};
@@ -99,14 +99,13 @@ static void resume(struct input *input, const struct position *from)
     }
     file = follow_find(input->path, from, status.st_dev, status.st_ino);
     if (file >= 0 && attach(input, file, from->offset, from->line, seen_of(file, from))) {
-        report(input, LOG_INFO, "input_rotated",
-               "going on in the file it was renamed or copied to");
+        report(input, LOG_INFO, "input_rotated", "continuing in the renamed file or copy");
         return;
     }
     if (file >= 0)
         close(file);
     report(input, LOG_WARNING, "input_replaced",
-           "where it was left off is not found any more; it is read from its beginning");
+           "the last position was not found, reading the file from its beginning");
     (void)open_path(input);
 }
 
@@ -154,8 +153,8 @@ int input_descriptor(const struct input *input)
 }
 
 /*
- * Whether the file is still the one that was read: no shorter, and the same before the place that
- * was reached. It may have been truncated and have grown again since the last look.
+ * Whether the file still has what was read of it. It may have been truncated, and even have grown
+ * again since.
  */
 static bool is_same(struct input *input)
 {
@@ -166,25 +165,25 @@ static bool is_same(struct input *input)
 
     if (fstat(input->file, &status) != 0 || (uint64_t)status.st_size < reached.offset)
         return false;
-    if (input->is_idle && !input->is_cut) {
+    if (input->is_at_end && !input->is_too_long) {
         reached.tail = record_check(input->buffer + input->filled - length, length);
         if (!follow_matches(input->file, &reached))
             return false;
     }
     if (stat(input->path, &status) == 0 && status.st_dev == input->position.device &&
         status.st_ino == input->position.inode)
-        input->position.seen_ms = now > input->made_ms ? now : input->made_ms;
+        input->position.seen_ms = now > input->birth_ms ? now : input->birth_ms;
     return true;
 }
 
-/* A file was emptied under the reader: what it didn't see stands in a copy, if one was made. */
+/* The file was truncated: what was not yet read may be in a copy (copytruncate). */
 static void restart(struct input *input)
 {
     const struct position left = input->position;
     int file = follow_find(input->path, &left, left.device, left.inode);
 
     report(input, LOG_INFO, "input_truncated",
-           file >= 0 ? "going on in its copy" : "it is read from its beginning");
+           file >= 0 ? "continuing in its copy" : "reading it from its beginning");
     if (file >= 0) {
         if (attach(input, file, left.offset, left.line, seen_of(file, &left)))
             return;
@@ -193,7 +192,7 @@ static void restart(struct input *input)
     (void)open_path(input);
 }
 
-/* Whether another file stands at the path, and its writer has begun to use it. */
+/* Whether another file is at the path, and is not empty. */
 static bool is_replaced(const struct input *input)
 {
     struct stat status;
@@ -202,7 +201,7 @@ static bool is_replaced(const struct input *input)
            (status.st_dev != input->position.device || status.st_ino != input->position.inode);
 }
 
-/* Opens what was written after the file at hand: there may have been several rotations. */
+/* Opens the successor of the current file: it may have been rotated as well. */
 static bool open_next(struct input *input)
 {
     const int64_t now = follow_now();
@@ -212,10 +211,10 @@ static bool open_next(struct input *input)
 
     if (newest < 0)
         return false;
-    /* It is held while others are looked for, as it may be rotated meanwhile. */
+    /* The newest stays open during the search, as it may be rotated meanwhile. */
     file = follow_next(input->path, input->file, input->position.seen_ms, newest);
     if (file >= 0) {
-        report(input, LOG_INFO, "input_rotated", "going over to a file that was rotated as well");
+        report(input, LOG_INFO, "input_rotated", "continuing in the next rotated file");
         seen_ms = input->position.seen_ms;
         close(newest);
     } else {
@@ -227,29 +226,29 @@ static bool open_next(struct input *input)
     return false;
 }
 
-/* At the end of a followed file: goes over to the next one, if there is one. */
+/* At the end of a followed file: switches to the next one, if there is one. */
 static enum input_step follow_on(struct input *input)
 {
-    if (input->is_ended)
+    if (input->is_eof)
         return input->start == input->filled && open_next(input) ? INPUT_DATA : INPUT_NOTHING;
-    input->is_idle = true;
-    if (input->is_leaving) {
-        input->is_ended = true;
+    input->is_at_end = true;
+    if (input->is_rotated) {
+        input->is_eof = true;
         return INPUT_DATA;
     }
     if (!is_replaced(input))
         return INPUT_NOTHING;
-    report(input, LOG_INFO, "input_rotated", "going over to the new file");
-    input->is_leaving = true; /* once it was read after the new one was seen */
+    report(input, LOG_INFO, "input_rotated", "switching to the new file");
+    input->is_rotated = true; /* read it once more: it may have grown before the new one appeared */
     return INPUT_DATA;
 }
 
-/* The writers of a FIFO have left; the next ones come to a new descriptor. */
+/* All writers of a FIFO have closed it; open it for the next ones. */
 static enum input_step reopen_fifo(struct input *input)
 {
     int file = open(input->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 
-    input->is_ended = true;
+    input->is_eof = true;
     if (file < 0) {
         report(input, LOG_ERROR, "input_error", strerror(errno));
         return INPUT_END;
@@ -259,7 +258,7 @@ static enum input_step reopen_fifo(struct input *input)
     return INPUT_DATA;
 }
 
-/* Makes room at the buffer's end. Of what stands before the next line, a tail is kept. */
+/* Makes room at the buffer's end; keeps a tail before the next line, for its checksum. */
 static void compact(struct input *input)
 {
     size_t kept = input->start < POSITION_TAIL_BYTES ? input->start : POSITION_TAIL_BYTES;
@@ -284,7 +283,7 @@ enum input_step input_read(struct input *input)
         return INPUT_DATA;
     }
     if (input->kind == INPUT_FIFO)
-        input->is_ended = false;
+        input->is_eof = false;
     compact(input);
     if (input->kind == INPUT_FILE)
         n = pread(input->file, input->buffer + input->filled, sizeof(input->buffer) - input->filled,
@@ -293,7 +292,7 @@ enum input_step input_read(struct input *input)
         n = read(input->file, input->buffer + input->filled, sizeof(input->buffer) - input->filled);
     if (n > 0) {
         input->filled += (size_t)n;
-        input->is_idle = false;
+        input->is_at_end = false;
         return INPUT_DATA;
     }
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -304,29 +303,29 @@ enum input_step input_read(struct input *input)
         return n < 0 ? INPUT_NOTHING : follow_on(input);
     if (input->kind == INPUT_FIFO && n == 0)
         return reopen_fifo(input);
-    input->is_ended = true;
+    input->is_eof = true;
     return INPUT_END;
 }
 
-/* Leaves out what the line at hand has beyond the bytes that are kept. */
-static void cut(struct input *input)
+/* Removes from the buffer what the current line has beyond INPUT_LINE_BYTES. */
+static void skip_rest(struct input *input)
 {
     char *rest = input->buffer + input->start + INPUT_LINE_BYTES;
     size_t length = input->filled - input->start - INPUT_LINE_BYTES;
     const char *newline = memchr(rest, '\n', length);
-    size_t left_out = newline == NULL ? length : (size_t)(newline - rest) + 1;
+    size_t skipped = newline == NULL ? length : (size_t)(newline - rest) + 1;
 
-    input->is_cut = true;
-    input->is_cut_whole = newline != NULL;
-    input->cut_bytes += left_out;
-    memmove(rest, rest + left_out, length - left_out);
-    input->filled -= left_out;
+    input->is_too_long = true;
+    input->has_line_end = newline != NULL;
+    input->skipped_bytes += skipped;
+    memmove(rest, rest + skipped, length - skipped);
+    input->filled -= skipped;
 }
 
-/* How long the line at hand is, and what it takes of the buffer; false where it has no end yet. */
+/* Finds the current line's length, and its bytes in the buffer; false if it is incomplete. */
 static bool find_end(struct input *input, size_t *length, size_t *bytes)
 {
-    if (!input->is_cut) {
+    if (!input->is_too_long) {
         const char *newline =
             memchr(input->buffer + input->scanned, '\n', input->filled - input->scanned);
         if (newline != NULL && newline <= input->buffer + input->start + INPUT_LINE_BYTES) {
@@ -337,22 +336,22 @@ static bool find_end(struct input *input, size_t *length, size_t *bytes)
         if (newline == NULL)
             input->scanned = input->filled;
     }
-    if (!input->is_cut_whole && input->filled - input->start > INPUT_LINE_BYTES)
-        cut(input);
-    if (input->is_cut && !input->is_cut_whole && !input->is_ended)
+    if (!input->has_line_end && input->filled - input->start > INPUT_LINE_BYTES)
+        skip_rest(input);
+    if (input->is_too_long && !input->has_line_end && !input->is_eof)
         return false;
-    *length = *bytes = input->is_cut ? INPUT_LINE_BYTES : input->filled - input->start;
-    return input->is_cut || (input->is_ended && *length > 0);
+    *length = *bytes = input->is_too_long ? INPUT_LINE_BYTES : input->filled - input->start;
+    return input->is_too_long || (input->is_eof && *length > 0);
 }
 
-/* The check of what stands before an offset of the file; of what stands in the buffer up to end. */
+/* The checksum for a position: of the bytes before the offset, which end at end in the buffer. */
 static uint64_t check_tail(const struct input *input, uint64_t offset, size_t end)
 {
     size_t length = end < POSITION_TAIL_BYTES ? end : POSITION_TAIL_BYTES;
     char tail[POSITION_TAIL_BYTES];
     int read;
 
-    if (!input->is_cut)
+    if (!input->is_too_long)
         return record_check(input->buffer + end - length, length);
     read = follow_tail(input->file, offset, tail);
     return read < 0 ? 0 : record_check(tail, (size_t)read);
@@ -368,14 +367,14 @@ bool input_line(struct input *input, struct input_line *line)
         .text = input->buffer + input->start,
         .length = length,
         .number = input->position.line + 1,
-        .is_cut = input->is_cut,
+        .is_too_long = input->is_too_long,
         .bytes = bytes,
     };
-    if (length > 0 && line->text[length - 1] == '\r' && !line->is_cut)
+    if (length > 0 && line->text[length - 1] == '\r' && !line->is_too_long)
         line->length--;
     if (input->kind == INPUT_FILE) {
         line->position = input->position;
-        line->position.offset += bytes + input->cut_bytes;
+        line->position.offset += bytes + input->skipped_bytes;
         line->position.line++;
         line->position.tail = check_tail(input, line->position.offset, input->start + bytes);
     }
@@ -390,11 +389,12 @@ void input_take(struct input *input, const struct input_line *line)
         input->position.line++;
     } else {
         input->position = line->position;
-        /* What stands before the next line in the buffer must be what does in the file. */
-        if (line->is_cut && follow_tail(input->file, input->position.offset,
-                                        input->buffer + input->start - POSITION_TAIL_BYTES) < 0)
+        /* The buffer before the next line must match the file, for the next checksum. */
+        if (line->is_too_long &&
+            follow_tail(input->file, input->position.offset,
+                        input->buffer + input->start - POSITION_TAIL_BYTES) < 0)
             report(input, LOG_ERROR, "input_error", strerror(errno));
     }
-    input->is_cut = input->is_cut_whole = false;
-    input->cut_bytes = 0;
+    input->is_too_long = input->has_line_end = false;
+    input->skipped_bytes = 0;
 }

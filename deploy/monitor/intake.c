@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-enum { CHUNKS = 16 }; /* of the input, before others have their turn */
+enum { MAX_READS = 16 }; /* of a followed file, in one call of intake_run */
 
 static bool is_blank(const struct input_line *line)
 {
@@ -16,14 +16,14 @@ static bool is_blank(const struct input_line *line)
     return i == line->length;
 }
 
-/* Sets a line aside, with a line in the log; false where it can't be written. */
-static bool refuse(struct intake *intake, const struct input_line *line, enum error error)
+/* Writes a line to rejected.ndjson and logs it; false if it can't be written. */
+static bool reject(struct intake *intake, const struct input_line *line, enum error error)
 {
     const struct rejected_item item = {
         .code = complete_error_code(error),
         .message = complete_error_message(error),
         .line = line->number,
-        .is_cut = line->is_cut,
+        .is_truncated = line->is_too_long,
         .text = line->text,
         .length = line->length,
     };
@@ -39,7 +39,7 @@ static bool refuse(struct intake *intake, const struct input_line *line, enum er
     return true;
 }
 
-/* Spools a line's event, or sets the line aside and notes that it was read. */
+/* Appends a line's event to the spool, or rejects the line and records that it was read. */
 static enum spool_verdict take_line(struct intake *intake, const struct input_line *line)
 {
     const char *text = NULL;
@@ -48,7 +48,7 @@ static enum spool_verdict take_line(struct intake *intake, const struct input_li
 
     if (is_blank(line))
         return SPOOL_WRITTEN;
-    if (!line->is_cut)
+    if (!line->is_too_long)
         error = complete_event(intake->completer, line->text, line->length, &text, &length);
     if (error == ERROR_NONE)
         return spool_append(intake->spool, text, length, &line->position);
@@ -56,28 +56,28 @@ static enum spool_verdict take_line(struct intake *intake, const struct input_li
         errno = ENOMEM;
         return SPOOL_FAILED;
     }
-    if (!refuse(intake, line, error))
+    if (!reject(intake, line, error))
         return SPOOL_FAILED;
     return line->position.inode == 0 ? SPOOL_WRITTEN
                                      : spool_append(intake->spool, NULL, 0, &line->position);
 }
 
-/* Says once that input waits, and why. */
-static enum intake_step stick(struct intake *intake, enum spool_verdict verdict)
+/* Pauses the input, and logs why once. */
+static enum intake_step pause_input(struct intake *intake, enum spool_verdict verdict)
 {
     const char *why = verdict == SPOOL_FULL ? "the spool is full" : strerror(errno);
     struct log_line line;
 
-    if (!intake->is_stuck) {
-        log_begin(&line, LOG_ERROR, "input_waits");
+    if (!intake->is_paused) {
+        log_begin(&line, LOG_ERROR, "input_paused");
         log_string(&line, "detail", why);
         log_end(&line);
     }
-    intake->is_stuck = true;
-    return INTAKE_STUCK;
+    intake->is_paused = true;
+    return INTAKE_PAUSED;
 }
 
-/* Takes the lines that are there, and writes their events. */
+/* Takes all complete lines, and writes their events. */
 static enum spool_verdict take_lines(struct intake *intake)
 {
     struct input_line line;
@@ -92,35 +92,35 @@ static enum spool_verdict take_lines(struct intake *intake)
     return spool_flush(intake->spool);
 }
 
-/* Takes the lines that are there; says where that stops and goes on. */
-static enum intake_step settle(struct intake *intake, enum intake_step step)
+/* The same; pauses or resumes the input. Returns the step given, or INTAKE_PAUSED. */
+static enum intake_step take_in(struct intake *intake, enum intake_step step)
 {
     enum spool_verdict verdict = take_lines(intake);
 
     if (verdict != SPOOL_WRITTEN)
-        return stick(intake, verdict);
-    if (intake->is_stuck)
-        log_event(LOG_INFO, "input_resumed", "there is room again");
-    intake->is_stuck = false;
+        return pause_input(intake, verdict);
+    if (intake->is_paused)
+        log_event(LOG_INFO, "input_resumed", "the spool accepts events again");
+    intake->is_paused = false;
     return step;
 }
 
 enum intake_step intake_run(struct intake *intake, bool is_readable)
 {
     const bool is_polled = input_descriptor(intake->input) >= 0;
-    enum intake_step step = settle(intake, INTAKE_MORE);
+    enum intake_step step = take_in(intake, INTAKE_MORE);
 
-    /* After each read of a descriptor it is polled, lest the next one block. */
-    for (int chunk = 0; chunk < (is_polled ? is_readable : CHUNKS) && step == INTAKE_MORE;
-         chunk++) {
+    /* A polled descriptor is read once, as a second read might block. */
+    for (int reads = 0; reads < (is_polled ? is_readable : MAX_READS) && step == INTAKE_MORE;
+         reads++) {
         switch (input_read(intake->input)) {
         case INPUT_DATA:
-            step = settle(intake, INTAKE_MORE);
+            step = take_in(intake, INTAKE_MORE);
             break;
         case INPUT_NOTHING:
             return INTAKE_NOTHING;
         case INPUT_END:
-            step = settle(intake, INTAKE_END);
+            step = take_in(intake, INTAKE_END);
             break;
         }
     }
@@ -130,8 +130,8 @@ enum intake_step intake_run(struct intake *intake, bool is_readable)
 void intake_end(struct intake *intake, bool is_drained)
 {
     if (intake->input->kind != INPUT_FILE && is_drained)
-        intake->input->is_ended = true;
-    /* A followed file is read again; what came from elsewhere has no other place. */
-    if (settle(intake, INTAKE_END) != INTAKE_END && intake->input->kind != INPUT_FILE)
-        log_event(LOG_ERROR, "input_lost", "lines that were read could not be kept");
+        intake->input->is_eof = true;
+    /* The lines of a followed file are read again by the next process; others are lost. */
+    if (take_in(intake, INTAKE_END) != INTAKE_END && intake->input->kind != INPUT_FILE)
+        log_event(LOG_ERROR, "input_lost", "lost lines that could not be written to the spool");
 }

@@ -1,4 +1,4 @@
-/* The way in: lines of the input become events of the spool, or are set aside. */
+/* Turns lines of the input into events of the spool, or rejects them. */
 #ifndef STEEP_INTAKE_H
 #define STEEP_INTAKE_H
 
@@ -12,25 +12,25 @@ struct intake {
     struct completer *completer;
     struct spool *spool;
     struct rejected *rejected;
-    bool is_stuck; /* the log says that input waits */
+    bool is_paused; /* and this was logged */
 };
 
 enum intake_step {
     INTAKE_MORE,    /* there may be more to read */
-    INTAKE_NOTHING, /* not at the moment */
-    INTAKE_STUCK,   /* what was read can't be kept now; nothing of it is lost */
-    INTAKE_END,     /* nothing more will come */
+    INTAKE_NOTHING, /* nothing to read at the moment */
+    INTAKE_PAUSED,  /* a line can't be written now, and is kept for the next call */
+    INTAKE_END,     /* the input has ended */
 };
 
 /*
- * Takes in what is there, a bounded amount of it. is_readable: the input's
- * descriptor, if it has one, can be read without waiting.
+ * Reads a bounded amount of input. is_readable: the input's descriptor, if it
+ * has one, can be read without blocking.
  */
 enum intake_step intake_run(struct intake *intake, bool is_readable);
 
 /*
- * At the end: takes in what was read and, if nothing more is there to be read,
- * the unfinished last line of a stream.
+ * At the end: takes in the lines that were read. is_drained: the stream is
+ * read to its end, so a last line without a newline counts.
  */
 void intake_end(struct intake *intake, bool is_drained);
 

@@ -17,18 +17,18 @@ static const char PUBLIC[] = "key.pub";
 
 _Static_assert(KEYS_SECRET_BYTES == crypto_sign_SECRETKEYBYTES, "Ed25519 keys are 64 bytes");
 
-/* Reads the seed of an open file; NULL, or why it can't be taken. */
+/* Reads the seed from an open file. Returns NULL, or what is wrong with it. */
 static const char *read_seed(int file, unsigned char seed[static crypto_sign_SEEDBYTES])
 {
     struct stat status;
 
     if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode))
-        return "it is not a file";
+        return "not a regular file";
     if ((status.st_mode & (S_IRWXG | S_IRWXO)) != 0)
-        return "others can read the private key; chmod 600 it, or make a new one";
+        return "other users can access the private key; run chmod 600, or make a new one";
     if (status.st_size != crypto_sign_SEEDBYTES ||
         read(file, seed, crypto_sign_SEEDBYTES) != crypto_sign_SEEDBYTES)
-        return "a private key is a file of 32 bytes";
+        return "not a private key, which is a file of 32 bytes";
     return NULL;
 }
 
@@ -37,17 +37,17 @@ const char *keys_read(struct keys *keys, const char *path)
     unsigned char seed[crypto_sign_SEEDBYTES];
     unsigned char public[crypto_sign_PUBLICKEYBYTES];
     int file = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    const char *objection;
+    const char *problem;
 
     if (file < 0)
-        return errno == ENOENT ? "there is no private key; make one with steep-monitor keygen"
+        return errno == ENOENT ? "no private key; make one with steep-monitor keygen"
                                : strerror(errno);
-    objection = read_seed(file, seed);
+    problem = read_seed(file, seed);
     close(file);
-    if (objection == NULL && crypto_sign_seed_keypair(public, keys->secret, seed) != 0)
-        objection = "the key can't be used";
+    if (problem == NULL && crypto_sign_seed_keypair(public, keys->secret, seed) != 0)
+        problem = "invalid private key";
     sodium_memzero(seed, sizeof(seed));
-    return objection;
+    return problem;
 }
 
 void keys_wipe(struct keys *keys)
@@ -65,13 +65,14 @@ void keys_sign(const struct keys *keys, const char *body, size_t length,
                       sodium_base64_VARIANT_ORIGINAL);
 }
 
-static int complain(const char *folder, const char *name, const char *why)
+static int fail(const char *folder, const char *name, const char *why)
 {
-    fprintf(stderr, "steep-monitor: %s/%s: %s\n", folder, name, why);
+    fprintf(stderr, "steep-monitor: cannot create %s%s%s: %s\n", folder, *name == '\0' ? "" : "/",
+            name, why);
     return EXIT_FAILURE;
 }
 
-/* Writes a file that must not be there yet. */
+/* Writes a file that must not exist. */
 static bool write_new(int folder, const char *name, mode_t mode, const void *bytes, size_t length)
 {
     int file = openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
@@ -93,26 +94,26 @@ static bool write_new(int folder, const char *name, mode_t mode, const void *byt
 /* Writes both files, or neither. */
 static int write_pair(int folder, const char *path, const unsigned char *seed, const char *public)
 {
-    static const char THERE[] = "it is there already, and stays as it is";
+    static const char EXISTS[] = "file exists, not overwritten";
     char line[SIGNATURE_KEY_TEXT_BYTES + 2];
     size_t length = (size_t)snprintf(line, sizeof(line), "%s\n", public);
 
     if (faccessat(folder, PUBLIC, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
-        return complain(path, PUBLIC, THERE);
+        return fail(path, PUBLIC, EXISTS);
     if (!write_new(folder, PRIVATE, 0600, seed, crypto_sign_SEEDBYTES))
-        return complain(path, PRIVATE, errno == EEXIST ? THERE : strerror(errno));
+        return fail(path, PRIVATE, errno == EEXIST ? EXISTS : strerror(errno));
     if (!write_new(folder, PUBLIC, 0644, line, length)) {
-        const char *why = errno == EEXIST ? THERE : strerror(errno);
+        const char *why = errno == EEXIST ? EXISTS : strerror(errno);
 
         unlinkat(folder, PRIVATE, 0);
-        return complain(path, PUBLIC, why);
+        return fail(path, PUBLIC, why);
     }
     if (fsync(folder) != 0)
-        return complain(path, PRIVATE, strerror(errno));
+        return fail(path, PRIVATE, strerror(errno));
     return EXIT_SUCCESS;
 }
 
-/* The command that registers the key, for a shell: a quote in the name is one of its own. */
+/* Prints the command that registers the key, with the name quoted for a shell. */
 static void print_command(const char *source, const char *public)
 {
     fputs("steepctl monitor add '", stdout);
@@ -135,7 +136,7 @@ int keys_generate(const char *folder, const char *source)
     int status;
 
     if (file < 0)
-        return complain(folder, "", strerror(errno));
+        return fail(folder, "", strerror(errno));
     randombytes_buf(seed, sizeof(seed));
     crypto_sign_seed_keypair(public, secret, seed);
     signature_format_key(public, text);

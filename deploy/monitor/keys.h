@@ -1,5 +1,5 @@
 /*
- * The monitor's key, in the form that monitors in the field use: key.priv is
+ * The monitor's key pair, in the format that other monitors use: key.priv is
  * the 32-byte seed of an Ed25519 key pair (RFC 8032), key.pub the public key
  * in base64 with a newline.
  */
@@ -21,20 +21,20 @@ struct keys {
 };
 
 /*
- * Reads a private key's file. NULL, or why it can't be taken: others can read
- * it, or it is not 32 bytes. Wipe with keys_wipe.
+ * Reads a private key, which must be a file of 32 bytes that only its owner can
+ * read. Returns NULL, or what is wrong with it. Erase with keys_wipe.
  */
 const char *keys_read(struct keys *keys, const char *path);
 void keys_wipe(struct keys *keys);
 
-/* Signs a body; base64 and a terminator. */
+/* Signs a body; text: base64, NUL-terminated. */
 void keys_sign(const struct keys *keys, const char *body, size_t length,
                char text[static KEYS_SIGNATURE_TEXT_BYTES + 1]);
 
 /*
- * keygen: makes key.priv (mode 0600) and key.pub in a folder, and prints how
- * to register the key. Exit status: 0, or 1 after a sentence where one of
- * them is there already or can't be written.
+ * The keygen command: makes key.priv (mode 0600) and key.pub in a folder, and
+ * prints the command that registers the key. Returns the exit status: 1, after
+ * a message, if one of them exists or can't be written.
  */
 int keys_generate(const char *folder, const char *source);
 

@@ -1,7 +1,6 @@
 /*
- * steep-monitor: takes events from standard input or a file, keeps them in a
- * spool, and sends them in signed batches until each is acknowledged. See
- * steep-monitor(1).
+ * steep-monitor: main and the main thread, which reads the input, writes the
+ * spool and handles signals. See steep-monitor(1), and README.md beside this.
  */
 #include "base/clock.h"
 #include "base/config.h"
@@ -34,35 +33,35 @@ struct monitor {
     struct input input;
     struct spool spool;
     struct rejected rejected;
-    struct status status;
+    struct state state;
     struct intake intake;
     struct sender sender;
-    int state; /* the folder */
+    int folder; /* the state folder */
     int signals;
-    bool is_reading;         /* the input has not ended, and nothing asks for the end */
+    bool is_reading;         /* neither the input has ended nor a signal stopped it */
     uint64_t dropped_before; /* by earlier processes */
-    uint64_t rejected_noted; /* what status was told last */
-    uint64_t dropped_noted;
-    int64_t sync_at; /* when what was written is to be on the disk, or 0 */
-    int64_t read_at; /* when input that isn't polled, or has to wait, is looked at; or 0 */
+    uint64_t saved_rejected; /* the totals in the state file */
+    uint64_t saved_dropped;
+    int64_t sync_at; /* when to sync what was written, or 0 */
+    int64_t read_at; /* when to read a followed file, or input that was paused; or 0 */
 };
 
-/* Opens the state folder, and locks it for as long as this process lives. */
-static bool lock_state(struct monitor *monitor)
+/* Opens the state folder, and locks it for the life of the process. */
+static bool lock_folder(struct monitor *monitor)
 {
     const char *why = NULL;
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
     struct log_line line;
     int lock = -1;
 
-    monitor->state = files_open_path(monitor->options.state);
-    if (monitor->state >= 0)
-        lock = openat(monitor->state, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    monitor->folder = files_open_path(monitor->options.state);
+    if (monitor->folder >= 0)
+        lock = openat(monitor->folder, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (lock < 0)
         why = strerror(errno);
     else if (fcntl(lock, F_OFD_SETLK, &whole) != 0)
         why = errno == EAGAIN || errno == EACCES
-                  ? "another steep-monitor is running on this state folder"
+                  ? "another steep-monitor is using this state folder"
                   : strerror(errno);
     if (why == NULL)
         return true;
@@ -73,7 +72,7 @@ static bool lock_state(struct monitor *monitor)
     return false;
 }
 
-/* Says in the log why a file that a variable names can't be taken. */
+/* Logs what is wrong with the file of a setting. */
 static bool refuse_file(const char *name, const char *path, const char *why)
 {
     struct log_line line;
@@ -86,27 +85,27 @@ static bool refuse_file(const char *name, const char *path, const char *why)
     return false;
 }
 
-/* What -t checks as well: the address, the key and the authorities. */
+/* Checks the URL, the key and the CA file; -t does this alone. */
 static bool check(struct monitor *monitor)
 {
     const struct options *options = &monitor->options;
-    const char *objection;
+    const char *problem;
 
     if (options->url[0] == '\0') {
-        config_refuse("STEEP_URL", "it is needed: the server's address, https://HOST");
+        config_refuse("STEEP_URL", "is required: the server's address, https://HOST");
         return false;
     }
-    objection = keys_read(&monitor->keys, options->key);
-    if (objection != NULL)
-        return refuse_file("STEEP_KEY", options->key, objection);
-    if (options->authorities != NULL)
-        objection = post_check_authorities(options->authorities);
-    if (objection != NULL)
-        return refuse_file("STEEP_CA", options->authorities, objection);
+    problem = keys_read(&monitor->keys, options->key);
+    if (problem != NULL)
+        return refuse_file("STEEP_KEY", options->key, problem);
+    if (options->ca_file != NULL)
+        problem = post_check_ca(options->ca_file);
+    if (problem != NULL)
+        return refuse_file("STEEP_CA", options->ca_file, problem);
     return true;
 }
 
-/* Signals are read from a descriptor; writing to a closed pipe is an error like others. */
+/* Signals are read from a descriptor; writing to a closed pipe fails with EPIPE. */
 static bool catch_signals(struct monitor *monitor)
 {
     sigset_t set;
@@ -128,39 +127,39 @@ static bool start_sender(struct monitor *monitor)
     monitor->sender = (struct sender){
         .spool = &monitor->spool,
         .rejected = &monitor->rejected,
-        .status = &monitor->status,
+        .state = &monitor->state,
         .keys = &monitor->keys,
-        .most = options->batch_events,
+        .max_events = options->batch_events,
         .interval_ms = options->interval_ms,
         .wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
-        .post = post_new(options->url, options->source, options->authorities),
+        .post = post_new(options->url, options->source, options->ca_file),
     };
     if (monitor->sender.wake < 0 || monitor->sender.post == NULL ||
         !sender_start(&monitor->sender)) {
-        log_event(LOG_ERROR, "sender", "the sender can't be started");
+        log_event(LOG_ERROR, "sender", "cannot start the sender");
         return false;
     }
     return true;
 }
 
-/* Opens all there is, in the order in which a failure leaves the least behind. */
+/* Opens everything, cheap checks first. */
 static bool start(struct monitor *monitor)
 {
     const struct options *options = &monitor->options;
     struct log_line line;
     int folder;
 
-    if (!check(monitor) || !lock_state(monitor))
+    if (!check(monitor) || !lock_folder(monitor))
         return false;
-    folder = files_open_folder(monitor->state, "spool");
+    folder = files_open_folder(monitor->folder, "spool");
     if (folder < 0) {
         log_event(LOG_ERROR, "spool_error", strerror(errno));
         return false;
     }
-    status_init(&monitor->status, monitor->state);
-    rejected_init(&monitor->rejected, monitor->state, monitor->status.set_aside);
-    monitor->dropped_before = monitor->status.dropped;
-    monitor->rejected_noted = monitor->status.set_aside;
+    state_init(&monitor->state, monitor->folder);
+    rejected_init(&monitor->rejected, monitor->folder, monitor->state.rejected);
+    monitor->dropped_before = monitor->state.dropped;
+    monitor->saved_rejected = monitor->state.rejected;
     monitor->intake = (struct intake){
         .input = &monitor->input,
         .completer = completer_new(options->source),
@@ -175,16 +174,16 @@ static bool start(struct monitor *monitor)
     monitor->is_reading = true;
     if (input_descriptor(&monitor->input) < 0)
         monitor->read_at = clock_ms();
-    log_begin(&line, LOG_INFO, "serving");
+    log_begin(&line, LOG_INFO, "started");
     log_string(&line, "version", STEEP_VERSION);
     log_string(&line, "url", options->url);
     log_string(&line, "source", options->source);
-    log_number(&line, "waiting", (long long)spool_waiting(&monitor->spool));
+    log_number(&line, "pending", (long long)spool_waiting(&monitor->spool));
     log_end(&line);
     return true;
 }
 
-/* What a pipe holds already belongs to those that wrote it, who may have ended as well. */
+/* Reads what is left in a pipe: its writers may have ended and can't write it again. */
 static void drain_input(struct monitor *monitor)
 {
     struct pollfd input = {.fd = input_descriptor(&monitor->input), .events = POLLIN};
@@ -201,17 +200,17 @@ static void drain_input(struct monitor *monitor)
     intake_end(&monitor->intake, is_drained);
 }
 
-static void begin_stop(struct monitor *monitor)
+static void stop(struct monitor *monitor)
 {
-    log_event(LOG_INFO, "stopping", "sending what waits, for up to 5 s");
-    /* Before the sender finds that nothing waits. */
+    log_event(LOG_INFO, "stopping", "sending pending events for up to 5 s");
+    /* First, or the sender may find nothing pending and end. */
     if (monitor->is_reading)
         drain_input(monitor);
     monitor->is_reading = false;
     sender_stop(&monitor->sender);
 }
 
-static void take_signals(struct monitor *monitor)
+static void handle_signals(struct monitor *monitor)
 {
     struct signalfd_siginfo signal;
 
@@ -219,11 +218,11 @@ static void take_signals(struct monitor *monitor)
         if (signal.ssi_signo == SIGUSR1)
             sender_flush(&monitor->sender, true);
         else
-            begin_stop(monitor);
+            stop(monitor);
     }
 }
 
-static void take_input(struct monitor *monitor, bool is_readable)
+static void read_input(struct monitor *monitor, bool is_readable)
 {
     const bool is_polled = input_descriptor(&monitor->input) >= 0;
 
@@ -237,53 +236,53 @@ static void take_input(struct monitor *monitor, bool is_readable)
         if (!is_polled)
             monitor->read_at = clock_ms() + INPUT_CHECK_MS;
         break;
-    case INTAKE_STUCK:
-        /* What was sent makes room. */
+    case INTAKE_PAUSED:
+        /* Sending makes room. */
         sender_flush(&monitor->sender, false);
         monitor->read_at = clock_ms() + RETRY_MS;
         break;
     case INTAKE_END:
-        log_event(LOG_INFO, "stopping", "the input has ended; sending what waits");
+        log_event(LOG_INFO, "stopping", "end of input, sending pending events");
         monitor->is_reading = false;
         sender_finish(&monitor->sender);
         break;
     }
 }
 
-static void note_counts(struct monitor *monitor)
+static void save_totals(struct monitor *monitor)
 {
-    monitor->rejected_noted = rejected_count(&monitor->rejected);
-    monitor->dropped_noted = spool_dropped(&monitor->spool);
-    status_count(&monitor->status, monitor->rejected_noted,
-                 monitor->dropped_before + monitor->dropped_noted);
+    monitor->saved_rejected = rejected_count(&monitor->rejected);
+    monitor->saved_dropped = spool_dropped(&monitor->spool);
+    state_set_totals(&monitor->state, monitor->saved_rejected,
+                     monitor->dropped_before + monitor->saved_dropped);
 }
 
-/* Whether there is something to bring to the disk, or a figure that is new. */
-static bool has_news(struct monitor *monitor)
+/* Whether there is something to sync, or the totals changed. */
+static bool has_unsaved(struct monitor *monitor)
 {
     return spool_is_dirty(&monitor->spool) || rejected_is_dirty(&monitor->rejected) ||
-           rejected_count(&monitor->rejected) != monitor->rejected_noted ||
-           spool_dropped(&monitor->spool) != monitor->dropped_noted;
+           rejected_count(&monitor->rejected) != monitor->saved_rejected ||
+           spool_dropped(&monitor->spool) != monitor->saved_dropped;
 }
 
-/* What is done at most once a second: the disk, and the figures. */
-static void keep_up(struct monitor *monitor)
+/* At most once a second: syncs the files and saves the totals. */
+static void sync_and_save(struct monitor *monitor)
 {
     int64_t now = clock_ms();
 
-    if (monitor->sync_at == 0 && has_news(monitor))
+    if (monitor->sync_at == 0 && has_unsaved(monitor))
         monitor->sync_at = now + SYNC_MS;
     if (monitor->sync_at == 0 || now < monitor->sync_at)
         return;
     monitor->sync_at = 0;
-    /* Before the position that lies behind them. */
+    /* Before the spool records that their lines were read. */
     rejected_sync(&monitor->rejected);
     (void)spool_sync(&monitor->spool);
-    note_counts(monitor);
+    save_totals(monitor);
 }
 
-/* How long nothing is to be done but for what the descriptors say; -1: for ever. */
-static int idle_ms(const struct monitor *monitor)
+/* The timeout for poll: until something is due; -1 for none. */
+static int poll_timeout(const struct monitor *monitor)
 {
     int64_t at = monitor->sync_at;
 
@@ -301,55 +300,59 @@ static void run(struct monitor *monitor)
     };
     uint64_t ignored;
 
-    while (!sender_is_ended(&monitor->sender)) {
+    while (!sender_has_ended(&monitor->sender)) {
         bool is_woken, is_readable, is_time;
 
         polled[2].fd =
             monitor->is_reading && monitor->read_at == 0 ? input_descriptor(&monitor->input) : -1;
-        if (poll(polled, sizeof(polled) / sizeof(polled[0]), idle_ms(monitor)) < 0)
+        if (poll(polled, sizeof(polled) / sizeof(polled[0]), poll_timeout(monitor)) < 0)
             continue;
         is_woken = read(monitor->sender.wake, &ignored, sizeof(ignored)) > 0;
         is_readable = polled[2].fd >= 0 && polled[2].revents != 0;
         is_time = monitor->read_at != 0 &&
-                  (clock_ms() >= monitor->read_at || (is_woken && monitor->intake.is_stuck));
+                  (clock_ms() >= monitor->read_at || (is_woken && monitor->intake.is_paused));
         if ((polled[0].revents & POLLIN) != 0)
-            take_signals(monitor);
+            handle_signals(monitor);
         if (monitor->is_reading && (is_readable || is_time))
-            take_input(monitor, is_readable);
-        keep_up(monitor);
+            read_input(monitor, is_readable);
+        sync_and_save(monitor);
     }
 }
 
 static void end(struct monitor *monitor)
 {
     struct log_line line;
+    uint64_t pending;
 
     sender_join(&monitor->sender);
+    pending = spool_waiting(&monitor->spool);
     (void)spool_sync(&monitor->spool);
     rejected_sync(&monitor->rejected);
-    note_counts(monitor);
+    save_totals(monitor);
     log_begin(&line, LOG_INFO, "stopped");
-    log_number(&line, "waiting", (long long)spool_waiting(&monitor->spool));
+    log_number(&line, "pending", (long long)pending);
+    if (pending > 0)
+        log_string(&line, "detail", "pending events are sent after the next start");
     log_end(&line);
     post_free(monitor->sender.post);
     input_close(&monitor->input);
     spool_close(&monitor->spool);
     rejected_free(&monitor->rejected);
-    status_free(&monitor->status);
+    state_free(&monitor->state);
     free(monitor->intake.completer);
     keys_wipe(&monitor->keys);
 }
 
-/* An image of the process in a file would have the private key in it. */
-static void forbid_core(void)
+/* A core file would contain the private key. */
+static void disable_core(void)
 {
     static const struct rlimit NONE = {0, 0};
 
-    /* systemd's filter may refuse this, and its unit has LimitCORE=0. */
+    /* The unit's system call filter may refuse this, but has LimitCORE=0. */
     (void)setrlimit(RLIMIT_CORE, &NONE);
 }
 
-/* keygen without a folder: that of the key. */
+/* keygen; without DIR, in the folder of STEEP_KEY. */
 static int generate_key(struct options *options)
 {
     char *slash = strrchr(options->key, '/');
@@ -371,18 +374,18 @@ int main(int argc, char **argv)
     log_open();
     command = options_read(&monitor.options, argc, argv, &status);
     umask(077);
-    forbid_core();
+    disable_core();
     if (command == OPTIONS_EXIT)
         return status;
     if (sodium_init() < 0 || !post_init()) {
-        log_event(LOG_ERROR, "start", "the libraries can't be used");
+        log_event(LOG_ERROR, "start", "cannot initialize libsodium or libcurl");
         return EXIT_FAILURE;
     }
     switch (command) {
     case OPTIONS_KEYGEN:
         return generate_key(&monitor.options);
     case OPTIONS_STATUS:
-        return status_print(monitor.options.state);
+        return state_print(monitor.options.state);
     case OPTIONS_TEST:
         status = check(&monitor) ? EXIT_SUCCESS : EXIT_FAILURE;
         keys_wipe(&monitor.keys);

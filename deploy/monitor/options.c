@@ -10,26 +10,34 @@
 #include <unistd.h>
 
 static const char USAGE[] =
-    "usage: steep-monitor [OPTIONS] [FILE]    sends the events of FILE, which it follows, or of\n"
-    "                                         standard input: one JSON object a line\n"
-    "       steep-monitor [OPTIONS] keygen [DIR]\n"
-    "       steep-monitor [OPTIONS] status\n"
-    "       steep-monitor -t | -V | -h\n"
-    "options: --url URL, --source NAME, --key FILE, --ca FILE, --state DIR, --spool-size MIB,\n"
-    "         --block; see steep-monitor(1), also for the environment\n";
+    "usage: steep-monitor [OPTIONS] [FILE]        send events, one JSON object per line,\n"
+    "                                             from FILE or standard input\n"
+    "       steep-monitor [OPTIONS] keygen [DIR]  make a key pair\n"
+    "       steep-monitor [OPTIONS] status        show what is pending and was sent\n"
+    "       steep-monitor [OPTIONS] -t            check the configuration\n"
+    "       steep-monitor -V | -h                 print the version or this help\n"
+    "options:\n"
+    "  --url URL         the server, https only\n"
+    "  --source NAME     the monitor's name (default: the host's)\n"
+    "  --key FILE        private key (default: key.priv in the state folder)\n"
+    "  --ca FILE         certificate authorities to trust, in PEM (default: the system's)\n"
+    "  --state DIR       state folder (default: ~/.local/state/steep-monitor)\n"
+    "  --spool-size MIB  disk space for pending events (default: 256)\n"
+    "  --block           pause the input when the spool is full, instead of dropping events\n"
+    "See steep-monitor(1) for the environment variables and more.\n";
 
-enum { SPOOL_MIB = 256, SPOOL_MIB_MOST = 1024 * 1024, INTERVAL_SECONDS_MOST = 86400 };
+enum { SPOOL_MIB = 256, MAX_SPOOL_MIB = 1024 * 1024, MAX_INTERVAL_SECONDS = 86400 };
 
 enum { URL, SOURCE, KEY, CA, STATE, SPOOL_SIZE, BLOCK, OPTIONS };
 
-/* Each option, and the variable that stands for it. */
+/* The environment variable of each option. */
 static const char *const VARIABLES[OPTIONS] = {
     [URL] = "STEEP_URL",     [SOURCE] = "STEEP_SOURCE",       [KEY] = "STEEP_KEY",
     [CA] = "STEEP_CA",       [STATE] = "STEEP_MONITOR_STATE", [SPOOL_SIZE] = "STEEP_SPOOL_MIB",
     [BLOCK] = "STEEP_BLOCK",
 };
 
-/* A variable's value; NULL where it is unset or empty. */
+/* A variable's value; NULL if it is unset or empty. */
 static const char *variable(const char *name)
 {
     const char *value = getenv(name);
@@ -37,8 +45,8 @@ static const char *variable(const char *name)
     return value == NULL || *value == '\0' ? NULL : value;
 }
 
-/* Reads a whole number; the default where there is no text. False after a line in the log. */
-static bool read_number(const char *name, const char *text, long least, long most, long *value)
+/* Parses a number; leaves the default if text is NULL. False, and logged, if it is invalid. */
+static bool read_number(const char *name, const char *text, long min, long max, long *value)
 {
     char why[80];
     long number;
@@ -47,12 +55,12 @@ static bool read_number(const char *name, const char *text, long least, long mos
         return true;
     errno = 0;
     number = strtol(text, NULL, 10);
-    if (strspn(text, "0123456789") == strlen(text) && errno == 0 && number >= least &&
-        number <= most) {
+    if (strspn(text, "0123456789") == strlen(text) && errno == 0 && number >= min &&
+        number <= max) {
         *value = number;
         return true;
     }
-    snprintf(why, sizeof(why), "it must be a whole number from %ld to %ld", least, most);
+    snprintf(why, sizeof(why), "must be a whole number from %ld to %ld", min, max);
     config_refuse(name, why);
     return false;
 }
@@ -73,15 +81,15 @@ static bool read_source(struct options *options, const char *text)
     }
     if (length == 0 || length > COMPLETE_SOURCE_BYTES || text[0] == ' ' ||
         text[length - 1] == ' ') {
-        config_refuse(VARIABLES[SOURCE], "it must be 1 to 255 printable ASCII characters, without "
-                                         "a space at either end");
+        config_refuse(VARIABLES[SOURCE], "must be 1 to 255 printable ASCII characters, without a "
+                                         "space at either end");
         return false;
     }
     snprintf(options->source, sizeof(options->source), "%s", text);
     return true;
 }
 
-/* Puts a path together; false after a line in the log where it is too long. */
+/* Joins a path; false, and logged, if it is too long. */
 static bool make_path(const char *name, char path[static OPTIONS_PATH_BYTES], const char *folder,
                       const char *file)
 {
@@ -89,11 +97,11 @@ static bool make_path(const char *name, char path[static OPTIONS_PATH_BYTES], co
 
     if (length < OPTIONS_PATH_BYTES)
         return true;
-    config_refuse(name, "it is too long");
+    config_refuse(name, "is too long");
     return false;
 }
 
-/* The state folder: as given, systemd's, or in the user's own. */
+/* The state folder: as given, systemd's, or in the user's home. */
 static bool read_state(struct options *options, const char *text)
 {
     const char *name = VARIABLES[STATE];
@@ -108,17 +116,17 @@ static bool read_state(struct options *options, const char *text)
     text = variable("HOME");
     if (text != NULL)
         return make_path(name, options->state, text, "/.local/state/steep-monitor");
-    config_refuse(name, "it is needed where there is neither STATE_DIRECTORY nor HOME");
+    config_refuse(name, "is required if STATE_DIRECTORY, XDG_STATE_HOME and HOME are unset");
     return false;
 }
 
 static bool read_url(struct options *options, const char *text)
 {
-    const char *objection = text == NULL ? NULL : post_make_url(text, options->url);
+    const char *problem = text == NULL ? NULL : post_make_url(text, options->url);
 
-    if (objection != NULL)
-        config_refuse(VARIABLES[URL], objection);
-    return objection == NULL;
+    if (problem != NULL)
+        config_refuse(VARIABLES[URL], problem);
+    return problem == NULL;
 }
 
 static bool read_block(struct options *options, const char *text)
@@ -126,7 +134,7 @@ static bool read_block(struct options *options, const char *text)
     options->is_blocking = text != NULL && strcmp(text, "1") == 0;
     if (text == NULL || options->is_blocking || strcmp(text, "0") == 0)
         return true;
-    config_refuse(VARIABLES[BLOCK], "it must be 1 or 0");
+    config_refuse(VARIABLES[BLOCK], "must be 1 or 0");
     return false;
 }
 
@@ -138,9 +146,9 @@ static bool read_values(struct options *options, const char *const values[static
 
     if (!read_url(options, values[URL]) || !read_source(options, values[SOURCE]) ||
         !read_state(options, values[STATE]) || !read_block(options, values[BLOCK]) ||
-        !read_number(VARIABLES[SPOOL_SIZE], values[SPOOL_SIZE], 1, SPOOL_MIB_MOST, &mib) ||
+        !read_number(VARIABLES[SPOOL_SIZE], values[SPOOL_SIZE], 1, MAX_SPOOL_MIB, &mib) ||
         !read_number("STEEP_BATCH_INTERVAL_SECS", variable("STEEP_BATCH_INTERVAL_SECS"), 1,
-                     INTERVAL_SECONDS_MOST, &seconds) ||
+                     MAX_INTERVAL_SECONDS, &seconds) ||
         !read_number("STEEP_MAX_BATCH_SIZE", variable("STEEP_MAX_BATCH_SIZE"), 1, BATCH_EVENTS,
                      &events))
         return false;
@@ -148,14 +156,14 @@ static bool read_values(struct options *options, const char *const values[static
               ? make_path(VARIABLES[KEY], options->key, values[KEY], "")
               : make_path(VARIABLES[KEY], options->key, options->state, "/key.priv")))
         return false;
-    options->authorities = values[CA];
+    options->ca_file = values[CA];
     options->spool_bytes = (uint64_t)mib * 1024 * 1024;
     options->interval_ms = seconds * 1000;
     options->batch_events = (size_t)events;
     return true;
 }
 
-/* What stands behind the options. */
+/* The arguments after the options. */
 static enum options_command read_operands(struct options *options, char **operands, int count)
 {
     if (count == 2 && strcmp(operands[0], "keygen") == 0) {

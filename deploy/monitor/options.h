@@ -1,4 +1,4 @@
-/* The command line and the environment of steep-monitor; options win. */
+/* The command line and the environment of steep-monitor; options override variables. */
 #ifndef STEEP_OPTIONS_H
 #define STEEP_OPTIONS_H
 
@@ -15,16 +15,16 @@ enum options_command {
     OPTIONS_TEST,   /* -t */
     OPTIONS_KEYGEN, /* operand: the folder, or NULL */
     OPTIONS_STATUS,
-    OPTIONS_EXIT, /* with the status that is given */
+    OPTIONS_EXIT, /* with *status */
 };
 
 struct options {
-    const char *operand;      /* FILE or DIR; NULL where there is none, or "-" */
-    char url[POST_URL_BYTES]; /* with /ingest; empty where STEEP_URL is unset */
+    const char *operand;      /* FILE or DIR; NULL if missing or "-" */
+    char url[POST_URL_BYTES]; /* with /ingest; empty if STEEP_URL is unset */
     char source[COMPLETE_SOURCE_BYTES + 1];
     char key[OPTIONS_PATH_BYTES];
     char state[OPTIONS_PATH_BYTES];
-    const char *authorities; /* NULL: the system's */
+    const char *ca_file; /* NULL: the system's authorities */
     uint64_t spool_bytes;
     bool is_blocking;
     int64_t interval_ms;
@@ -32,8 +32,8 @@ struct options {
 };
 
 /*
- * Reads both. OPTIONS_EXIT comes with *status: 0 after -V and -h, 1 after a line in the log
- * that names what can't be taken, 2 after wrong usage.
+ * Sets *status if it returns OPTIONS_EXIT: 0 after -V and -h, 1 after it logged
+ * an invalid setting, 2 after it printed the usage.
  */
 enum options_command options_read(struct options *options, int argc, char **argv, int *status);
 

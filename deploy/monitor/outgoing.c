@@ -25,7 +25,7 @@ void outgoing_free(struct outgoing *outgoing)
     free(outgoing);
 }
 
-/* Says once what a damaged place of the spool has cost. */
+/* Logs once what was lost at a damaged place of the spool. */
 static void report_lost(struct outgoing *outgoing, uint64_t records, uint64_t bytes)
 {
     const struct segment_reader *reader = &outgoing->reader;
@@ -42,17 +42,17 @@ static void report_lost(struct outgoing *outgoing, uint64_t records, uint64_t by
     log_string(&line, "segment", name);
     log_number(&line, "records", (long long)records);
     log_number(&line, "bytes", (long long)bytes);
-    log_string(&line, "detail", "damaged records are lost");
+    log_string(&line, "detail", "lost damaged records");
     log_end(&line);
 }
 
-/* How many events are missing where one serial was expected and another is found. */
+/* How many events are missing between the serial that was expected and the one found. */
 static uint64_t missing(uint64_t expected, uint64_t found)
 {
     return found > expected ? found - expected : 0;
 }
 
-/* Adds an event to the body, behind a bracket or comma; false where it doesn't fit. */
+/* Appends an event to the body; false if it doesn't fit. */
 static bool add(struct outgoing *outgoing, const struct record *record)
 {
     struct outgoing_event *event = &outgoing->events[outgoing->count];
@@ -69,7 +69,7 @@ static bool add(struct outgoing *outgoing, const struct record *record)
     return true;
 }
 
-/* Whether a segment that can't be opened isn't wanted any more. */
+/* Whether opening a segment failed because it was dropped. */
 static bool was_dropped(struct spool *spool, uint64_t number)
 {
     struct spool_extent ignored;
@@ -80,7 +80,7 @@ static bool was_dropped(struct spool *spool, uint64_t number)
     return error == ENOENT && !is_there;
 }
 
-/* Takes over one event; false where the batch is full. */
+/* Appends an event, and reports damage before it; false if the batch is full. */
 static bool take(struct outgoing *outgoing, const struct record *record, uint64_t skipped,
                  uint64_t *expected)
 {
@@ -96,8 +96,8 @@ static bool take(struct outgoing *outgoing, const struct record *record, uint64_
     return true;
 }
 
-/* outgoing_load, which leaves the last file open. */
-static bool read_events(struct outgoing *outgoing, struct spool *spool, size_t most)
+/* outgoing_load, but leaves the last file open. */
+static bool read_events(struct outgoing *outgoing, struct spool *spool, size_t max_events)
 {
     struct segment_reader *reader = &outgoing->reader;
     uint64_t expected, skipped = 0;
@@ -107,7 +107,7 @@ static bool read_events(struct outgoing *outgoing, struct spool *spool, size_t m
     expected = outgoing->end.serial;
     if (!segment_seek(reader, outgoing->end.segment, outgoing->end.offset))
         return was_dropped(spool, outgoing->end.segment);
-    while (outgoing->count < most) {
+    while (outgoing->count < max_events) {
         struct spool_extent extent;
         struct record record;
 
@@ -143,9 +143,9 @@ static bool read_events(struct outgoing *outgoing, struct spool *spool, size_t m
     return true;
 }
 
-bool outgoing_load(struct outgoing *outgoing, struct spool *spool, size_t most)
+bool outgoing_load(struct outgoing *outgoing, struct spool *spool, size_t max_events)
 {
-    bool is_read = read_events(outgoing, spool, most);
+    bool is_read = read_events(outgoing, spool, max_events);
     int error = errno;
 
     segment_release(&outgoing->reader);
@@ -166,8 +166,8 @@ void outgoing_shorten(struct outgoing *outgoing, size_t count)
 void outgoing_remove(struct outgoing *outgoing, size_t index)
 {
     struct outgoing_event *event = &outgoing->events[index];
-    size_t gone = event->length + 1;
-    size_t behind = event->offset + gone; /* of the comma or bracket behind it */
+    size_t removed = event->length + 1; /* with its comma or bracket */
+    size_t next = event->offset + removed;
 
     if (index > 0)
         event[-1].end = event->end;
@@ -176,11 +176,11 @@ void outgoing_remove(struct outgoing *outgoing, size_t index)
         outgoing->length = 0;
         return;
     }
-    memmove(outgoing->body + event->offset, outgoing->body + behind, outgoing->length - behind);
-    outgoing->length -= gone;
+    memmove(outgoing->body + event->offset, outgoing->body + next, outgoing->length - next);
+    outgoing->length -= removed;
     outgoing->body[outgoing->length - 1] = ']';
     for (size_t i = index; i < outgoing->count; i++) {
         outgoing->events[i] = outgoing->events[i + 1];
-        outgoing->events[i].offset -= gone;
+        outgoing->events[i].offset -= removed;
     }
 }

@@ -36,16 +36,16 @@ static const char *check_url(CURLU *url, const char *base)
     bool is_https;
 
     if (curl_url_set(url, CURLUPART_URL, base, 0) != CURLUE_OK)
-        return "it must be an address such as https://steep.example";
+        return "must be a URL such as https://steep.example";
     is_https = curl_url_get(url, CURLUPART_SCHEME, &scheme, 0) == CURLUE_OK &&
                strcmp(scheme, "https") == 0;
     curl_free(scheme);
     if (!is_https)
-        return "it must begin with https://";
-    /* One that is empty is none to libcurl, and would still swallow what is appended. */
+        return "must begin with https://";
+    /* libcurl reports an empty query or fragment as none, but /ingest would become part of it. */
     if (has_part(url, CURLUPART_USER) || has_part(url, CURLUPART_PASSWORD) ||
         strpbrk(base, "?#") != NULL)
-        return "it must have no user, query or fragment";
+        return "must not have a user, query or fragment";
     return NULL;
 }
 
@@ -53,20 +53,20 @@ const char *post_make_url(const char *base, char url[static POST_URL_BYTES])
 {
     size_t length = strlen(base);
     CURLU *parsed = curl_url();
-    const char *objection = parsed == NULL ? "memory is short" : check_url(parsed, base);
+    const char *problem = parsed == NULL ? "out of memory" : check_url(parsed, base);
 
     curl_url_cleanup(parsed);
-    if (objection != NULL)
-        return objection;
+    if (problem != NULL)
+        return problem;
     while (length > 0 && base[length - 1] == '/')
         length--;
     if (length + sizeof("/ingest") > POST_URL_BYTES)
-        return "it is too long";
+        return "is too long";
     snprintf(url, POST_URL_BYTES, "%.*s/ingest", (int)length, base);
     return NULL;
 }
 
-const char *post_check_authorities(const char *path)
+const char *post_check_ca(const char *path)
 {
     static const char BEGIN[] = "-----BEGIN CERTIFICATE-----";
     FILE *file = fopen(path, "re");
@@ -78,12 +78,12 @@ const char *post_check_authorities(const char *path)
     while (!is_found && fgets(line, sizeof(line), file) != NULL)
         is_found = strncmp(line, BEGIN, strlen(BEGIN)) == 0;
     fclose(file);
-    return is_found ? NULL : "it has no certificate";
+    return is_found ? NULL : "contains no certificate in PEM format";
 }
 
 bool post_init(void)
 {
-    /* It would have the keys of every connection written to a file. */
+    /* libcurl would write the session keys of every connection to this file. */
     unsetenv("SSLKEYLOGFILE");
     return curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK;
 }
@@ -93,7 +93,7 @@ static size_t receive(char *data, size_t size, size_t count, void *context)
     struct post *post = context;
     size_t bytes = size * count;
 
-    if (post->length + bytes > POST_ANSWER_BYTES) {
+    if (post->length + bytes > POST_RESPONSE_BYTES) {
         post->is_too_large = true;
         return 0;
     }
@@ -112,8 +112,8 @@ static size_t receive(char *data, size_t size, size_t count, void *context)
     return bytes;
 }
 
-/* What is the same for every try. */
-static bool set_up(struct post *post, const char *url, const char *authorities)
+/* Sets the options that all requests share. */
+static bool set_options(struct post *post, const char *url, const char *ca_file)
 {
     CURL *easy = post->easy;
     bool is_set =
@@ -125,23 +125,23 @@ static bool set_up(struct post *post, const char *url, const char *authorities)
         curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L) == CURLE_OK &&
         curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1) == CURLE_OK;
 
-    /* Authorities that were mended count at the next connection; by default, a day later. */
+    /* A changed CA file takes effect with the next connection; by default, after a day. */
     is_set = is_set && curl_easy_setopt(easy, CURLOPT_CA_CACHE_TIMEOUT, 0L) == CURLE_OK;
-    /* Debian's libcurl trusts a folder besides the file. */
-    if (authorities != NULL)
-        is_set = is_set && curl_easy_setopt(easy, CURLOPT_CAINFO, authorities) == CURLE_OK &&
+    /* Debian's libcurl also trusts a folder of certificates unless told otherwise. */
+    if (ca_file != NULL)
+        is_set = is_set && curl_easy_setopt(easy, CURLOPT_CAINFO, ca_file) == CURLE_OK &&
                  curl_easy_setopt(easy, CURLOPT_CAPATH, NULL) == CURLE_OK;
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* a look-up that hangs is left behind */
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L); /* don't wait for a name lookup */
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "steep-monitor/" STEEP_VERSION);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, post->failure);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, receive);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, post);
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)POST_CONNECT_MS);
+    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)POST_CONNECT_TIMEOUT_MS);
     return is_set;
 }
 
-struct post *post_new(const char *url, const char *source, const char *authorities)
+struct post *post_new(const char *url, const char *source, const char *ca_file)
 {
     struct post *post = calloc(1, sizeof(*post));
 
@@ -150,7 +150,7 @@ struct post *post_new(const char *url, const char *source, const char *authoriti
     post->source = source;
     post->easy = curl_easy_init();
     post->multi = curl_multi_init();
-    if (post->easy == NULL || post->multi == NULL || !set_up(post, url, authorities)) {
+    if (post->easy == NULL || post->multi == NULL || !set_options(post, url, ca_file)) {
         post_free(post);
         return NULL;
     }
@@ -167,7 +167,7 @@ void post_free(struct post *post)
     free(post);
 }
 
-/* Adds a header; the list before it is gone where memory is short. */
+/* Appends a header; frees the list and returns NULL if there is no memory. */
 static struct curl_slist *add_header(struct curl_slist *headers, const char *name,
                                      const char *value)
 {
@@ -183,7 +183,7 @@ static struct curl_slist *add_header(struct curl_slist *headers, const char *nam
 
 static struct curl_slist *make_headers(const struct post *post, const char *signature)
 {
-    /* Without "Expect:", libcurl would wait for a 100 before it sends a large body. */
+    /* An empty "Expect:" keeps libcurl from waiting for a 100 before it sends a large body. */
     struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
 
     if (headers != NULL)
@@ -195,10 +195,10 @@ static struct curl_slist *make_headers(const struct post *post, const char *sign
     return headers;
 }
 
-/* Runs the transfer to its end, or until its time is over. */
+/* Runs the transfer until it ends or times out. */
 static CURLcode perform(struct post *post, size_t length, post_limit *limit, void *context)
 {
-    int64_t until = clock_ms() + POST_TIMEOUT_MS + (int64_t)(length / POST_BYTES_PER_MS);
+    int64_t until = clock_ms() + POST_TIMEOUT_MS + (int64_t)(length / POST_MIN_BYTES_PER_MS);
     CURLcode result = CURLE_OPERATION_TIMEDOUT;
     int running = 1;
     int ignored;
@@ -224,38 +224,38 @@ static CURLcode perform(struct post *post, size_t length, post_limit *limit, voi
         }
     }
     if (running > 0)
-        snprintf(post->failure, sizeof(post->failure), "the server took too long");
+        snprintf(post->failure, sizeof(post->failure), "the request timed out");
     curl_multi_remove_handle(post->multi, post->easy);
     return result;
 }
 
-static void read_answer(struct post *post, CURLcode result, struct post_answer *answer)
+static void read_response(struct post *post, CURLcode result, struct post_response *response)
 {
     struct curl_header *header;
     long status = 0;
 
     curl_easy_getinfo(post->easy, CURLINFO_RESPONSE_CODE, &status);
-    answer->status = (int)status;
-    answer->is_whole = result == CURLE_OK && status >= 200;
-    answer->body = post->body == NULL ? "" : post->body;
-    answer->length = post->length;
+    response->status = (int)status;
+    response->is_complete = result == CURLE_OK && status >= 200;
+    response->body = post->body == NULL ? "" : post->body;
+    response->length = post->length;
     if (curl_easy_header(post->easy, "Retry-After", 0, CURLH_HEADER, -1, &header) == CURLHE_OK)
-        snprintf(answer->retry_after, sizeof(answer->retry_after), "%s", header->value);
+        snprintf(response->retry_after, sizeof(response->retry_after), "%s", header->value);
     if (result == CURLE_OK)
         return;
-    snprintf(answer->failure, sizeof(answer->failure), "%.200s",
-             post->is_too_large         ? "the answer is too large"
+    snprintf(response->failure, sizeof(response->failure), "%.*s", POST_FAILURE_BYTES - 1,
+             post->is_too_large         ? "the response is too large"
              : post->failure[0] != '\0' ? post->failure
                                         : curl_easy_strerror(result));
 }
 
 void post_send(struct post *post, const char *body, size_t length, const char *signature,
-               post_limit *limit, void *context, struct post_answer *answer)
+               post_limit *limit, void *context, struct post_response *response)
 {
-    int64_t begun = clock_ms();
+    int64_t began = clock_ms();
     struct curl_slist *headers = make_headers(post, signature);
 
-    *answer = (struct post_answer){.body = ""};
+    *response = (struct post_response){.body = ""};
     post->length = 0;
     post->is_too_large = false;
     post->failure[0] = '\0';
@@ -263,14 +263,14 @@ void post_send(struct post *post, const char *body, size_t length, const char *s
         curl_easy_setopt(post->easy, CURLOPT_HTTPHEADER, headers);
         curl_easy_setopt(post->easy, CURLOPT_POSTFIELDS, body);
         curl_easy_setopt(post->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)length);
-        read_answer(post, perform(post, length, limit, context), answer);
+        read_response(post, perform(post, length, limit, context), response);
         curl_easy_setopt(post->easy, CURLOPT_HTTPHEADER, NULL);
         curl_easy_setopt(post->easy, CURLOPT_POSTFIELDS, NULL);
     } else {
-        snprintf(answer->failure, sizeof(answer->failure), "memory is short");
+        snprintf(response->failure, sizeof(response->failure), "out of memory");
     }
     curl_slist_free_all(headers);
-    answer->ms = clock_ms() - begun;
+    response->ms = clock_ms() - began;
 }
 
 void post_wake(struct post *post)

@@ -1,6 +1,6 @@
 /*
- * One try of a batch over HTTPS: the only file that calls libcurl. TLS 1.2 or
- * later, the certificate always verified, no redirect followed.
+ * Posts one batch over HTTPS; the only file that calls libcurl. TLS 1.2 or
+ * later, the certificate always verified, redirects never followed.
  */
 #ifndef STEEP_POST_H
 #define STEEP_POST_H
@@ -13,55 +13,54 @@
 
 enum {
     POST_URL_BYTES = 2048,
-    POST_ANSWER_BYTES = 1024 * 1024, /* of an answer's body; a 422 for 1000 events has 250 KB */
+    POST_RESPONSE_BYTES = 1024 * 1024, /* of a response's body; a 422 for 1000 events has 250 KB */
     POST_TIMEOUT_MS = 30000,
-    POST_BYTES_PER_MS = 8, /* the slowest line that gets more time for what is sent: 64 kbit/s */
-    POST_CONNECT_MS = 10000,
-    POST_DETAIL_BYTES = 256,
+    POST_MIN_BYTES_PER_MS = 8, /* 64 kbit/s: the time added to the timeout for the body */
+    POST_CONNECT_TIMEOUT_MS = 10000,
+    POST_FAILURE_BYTES = 200,
     POST_RETRY_AFTER_BYTES = 64,
 };
 
 struct post;
 
-/* What came back, or why nothing did. */
-struct post_answer {
-    int status;       /* HTTP status; 0 where none came */
-    bool is_whole;    /* the answer arrived to its end, and its body was not too large */
-    const char *body; /* the post's, until the next try; ended with a NUL */
+/* The response, or why there is none. */
+struct post_response {
+    int status;       /* HTTP status; 0 if no response arrived */
+    bool is_complete; /* the whole response arrived, and its body was not too large */
+    const char *body; /* NUL-terminated; owned by the post, valid until the next post_send */
     size_t length;
-    char retry_after[POST_RETRY_AFTER_BYTES]; /* empty where there was none */
-    char failure[POST_DETAIL_BYTES];          /* what libcurl says, where something failed */
-    int64_t ms;                               /* how long it took */
+    char retry_after[POST_RETRY_AFTER_BYTES]; /* empty if the header is missing */
+    char failure[POST_FAILURE_BYTES];         /* libcurl's message; empty on success */
+    int64_t ms;                               /* duration */
 };
 
 /*
- * Makes the address of /ingest from a base address: https, with a host,
- * without user, query and fragment. NULL, or why it can't be taken.
+ * Makes the URL of /ingest from a base URL: https, with a host, without user,
+ * query and fragment. Returns NULL, or what is wrong with it.
  */
 const char *post_make_url(const char *base, char url[static POST_URL_BYTES]);
 
-/* NULL, or why a file can't be one of authorities: it must have a certificate in PEM. */
-const char *post_check_authorities(const char *path);
+/* Checks that a file holds a certificate in PEM. Returns NULL, or what is wrong with it. */
+const char *post_check_ca(const char *path);
 
-/* Once, before any thread. */
+/* Initializes libcurl; call once, before there are threads. */
 bool post_init(void) MUST_CHECK;
 
 /*
- * Makes what tries need: the address, the monitor's name and, unless NULL, a
- * file of authorities in place of the system's. Free with post_free. NULL:
- * no memory, or the authorities can't be read.
+ * url: from post_make_url. ca_file: NULL trusts the system's authorities.
+ * Free with post_free. NULL: no memory, or the file can't be read.
  */
-struct post *post_new(const char *url, const char *source, const char *authorities);
+struct post *post_new(const char *url, const char *source, const char *ca_file);
 void post_free(struct post *post);
 
-/* How many milliseconds a try may still take; asked again after post_wake. */
+/* How many milliseconds a request may still take; called again after post_wake. */
 typedef int64_t post_limit(void *context);
 
-/* Tries once. signature: base64. */
+/* Sends a body once and waits for the response. signature: base64. */
 void post_send(struct post *post, const char *body, size_t length, const char *signature,
-               post_limit *limit, void *context, struct post_answer *answer);
+               post_limit *limit, void *context, struct post_response *response);
 
-/* From another thread: has the limit looked at again. */
+/* Has post_send call the limit again; any thread. */
 void post_wake(struct post *post);
 
 #endif

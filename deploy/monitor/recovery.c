@@ -94,7 +94,7 @@ static bool read_first_serial(struct segment_reader *reader, struct spool_segmen
     if (segment_decode_header(header, (size_t)n, segment->number, &segment->first_serial))
         return true;
     if (is_logged && n == SEGMENT_HEADER_BYTES)
-        report(segment->number, "bytes", SEGMENT_HEADER_BYTES, "a damaged header is passed over");
+        report(segment->number, "bytes", SEGMENT_HEADER_BYTES, "skipped a damaged header");
     while ((step = segment_next(reader, segment->bytes, &record)) == SEGMENT_DAMAGED)
         ;
     segment->first_serial = step == SEGMENT_RECORD ? record.serial : 0;
@@ -162,7 +162,7 @@ static bool find_last(struct recovery *recovery, struct segment_reader *reader, 
         if (tail->end > SEGMENT_HEADER_BYTES || recovery->count == 1)
             return true;
         if (is_logged)
-            report(last->number, "bytes", last->bytes, "a segment without a record is passed over");
+            report(last->number, "bytes", last->bytes, "skipped a segment without records");
     }
 }
 
@@ -182,9 +182,10 @@ static bool recover_last(struct recovery *recovery, struct segment_reader *reade
     recovery->position = kept.position;
     if (kept.end < tail.end && is_logged)
         report(last->number, "bytes", last->bytes - kept.end,
-               "cut off behind damage; the input's lines are read again");
+               "truncated at damage, reading the lines from there on again");
     else if ((kept.end < last->bytes || last->bytes < SEGMENT_HEADER_BYTES) && is_logged)
-        report(last->number, "bytes", last->bytes - kept.end, "a torn end is cut off");
+        report(last->number, "bytes", last->bytes - kept.end,
+               "removed an incomplete record at the end");
     if (last->bytes < SEGMENT_HEADER_BYTES)
         recovery->must_rotate = true;
     else
@@ -202,7 +203,7 @@ static void settle_cursor(struct recovery *recovery, enum cursor_verdict verdict
 
     if (verdict == CURSOR_DAMAGED && is_logged)
         log_event(LOG_WARNING, "spool_recovered",
-                  "the cursor is damaged; the oldest events are sent once more");
+                  "the cursor is damaged, sending the oldest events again");
     if (last == NULL || place->segment > last->number ||
         (place->segment == last->number && place->offset > last->bytes)) {
         recovery->must_rotate = true;

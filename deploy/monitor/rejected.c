@@ -31,7 +31,7 @@ void rejected_free(struct rejected *rejected)
     pthread_mutex_destroy(&rejected->lock);
 }
 
-/* How many bytes at text are a character of UTF-8; 0 for none. */
+/* The length of the UTF-8 character at text; 0 if it is invalid. */
 static size_t character(const char *text, size_t left)
 {
     for (size_t length = 1; length <= 4 && length <= left; length++) {
@@ -41,7 +41,7 @@ static size_t character(const char *text, size_t left)
     return 0;
 }
 
-/* Writes a JSON string (RFC 8259, section 7); what is not UTF-8 becomes U+FFFD. */
+/* Writes a JSON string (RFC 8259, section 7); invalid UTF-8 becomes U+FFFD. */
 static size_t quote(char *out, const char *text, size_t length)
 {
     size_t n = 0;
@@ -75,7 +75,7 @@ static size_t format(char *out, const struct rejected_item *item)
     size_t n;
 
     snprintf(reason, sizeof(reason), "%s: %s%s", item->code, item->message,
-             item->is_cut ? " (only the beginning of the line follows)" : "");
+             item->is_truncated ? " (line truncated)" : "");
     n = (size_t)sprintf(out, "{\"reason\":");
     n += quote(out + n, reason, strlen(reason));
     if (item->line > 0)
@@ -91,11 +91,8 @@ static size_t format(char *out, const struct rejected_item *item)
     return n + (size_t)sprintf(out + n, "}\n");
 }
 
-/*
- * Cuts off a line that a kill or a power cut has torn: what it was for is still where it came from,
- * and is set aside again.
- */
-static bool cut_torn(int file)
+/* Removes an incomplete line, left by a kill or a power failure; its event is rejected again. */
+static bool remove_incomplete(int file)
 {
     struct stat status;
     char bytes[4096];
@@ -118,15 +115,16 @@ static bool cut_torn(int file)
     }
     if (end == status.st_size)
         return true;
-    log_event(LOG_WARNING, "rejected_recovered", "a torn line of rejected.ndjson is cut off");
+    log_event(LOG_WARNING, "rejected_recovered",
+              "removed an incomplete line at the end of rejected.ndjson");
     return ftruncate(file, end) == 0;
 }
 
-/* Opens the file, anew or for the first time. */
+/* Opens the current file. */
 static bool open_newest(struct rejected *rejected)
 {
     rejected->file = openat(rejected->folder, NAME, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (rejected->file >= 0 && cut_torn(rejected->file) && fsync(rejected->folder) == 0)
+    if (rejected->file >= 0 && remove_incomplete(rejected->file) && fsync(rejected->folder) == 0)
         return true;
     if (rejected->file >= 0)
         close(rejected->file);
@@ -134,7 +132,7 @@ static bool open_newest(struct rejected *rejected)
     return false;
 }
 
-/* Opens the file that so many bytes still fit into; its size before them. */
+/* Opens a file that has room for length more bytes; *size is its size before them. */
 static bool open_file(struct rejected *rejected, size_t length, off_t *size)
 {
     struct stat status;
@@ -151,7 +149,7 @@ static bool open_file(struct rejected *rejected, size_t length, off_t *size)
         renameat(rejected->folder, NAME, rejected->folder, OLDER) != 0)
         return false;
     log_event(LOG_WARNING, "rejected_rotated",
-              "rejected.ndjson was full, and is rejected.1.ndjson");
+              "rejected.ndjson is full, renamed to rejected.1.ndjson");
     close(rejected->file);
     if (!open_newest(rejected))
         return false;
@@ -177,7 +175,7 @@ bool rejected_add(struct rejected *rejected, const struct rejected_item *item)
             rejected->count++;
             rejected->is_dirty = true;
         } else if (size >= 0 && ftruncate(rejected->file, size) != 0) {
-            error = errno; /* and half a line stays */
+            error = errno; /* an incomplete line is left */
         }
         pthread_mutex_unlock(&rejected->lock);
         free(line);

@@ -1,6 +1,6 @@
 /*
- * What was set aside: lines that are no event, and events that the server
- * refuses for good, each with the reason, in rejected.ndjson:
+ * Rejected lines and events, in rejected.ndjson: lines that are not valid
+ * events, and events that the server refused for good, each with the reason:
  *
  *   {"reason": "code: sentence", "line": 7, "event": "the line, as a string"}
  *   {"reason": "code: sentence", "line": null, "event": {…}}
@@ -22,28 +22,28 @@ enum { REJECTED_FILE_BYTES = 16 * 1024 * 1024 };
 struct rejected {
     int folder;
     pthread_mutex_t lock;
-    int file;      /* -1 until something is set aside */
-    bool is_dirty; /* not all is known to be on the disk */
+    int file;      /* -1 until something is rejected */
+    bool is_dirty; /* not yet synced */
     uint64_t count;
 };
 
 struct rejected_item {
     const char *code;
     const char *message;
-    uint64_t line; /* 0 for an event of the spool, which is JSON */
-    bool is_cut;   /* the text is only the beginning of the line */
+    uint64_t line;     /* 0 for an event of the spool, which is JSON */
+    bool is_truncated; /* the text is only the beginning of the line */
     const char *text;
     size_t length;
 };
 
-/* Borrows the folder's descriptor. count: how many were set aside before. */
+/* Borrows the folder's descriptor. count: how many were rejected before. */
 void rejected_init(struct rejected *rejected, int folder, uint64_t count);
 void rejected_free(struct rejected *rejected);
 
-/* Sets one aside; any thread. False after a line in the log, and then it is not. */
+/* Appends one; any thread. False, and logged, if it can't be written. */
 bool rejected_add(struct rejected *rejected, const struct rejected_item *item) MUST_CHECK;
 
-/* Brings what was set aside to the disk. */
+/* Syncs the file to disk. */
 void rejected_sync(struct rejected *rejected);
 
 bool rejected_is_dirty(struct rejected *rejected);

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static void wake_reader(const struct sender *sender)
+static void wake_main(const struct sender *sender)
 {
     const uint64_t one = 1;
     ssize_t ignored = write(sender->wake, &one, sizeof(one));
@@ -19,7 +19,7 @@ static void wake_reader(const struct sender *sender)
     (void)ignored;
 }
 
-/* Waits on the spool's condition until a moment of clock_ms, or without one for 0. */
+/* Waits on the spool's condition until a time of clock_ms; 0: without a limit. */
 static void wait_until(struct spool *spool, int64_t until)
 {
     struct timespec moment = {until / 1000, until % 1000 * 1000000};
@@ -30,16 +30,17 @@ static void wait_until(struct spool *spool, int64_t until)
         pthread_cond_timedwait(&spool->changed, &spool->lock, &moment);
 }
 
-/* Whether a batch is due now; else *until is when it may be, or 0. Under the lock. */
+/* Whether to send a batch now; else sets *until to when, or 0 if unknown. Call with the lock held.
+ */
 static bool is_due(struct sender *sender, int64_t *until)
 {
     const struct spool *spool = sender->spool;
-    uint64_t waiting = spool->next_serial - spool->cursor.serial;
+    uint64_t pending = spool->next_serial - spool->cursor.serial;
 
     *until = 0;
-    if (waiting == 0)
+    if (pending == 0)
         return false;
-    if (sender->is_finishing || sender->is_stopping || waiting >= sender->most ||
+    if (sender->is_finishing || sender->is_stopping || pending >= sender->max_events ||
         spool->cursor.serial < sender->flush_to)
         return true;
     *until = spool->waiting_since + sender->interval_ms;
@@ -49,57 +50,57 @@ static bool is_due(struct sender *sender, int64_t *until)
     return true;
 }
 
-/* Waits until a batch is due; false where the thread is to end. */
-static bool await_batch(struct sender *sender)
+/* Waits until a batch is due; false if the thread is to end. */
+static bool wait_for_batch(struct sender *sender)
 {
     struct spool *spool = sender->spool;
-    bool is_wanted = false;
+    bool is_ready = false;
     int64_t until;
 
     pthread_mutex_lock(&spool->lock);
-    while (!is_wanted) {
-        is_wanted = is_due(sender, &until);
-        if (sender->is_stopping && (!is_wanted || clock_ms() >= sender->until)) {
-            is_wanted = false;
+    while (!is_ready) {
+        is_ready = is_due(sender, &until);
+        if (sender->is_stopping && (!is_ready || clock_ms() >= sender->stop_at)) {
+            is_ready = false;
             break;
         }
-        if (sender->is_finishing && !is_wanted)
+        if (sender->is_finishing && !is_ready)
             break;
-        if (!is_wanted)
+        if (!is_ready)
             wait_until(spool, until);
     }
-    sender->is_hurried = false;
+    sender->retry_now = false;
     pthread_mutex_unlock(&spool->lock);
-    return is_wanted;
+    return is_ready;
 }
 
-/* Waits before the next try; false where there is no time for one. */
-static bool rest(struct sender *sender, int64_t ms)
+/* Waits before a retry; false if the thread has to stop before it. */
+static bool wait_to_retry(struct sender *sender, int64_t ms)
 {
     struct spool *spool = sender->spool;
     int64_t until = clock_ms() + ms;
     bool has_time;
 
     pthread_mutex_lock(&spool->lock);
-    /* At the end of the input, a failure begins the end of the process. */
+    /* After the end of the input, the first failure starts the shutdown. */
     if (sender->is_finishing && !sender->is_stopping) {
         sender->is_stopping = true;
-        sender->until = clock_ms() + SENDER_FLUSH_MS;
+        sender->stop_at = clock_ms() + SENDER_STOP_MS;
     }
-    while (!sender->is_hurried && clock_ms() < until) {
-        if (sender->is_stopping && sender->until <= until)
+    while (!sender->retry_now && clock_ms() < until) {
+        if (sender->is_stopping && sender->stop_at <= until)
             break;
         wait_until(spool, until);
     }
-    has_time = !sender->is_stopping || clock_ms() + 1 < sender->until;
-    if (sender->is_stopping && clock_ms() < until && sender->until <= until && !sender->is_hurried)
+    has_time = !sender->is_stopping || clock_ms() + 1 < sender->stop_at;
+    if (sender->is_stopping && clock_ms() < until && sender->stop_at <= until && !sender->retry_now)
         has_time = false;
-    sender->is_hurried = false;
+    sender->retry_now = false;
     pthread_mutex_unlock(&spool->lock);
     return has_time;
 }
 
-/* post_send's limit: the last flush has its end. */
+/* The limit of post_send: during a shutdown, the time until stop_at. */
 static int64_t time_left(void *context)
 {
     struct sender *sender = context;
@@ -107,30 +108,44 @@ static int64_t time_left(void *context)
 
     pthread_mutex_lock(&sender->spool->lock);
     if (sender->is_stopping)
-        left = sender->until - clock_ms();
+        left = sender->stop_at - clock_ms();
     pthread_mutex_unlock(&sender->spool->lock);
     return left;
 }
 
-static void log_try(const struct sender *sender, const struct post_answer *post, int64_t wait_ms)
+/* Describes the outcome of a request, for the log and the state file. */
+static void describe(const struct answer *answer, int64_t retry_ms,
+                     char text[static STATE_DETAIL_BYTES])
 {
-    const bool is_good = sender->answer.action == ANSWER_FORGET;
+    const char *message = answer->action == ANSWER_STORED ? "" : answer->message;
+    char retry[64] = "";
+
+    if (answer->action == ANSWER_RETRY)
+        snprintf(retry, sizeof(retry), ", retrying in %" PRId64 " s", (retry_ms + 999) / 1000);
+    snprintf(text, STATE_DETAIL_BYTES, "%s%s%s%s", answer->detail, retry,
+             *message == '\0' ? "" : ": ", message);
+}
+
+static void log_request(const struct sender *sender, const struct post_response *response,
+                        const char *detail, int64_t retry_ms)
+{
+    const bool is_stored = sender->answer.action == ANSWER_STORED;
     struct log_line line;
 
-    log_begin(&line, is_good ? LOG_INFO : LOG_WARNING, "batch");
-    log_number(&line, "status", post->status);
+    log_begin(&line, is_stored ? LOG_INFO : LOG_WARNING, "batch");
+    log_number(&line, "status", response->status);
     log_number(&line, "events", (long long)sender->outgoing->count);
     log_number(&line, "bytes", (long long)sender->outgoing->length);
-    log_number(&line, "ms", post->ms);
-    if (!is_good) {
-        log_string(&line, "detail", sender->answer.detail);
-        log_number(&line, "wait_ms", wait_ms);
-    }
+    log_number(&line, "ms", response->ms);
+    if (!is_stored)
+        log_string(&line, "detail", detail);
+    if (sender->answer.action == ANSWER_RETRY)
+        log_number(&line, "retry_ms", retry_ms);
     log_end(&line);
 }
 
-/* Says how many were set aside, to the log and to the thread that keeps count. */
-static void note_rejected(const struct sender *sender, const char *code, size_t count)
+/* Logs how many events were rejected, and has the main thread save the totals. */
+static void report_rejected(const struct sender *sender, const char *code, size_t count)
 {
     struct log_line line;
 
@@ -140,16 +155,16 @@ static void note_rejected(const struct sender *sender, const char *code, size_t 
     log_number(&line, "count", (long long)count);
     log_string(&line, "error", code);
     log_end(&line);
-    wake_reader(sender);
+    wake_main(sender);
 }
 
-/* Copies one event of the batch to those set aside; false where it can't be written. */
-static bool set_aside(struct sender *sender, size_t index, const char *code, const char *message)
+/* Writes one event of the batch to rejected.ndjson; false if it can't. */
+static bool reject(struct sender *sender, size_t index, const char *code, const char *message)
 {
     const struct outgoing_event *event = &sender->outgoing->events[index];
     const struct rejected_item item = {
         .code = code,
-        .message = *message == '\0' ? "the server refuses it" : message,
+        .message = *message == '\0' ? "rejected by the server" : message,
         .text = sender->outgoing->body + event->offset,
         .length = event->length,
     };
@@ -157,59 +172,60 @@ static bool set_aside(struct sender *sender, size_t index, const char *code, con
     return rejected_add(sender->rejected, &item);
 }
 
-/* Sets the whole batch aside; what could be written is taken out of it. */
-static bool set_all_aside(struct sender *sender)
+/* Rejects every event; false if some couldn't be written, which stay in the batch. */
+static bool reject_all(struct sender *sender)
 {
     struct outgoing *outgoing = sender->outgoing;
     const size_t count = outgoing->count;
     size_t done = 0;
 
-    while (done < count && set_aside(sender, done, sender->answer.code, sender->answer.message))
+    while (done < count && reject(sender, done, sender->answer.code, sender->answer.message))
         done++;
-    note_rejected(sender, sender->answer.code, done);
+    report_rejected(sender, sender->answer.code, done);
     for (size_t i = done; i > 0; i--)
         outgoing_remove(outgoing, i - 1);
     return done == count;
 }
 
-/* The same with those that the answer lists. */
-static bool set_listed_aside(struct sender *sender)
+/* The same for the events that the server listed. */
+static bool reject_listed(struct sender *sender)
 {
     const struct answer *answer = &sender->answer;
     size_t done = 0;
 
     while (done < answer->rejected_count &&
-           set_aside(sender, answer->rejected[done].index, answer->rejected[done].code,
-                     answer->rejected[done].message))
+           reject(sender, answer->rejected[done].index, answer->rejected[done].code,
+                  answer->rejected[done].message))
         done++;
-    note_rejected(sender, answer->rejected[0].code, done);
-    /* From behind, so that the positions stay right. */
+    report_rejected(sender, answer->rejected[0].code, done);
+    /* From the end, so that the indexes before it stay valid. */
     for (size_t i = done; i > 0; i--)
         outgoing_remove(sender->outgoing, answer->rejected[i - 1].index);
     return done == answer->rejected_count;
 }
 
-static void forget(struct sender *sender, uint64_t sent)
+/* Removes the batch from the spool; sent of its events are stored. */
+static void remove_batch(struct sender *sender, uint64_t sent)
 {
     rejected_sync(sender->rejected);
     spool_forget(sender->spool, &sender->outgoing->end, sent);
-    wake_reader(sender);
+    wake_main(sender);
 }
 
-/* Acts on an answer that is no reason to wait; false where the disk refuses. */
-static bool act(struct sender *sender)
+/* Carries out the answer's action; false if the disk failed. */
+static bool apply_answer(struct sender *sender)
 {
     struct outgoing *outgoing = sender->outgoing;
     bool is_done = true;
 
     switch (sender->answer.action) {
-    case ANSWER_FORGET:
-        forget(sender, outgoing->count);
+    case ANSWER_STORED:
+        remove_batch(sender, outgoing->count);
         outgoing->count = 0;
-        /* After a 413, more is tried again little by little. */
+        /* Grow back slowly after a 413. */
         sender->limit += sender->limit / 8 + 1;
-        if (sender->limit > sender->most)
-            sender->limit = sender->most;
+        if (sender->limit > sender->max_events)
+            sender->limit = sender->max_events;
         return true;
     case ANSWER_HALVE:
         if (outgoing->count > 1) {
@@ -217,75 +233,78 @@ static bool act(struct sender *sender)
             outgoing_shorten(outgoing, sender->limit);
             return true;
         }
-        is_done = set_all_aside(sender);
+        is_done = reject_all(sender);
         break;
-    case ANSWER_SET_ASIDE:
-        is_done = set_all_aside(sender);
+    case ANSWER_REJECT:
+        is_done = reject_all(sender);
         break;
-    case ANSWER_SET_ASIDE_LISTED:
-        is_done = set_listed_aside(sender);
+    case ANSWER_REJECT_LISTED:
+        is_done = reject_listed(sender);
         break;
-    case ANSWER_WAIT:
+    case ANSWER_RETRY:
         break;
     }
     if (outgoing->count == 0)
-        forget(sender, 0);
+        remove_batch(sender, 0);
     return is_done;
 }
 
-/* How long to wait after a try, or after an action that the disk refused. */
-static int64_t next_wait(struct sender *sender, bool is_failure)
+/* The delay after a request; 0 after a success. */
+static int64_t next_delay(struct sender *sender, bool is_failure)
 {
     if (!is_failure) {
         sender->failures = 0;
         return 0;
     }
     sender->failures++;
-    return sender->answer.wait_ms >= 0 ? sender->answer.wait_ms : answer_backoff(sender->failures);
+    return sender->answer.retry_ms >= 0 ? sender->answer.retry_ms
+                                        : answer_backoff(sender->failures);
 }
 
-/* Sends the batch at hand until it is dealt with; false where there is no more time. */
+/* Sends the loaded batch until all of it is stored or rejected; false if the thread has to stop. */
 static bool send_batch(struct sender *sender)
 {
     struct outgoing *outgoing = sender->outgoing;
 
     while (outgoing->count > 0) {
-        struct post_answer post;
-        int64_t wait_ms;
+        struct post_response response;
+        char detail[STATE_DETAIL_BYTES];
+        int64_t retry_ms;
 
-        rejected_sync(sender->rejected); /* before the position that lies behind them */
-        (void)spool_sync(sender->spool); /* what fails was said; the server is the safer place */
+        rejected_sync(sender->rejected); /* before the spool records that their lines were read */
+        (void)spool_sync(sender->spool); /* on failure, send all the same: the server is safer */
         keys_sign(sender->keys, outgoing->body, outgoing->length, sender->signature);
         post_send(sender->post, outgoing->body, outgoing->length, sender->signature, time_left,
-                  sender, &post);
-        answer_judge(&post, outgoing->count, time(NULL), &sender->answer);
-        wait_ms = next_wait(sender, sender->answer.action == ANSWER_WAIT);
-        log_try(sender, &post, wait_ms);
-        if (!act(sender)) {
-            sender->answer.wait_ms = -1;
-            wait_ms = next_wait(sender, true);
+                  sender, &response);
+        answer_read(&response, outgoing->count, time(NULL), &sender->answer);
+        retry_ms = next_delay(sender, sender->answer.action == ANSWER_RETRY);
+        describe(&sender->answer, retry_ms, detail);
+        log_request(sender, &response, detail, retry_ms);
+        if (!apply_answer(sender)) {
+            sender->answer.retry_ms = -1;
+            retry_ms = next_delay(sender, true);
         }
-        status_answer(sender->status, post.status, sender->answer.detail);
-        if (wait_ms > 0 && outgoing->count > 0 && !rest(sender, wait_ms))
+        state_set_response(sender->state, response.status, detail);
+        if (retry_ms > 0 && outgoing->count > 0 && !wait_to_retry(sender, retry_ms))
             return false;
     }
     return true;
 }
 
-/* Takes the oldest events from the spool; false where there is no more time to do so. */
-static bool load(struct sender *sender)
+/* Loads the oldest events from the spool; false if the thread has to stop. */
+static bool load_batch(struct sender *sender)
 {
     struct outgoing *outgoing = sender->outgoing;
 
     while (!outgoing_load(outgoing, sender->spool, sender->limit)) {
         log_event(LOG_ERROR, "spool_error", strerror(errno));
-        sender->answer.wait_ms = -1;
-        if (!rest(sender, next_wait(sender, true)))
+        sender->answer.retry_ms = -1;
+        if (!wait_to_retry(sender, next_delay(sender, true)))
             return false;
     }
-    /* All that was left is damaged. */
+    /* All remaining records were damaged. */
     if (outgoing->count == 0)
-        forget(sender, 0);
+        remove_batch(sender, 0);
     return true;
 }
 
@@ -293,14 +312,14 @@ static void *run(void *context)
 {
     struct sender *sender = context;
 
-    while (await_batch(sender)) {
-        if (!load(sender) || !send_batch(sender))
+    while (wait_for_batch(sender)) {
+        if (!load_batch(sender) || !send_batch(sender))
             break;
     }
     pthread_mutex_lock(&sender->spool->lock);
-    sender->is_ended = true;
+    sender->has_ended = true;
     pthread_mutex_unlock(&sender->spool->lock);
-    wake_reader(sender);
+    wake_main(sender);
     return NULL;
 }
 
@@ -312,8 +331,8 @@ bool sender_start(struct sender *sender)
     sender->outgoing = outgoing_new(sender->spool->folder);
     if (sender->outgoing == NULL)
         return false;
-    sender->limit = sender->most;
-    /* What an earlier process left waits long enough already. */
+    sender->limit = sender->max_events;
+    /* Send what an earlier process left without waiting for the interval. */
     sender->flush_to = sender->spool->next_serial;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -324,11 +343,11 @@ bool sender_start(struct sender *sender)
     return error == 0;
 }
 
-void sender_flush(struct sender *sender, bool is_hurried)
+void sender_flush(struct sender *sender, bool retry_now)
 {
     pthread_mutex_lock(&sender->spool->lock);
     sender->flush_to = sender->spool->next_serial;
-    sender->is_hurried = sender->is_hurried || is_hurried;
+    sender->retry_now = sender->retry_now || retry_now;
     pthread_cond_signal(&sender->spool->changed);
     pthread_mutex_unlock(&sender->spool->lock);
 }
@@ -337,7 +356,7 @@ void sender_finish(struct sender *sender)
 {
     pthread_mutex_lock(&sender->spool->lock);
     sender->is_finishing = true;
-    sender->is_hurried = true;
+    sender->retry_now = true;
     pthread_cond_signal(&sender->spool->changed);
     pthread_mutex_unlock(&sender->spool->lock);
 }
@@ -347,22 +366,22 @@ void sender_stop(struct sender *sender)
     pthread_mutex_lock(&sender->spool->lock);
     if (!sender->is_stopping) {
         sender->is_stopping = true;
-        sender->is_hurried = true;
-        sender->until = clock_ms() + SENDER_FLUSH_MS;
+        sender->retry_now = true;
+        sender->stop_at = clock_ms() + SENDER_STOP_MS;
     }
     pthread_cond_signal(&sender->spool->changed);
     pthread_mutex_unlock(&sender->spool->lock);
     post_wake(sender->post);
 }
 
-bool sender_is_ended(struct sender *sender)
+bool sender_has_ended(struct sender *sender)
 {
-    bool is_ended;
+    bool has_ended;
 
     pthread_mutex_lock(&sender->spool->lock);
-    is_ended = sender->is_ended;
+    has_ended = sender->has_ended;
     pthread_mutex_unlock(&sender->spool->lock);
-    return is_ended;
+    return has_ended;
 }
 
 void sender_join(struct sender *sender)

@@ -14,8 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static const uint64_t SEGMENT_LEAST = 256 * 1024;
-static const uint64_t SEGMENT_MOST = 16 * 1024 * 1024;
+static const uint64_t SEGMENT_MIN = 256 * 1024;
+static const uint64_t SEGMENT_MAX = 16 * 1024 * 1024;
 
 enum { SEGMENTS = 16 }; /* that a full spool is made of, unless they would be too small or large */
 
@@ -36,10 +36,10 @@ static bool init(struct spool *spool, int folder, uint64_t limit, bool is_blocki
         .is_blocking = is_blocking,
         .file = -1,
     };
-    if (spool->segment_bytes < SEGMENT_LEAST)
-        spool->segment_bytes = SEGMENT_LEAST;
-    if (spool->segment_bytes > SEGMENT_MOST)
-        spool->segment_bytes = SEGMENT_MOST;
+    if (spool->segment_bytes < SEGMENT_MIN)
+        spool->segment_bytes = SEGMENT_MIN;
+    if (spool->segment_bytes > SEGMENT_MAX)
+        spool->segment_bytes = SEGMENT_MAX;
     pthread_mutex_init(&spool->forgetting, NULL);
     pthread_mutex_init(&spool->lock, NULL);
     pthread_condattr_init(&attributes);
@@ -165,12 +165,12 @@ bool spool_open(struct spool *spool, int folder, uint64_t limit, bool is_blockin
     bool is_open;
 
     if (!init(spool, folder, limit, is_blocking)) {
-        spool_report("the spool can't be opened", ENOMEM);
+        spool_report("cannot open the spool", ENOMEM);
         return false;
     }
     is_open = recovery_run(&recovery, folder, true) && adopt(spool, &recovery);
     if (!is_open)
-        spool_report("the spool can't be opened", errno);
+        spool_report("cannot open the spool", errno);
     recovery_free(&recovery);
     return is_open;
 }
@@ -263,7 +263,7 @@ static bool drop_oldest(struct spool *spool)
     if (lost > 0) {
         log_begin(&line, LOG_ERROR, "spool_dropped");
         log_number(&line, "events", (long long)lost);
-        log_string(&line, "detail", "the spool is full; its oldest events are lost");
+        log_string(&line, "detail", "the spool is full, dropped its oldest events");
         log_end(&line);
     }
     return true;
@@ -373,7 +373,7 @@ bool spool_sync(struct spool *spool)
 
     is_synced = file >= 0 && fdatasync(file) == 0;
     if (!is_synced)
-        spool_report("events can't be brought to the disk", errno);
+        spool_report("cannot sync the spool to disk", errno);
     if (file >= 0)
         close(file);
 

@@ -31,7 +31,7 @@ void spool_remove(struct spool *spool, const uint64_t *numbers, size_t count)
 
         segment_name(numbers[i], name);
         if (unlinkat(spool->folder, name, 0) != 0 && errno != ENOENT)
-            spool_report("a segment can't be removed", errno);
+            spool_report("cannot remove a segment", errno);
     }
 }
 
@@ -115,7 +115,7 @@ void spool_forget(struct spool *spool, const struct spool_place *place, uint64_t
     /* Should this fail, the events are sent once more after a crash: their ids make that harmless.
      */
     if (!cursor_write(spool->folder, &cursor))
-        spool_report("the cursor can't be written", errno);
+        spool_report("cannot write the cursor", errno);
     pthread_mutex_unlock(&spool->forgetting);
     spool_remove(spool, numbers, count);
 }

@@ -1,4 +1,4 @@
-"""README.md's examples do what it says, as they are printed."""
+"""The examples of README.md and deploy/monitor/README.md do what they say, as they are printed."""
 
 import os
 import re
@@ -9,15 +9,15 @@ from pathlib import Path
 from stack import ROOT, SLOWNESS, reachable_folder
 
 
-def section(title):
+def section(title, file="README.md"):
     """A section's text, up to its first subsection."""
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / file).read_text()
     return re.search(rf"^## {re.escape(title)}$(.*?)^##", text, re.MULTILINE | re.DOTALL).group(1)
 
 
-def examples(title):
+def examples(title, file="README.md"):
     """The shell blocks of a section."""
-    return re.findall(r"^```sh\n(.*?)^```$", section(title), re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```sh\n(.*?)^```$", section(title, file), re.MULTILINE | re.DOTALL)
 
 
 def run_in_a_clone(stack, script, **more):
@@ -57,7 +57,7 @@ def test_the_three_commands_of_a_monitor_lead_from_a_key_to_its_first_event(stac
     name = os.uname().nodename
     db.execute("DELETE FROM public.events WHERE source = %s", (name,))
     stack.steepctl("monitor", "remove", name, check=False)
-    commands = examples("A monitor")[0].splitlines()
+    commands = examples("Run it from a checkout", "deploy/monitor/README.md")[0].splitlines()
     assert len(commands) == 3
     # The key is known within a second; whoever types needs longer than that.
     script = on_this_port(stack, "\n".join([*commands[:2], "sleep 2", commands[2], "build/steep-monitor status"]))
@@ -70,7 +70,7 @@ def test_the_three_commands_of_a_monitor_lead_from_a_key_to_its_first_event(stac
 def test_the_shells_line_feeds_a_monitor(stack, db, tmp_path):
     name = os.uname().nodename
     stack.steepctl("monitor", "remove", name, check=False)
-    commands, line = examples("A monitor")
+    commands, line = examples("Run it from a checkout", "deploy/monitor/README.md")
     assert "sleep 60" in line
     db.execute("DELETE FROM public.events WHERE source = %s", (name,))
     # The loop has no end of its own, and its first event goes out a minute after it began.

@@ -1,4 +1,4 @@
-"""Certificates for the scripted servers: an authority as deploy/run's, and servers that no sender may trust."""
+"""Certificates for the scripted servers: an authority like deploy/run's, and certificates that no sender may trust."""
 
 import ssl
 import subprocess
@@ -17,7 +17,7 @@ EXTENSIONS = "basicConstraints = critical, CA:FALSE\nextendedKeyUsage = serverAu
 
 
 class Certificates:
-    """An authority in a folder, which signs what it is asked to."""
+    """An authority in a folder of its own."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -30,7 +30,7 @@ class Certificates:
         subprocess.run(["sh", "-c", script], cwd=self.folder, check=True, stdin=subprocess.DEVNULL, capture_output=True)
 
     def signed(self, name, names, days=30):
-        """A certificate for other names, or one that has expired: with days below 0."""
+        """A certificate for these names; expired if days is negative."""
         (self.folder / f"{name}.conf").write_text(EXTENSIONS.format(names=names))
         self.openssl_shell(
             f"set -eu; openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out {name}.key\n"

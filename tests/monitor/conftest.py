@@ -16,7 +16,7 @@ from wire import MARKER
 
 
 def pytest_configure():
-    # tests/run ends a suite with SIGTERM; fixtures must still put away what they started.
+    # tests/run ends a suite with SIGTERM; fixtures must still end what they started.
     def leave(*_):
         raise KeyboardInterrupt
 
@@ -36,7 +36,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session")
 def stack():
-    """The installation that tests/run started, or one of this session's own."""
+    """The installation that tests/run started, or else one for this session."""
     if "STEEP_URL" in os.environ and "STEEP_STATE" in os.environ:
         names = [n for n in os.environ if n.startswith(("STEEP_", "PG"))]
         yield Stack(os.environ["STEEP_STATE"], {name: os.environ[name] for name in names})
@@ -57,7 +57,7 @@ def identity():
 
 @pytest.fixture
 def serve(certificates, identity):
-    """Start a server: with the good certificate or another, on any port or a certain one."""
+    """Start a server, by default with a valid certificate on any free port."""
     with contextlib.ExitStack() as opened:
         def start(certificate=None, **more):
             server = ScriptedServer(server_context(*(certificate or certificates.good)), identity, **more)
@@ -67,7 +67,7 @@ def serve(certificates, identity):
 
         servers = []
         yield start
-    assert not [each for server in servers for each in server.wrong]
+    assert not [error for server in servers for error in server.errors]
 
 
 @pytest.fixture
@@ -77,27 +77,27 @@ def server(serve):
 
 @pytest.fixture
 def make_sender(tmp_path, identity, certificates):
-    """A sender with a folder of its own, which has a key; its log is judged in the end."""
+    """A sender with its own folder and a key; its log is checked at the end."""
     with contextlib.ExitStack() as opened:
         def make(url, name="sender"):
             folder = tmp_path / name
             folder.mkdir()
             sender = Sender(folder, identity, url, certificates.authority)
             senders.append(sender)
-            opened.callback(sender.put_away)
+            opened.callback(sender.kill)
             return sender
 
         senders = []
         yield make
     for sender in senders:
-        judge_log(sender)
+        check_log(sender)
 
 
-def judge_log(sender):
-    """Whatever happened: each line is one of ours, no event was quoted, and nothing failed inside."""
+def check_log(sender):
+    """Whatever happened: every line has our format, and none quotes a payload."""
     sender.process = None
     text = sender.stderr.read_text(errors="replace")
-    assert MARKER not in text, "a payload stands in the log"
+    assert MARKER not in text, "the log has a payload"
     for record in sender.log():
         assert {"time", "level", "event"} <= set(record), record
 

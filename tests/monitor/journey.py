@@ -1,4 +1,4 @@
-"""Events on their way from a file into the database, who writes them, and what breaks meanwhile."""
+"""Events on their way from a file into the database, their writer, and the faults meanwhile."""
 
 import collections
 import contextlib
@@ -22,11 +22,11 @@ from stack import SLOWNESS, alive, wait_for
 NUMBER_DIGITS = 12
 TEXT = "the quick brown fox jumps over the lazy dog " * 20
 
-# What its own signal may take, by the interface: 5 s, and what a busy machine adds.
+# The longest shutdown: 5 s, and more on a busy machine.
 STOP_SECONDS = 5 + 5 * SLOWNESS
 
-# How long the last events may take once nothing is broken any more; a back-off may have minutes to go.
-PATIENCE_SECONDS = 420
+# How long the last events may take after the last fault; a backoff takes up to 5 minutes.
+RECOVERY_SECONDS = 420
 
 
 class Violation(Exception):
@@ -34,7 +34,7 @@ class Violation(Exception):
 
 
 class Writer(threading.Thread):
-    """Appends numbered lines at an even pace, in bursts, some of them in pieces; every second event has an id."""
+    """Appends numbered lines at an even rate, in bursts, some of them in pieces; every second event has an id."""
 
     def __init__(self, path, run_id, source, total, seconds, chooser):
         super().__init__(daemon=True)
@@ -85,7 +85,7 @@ class Journey(Scene):
     # The monitor.
 
     def start_sender(self):
-        # Batches that are small are many, each with moments of its own in which it can be killed.
+        # More batches offer more moments for a kill.
         self.sender.start(self.file, STEEP_MAX_BATCH_SIZE=str(self.random.choice([100, 100, 1000])))
         self.processes += 1
 
@@ -103,7 +103,7 @@ class Journey(Scene):
     def violated(self, what):
         self.violations.append(what)
 
-    # What breaks, by the part of the way; a part has one fault at a time.
+    # The faults of each part on the way; a part has one fault at a time.
 
     def faults(self):
         return {
@@ -156,7 +156,7 @@ class Journey(Scene):
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'steep\\_%'")
 
     def break_things(self, part, pauses, kinds):
-        """One after the other until everything is written; each kind as often as any other."""
+        """Break one thing after the other until everything is written; each kind as often as any other."""
         chooser = random.Random(f"{self.seed} {part}")
         drawn = []
         while self.writer.is_alive() and not self.violations:
@@ -165,12 +165,12 @@ class Journey(Scene):
             fault = drawn.pop()
             try:
                 fault(self)
-            except Exception as error:  # a part that breaks nothing any more would go unnoticed
+            except Exception as error:  # or a part without faults would go unnoticed
                 self.violated(f"{fault.__name__}: {error!r}")
                 return
             self.counts[faults.sentence(fault)] += 1
 
-    # From the beginning to the end.
+    # The run.
 
     def go(self):
         self.stack.steepctl("monitor", "add", self.identity.source, self.identity.public_base64)
@@ -184,17 +184,17 @@ class Journey(Scene):
         for each in breaking:
             each.join()
         self.writer.join()
-        self.stand()
+        self.raise_violations()
         self.sender.send_now()
         healed = time.monotonic()
-        wait_for(lambda: self.stored_rows() >= self.total, "every event to be stored", PATIENCE_SECONDS, every=0.5)
+        wait_for(lambda: self.stored_rows() >= self.total, "every event to be stored", RECOVERY_SECONDS, every=0.5)
         self.counts["seconds after the last fault"] = round(time.monotonic() - healed)
-        wait_for(lambda: self.sender.waiting() == 0, "steep-monitor to know it")
+        wait_for(lambda: self.sender.pending() == 0, "nothing to be pending")
         self.took = time.monotonic() - began
         self.end_sender(signal.SIGTERM)
-        self.stand()
+        self.raise_violations()
 
-    def stand(self):
+    def raise_violations(self):
         if self.violations:
             raise Violation("\n".join(self.violations))
 
@@ -203,13 +203,13 @@ class Journey(Scene):
         with self.stack.connect() as connection:
             return connection.execute("SELECT count(*) FROM public.events WHERE source = %s", (self.identity.source,)).fetchone()[0]
 
-    def put_away(self):
+    def stop(self):
         self.proxy.thaw()
-        self.sender.put_away()
+        self.sender.kill()
         self.proxy.leave()
 
     def results(self):
-        """Each with whether it holds."""
+        """Each claim, and whether it is true."""
         with self.stack.connect() as connection:
             count, ids, numbers, least, most, given, self.slowest = connection.execute(
                 "SELECT count(*), count(DISTINCT id), count(DISTINCT payload->>'number'), min((payload->>'number')::int),"
@@ -221,8 +221,8 @@ class Journey(Scene):
         yield count == ids == numbers == self.total and (least, most) == (0, self.total - 1), (
             f"{self.total} events were written; {count} are stored, with {ids} ids and {numbers} numbers from {least} to {most}")
         yield given == (self.total + 1) // 2, f"{given} of {(self.total + 1) // 2} have the id that they were written with"
-        aside, rejected = self.sender.set_aside(), self.sender.log("input_rejected") + self.sender.log("rejected")
-        yield not aside and not rejected, f"{len(aside)} were set aside, {len(rejected)} lines say so"
+        aside, rejected = self.sender.rejected(), self.sender.log("input_rejected") + self.sender.log("rejected")
+        yield not aside and not rejected, f"{len(aside)} were rejected, and {len(rejected)} logged as rejected"
         yield not self.sender.log("spool_dropped"), "none was dropped"
         damaged = [record for record in self.sender.log("spool_recovered") if record.get("records", "0") != "0"]
         yield not damaged, f"no record of the spool was damaged by a kill {damaged[:1] or ''}"
@@ -231,10 +231,10 @@ class Journey(Scene):
 
     def summary(self):
         answers = collections.Counter(record["status"] for record in self.sender.log("batch"))
-        said = ", ".join(f"{number} of status {status}" for status, number in sorted(answers.items()))
+        statuses = ", ".join(f"{number} of status {status}" for status, number in sorted(answers.items()))
         broken = {what: number for what, number in self.counts.items() if not what.startswith("seconds")}
         yield f"{self.writer.written} events in {self.took:.0f} s, {sum(broken.values())} faults; everything stored" \
               f" {self.counts['seconds after the last fault']} s after the last of them"
         yield ", ".join(f"{what}: {number}" for what, number in sorted(broken.items()))
         yield f"{self.processes} processes of steep-monitor, at most {self.peak_kib / 1024:.1f} MiB; {self.proxy.connections}" \
-              f" connections; tries: {said}"
+              f" connections; requests: {statuses}"

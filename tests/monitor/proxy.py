@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that can do what networks do: cut connections, freeze, tear a stream in the middle, be gone."""
+"""A TCP proxy on loopback that fails as networks do: it cuts, freezes or tears connections, or is gone."""
 
 import contextlib
 import select
@@ -14,7 +14,7 @@ class Proxy:
     def __init__(self, target):
         self.target = target
         self.pairs = set()
-        self.tears = []  # for each of the next connections, after how many bytes of the reply or the request it breaks
+        self.tears = []  # for each of the next connections: the direction, and after how many bytes it breaks
         self.moving = threading.Event()
         self.moving.set()
         self.closing = False
@@ -47,7 +47,7 @@ class Proxy:
                 self.pairs.discard(pair)
 
     def pass_on(self, client, server, tear):
-        """Until one side ends; torn after so many bytes of a direction, with a reset to both."""
+        """Copy until one side ends; with a tear, reset both after so many bytes of a direction."""
         passed = {"request": 0, "reply": 0}
         ends = {client: ("request", server), server: ("reply", client)}
         while True:
@@ -70,12 +70,12 @@ class Proxy:
         """End every connection at once."""
         for pair in list(self.pairs):
             for end in pair:
-                # select() in another thread sees a shutdown, and not a close.
+                # select() in another thread notices a shutdown, but not a close.
                 with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
 
     def tear(self, chooser):
-        """The connections that stand are cut; the next break where a handshake, a request or a reply is under way."""
+        """Cut open connections; the next ones break during a handshake, a request or a reply."""
         self.tears = [(chooser.choice(["request", "reply"]), chooser.choice([1, 100, 1000, 3000, 20_000, 200_000]) + chooser.randrange(100))
                       for _ in range(3)]
         self.cut()
@@ -87,7 +87,7 @@ class Proxy:
         self.moving.set()
 
     def leave(self):
-        """Refuse connections, and end those that stand."""
+        """Refuse connections, and end the open ones."""
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()

@@ -1,4 +1,4 @@
-"""An HTTPS server that answers as it was told to, one request after the other, and judges whatever it is sent.
+"""An HTTPS server that answers requests by a script, and checks everything it receives.
 
 An answer is a function of an Exchange; it returns whether the connection may be used again.
 """
@@ -41,7 +41,7 @@ class Exchange:
 
 
 def encoded(status, body=b"", headers=None):
-    """A whole reply as bytes; a body that is no bytes goes as JSON."""
+    """A complete reply as bytes; a body that isn't bytes is sent as JSON."""
     if not isinstance(body, bytes):
         body = json.dumps(body).encode()
     lines = {"Content-Type": "application/json", "Content-Length": str(len(body))} | (headers or {})
@@ -67,13 +67,13 @@ def stored_bytes(request):
 
 
 def stored(exchange):
-    """What a server that works answers."""
+    """The answer of a working server."""
     exchange.send(stored_bytes(exchange.request))
     return True
 
 
 def raw(data):
-    """Exactly these bytes, and the connection's orderly end."""
+    """Exactly these bytes, then the connection is closed."""
     def answer(exchange):
         exchange.send(data)
         return False
@@ -82,10 +82,10 @@ def raw(data):
 
 
 def torn(length):
-    """So many bytes of a good reply, then the connection is reset."""
+    """So many bytes of a valid reply, then the connection is reset."""
     def answer(exchange):
         exchange.send(stored_bytes(exchange.request)[:length])
-        # TLS says no farewell unless it is asked to.
+        # TLS sends no close_notify unless it is asked to.
         reset(exchange.connection.tls)
         return False
 
@@ -93,13 +93,13 @@ def torn(length):
 
 
 def silence(exchange):
-    """No answer for as long as anybody waits for one."""
+    """No answer at all."""
     exchange.server.released.wait()
     return False
 
 
 def endless(exchange):
-    """A body without an end, until the other side has had enough."""
+    """A body without an end, until the client closes the connection."""
     exchange.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n")
     chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
     while not exchange.server.released.is_set():
@@ -109,13 +109,13 @@ def endless(exchange):
 
 
 def early(answer):
-    """Give an answer before the body is read, and then end the connection, as nginx does."""
+    """Answer before the body is read, then close the connection, as nginx does."""
     answer.early = True
     return answer
 
 
 class Connection:
-    """A TLS connection that can be read line by line and closed without a word."""
+    """A TLS connection, read by heads and bodies."""
 
     def __init__(self, tls):
         self.tls = tls
@@ -134,7 +134,7 @@ class Connection:
         return head.decode("latin-1").split("\r\n")
 
     def body(self, length, seconds=0):
-        """All of it; at a pace that takes about so long."""
+        """The whole body, read at a rate that takes about so long."""
         while len(self.pending) < length:
             self.fill()
             time.sleep(seconds * 16384 / length)
@@ -146,7 +146,7 @@ class Connection:
 
 
 class ScriptedServer:
-    """Listens on 127.0.0.1; answers with the script's answers in their order, and with `always` afterwards."""
+    """Listens on 127.0.0.1; gives the answers of the script in order, and `always` after them."""
 
     def __init__(self, context, identity, port=0, base="", always=stored):
         self.context = context
@@ -158,7 +158,7 @@ class ScriptedServer:
         self.connections = 0
         self.open = set()
         self.endless_bytes = 0
-        self.wrong = []
+        self.errors = []
         self.changed = threading.Condition()
         self.released = threading.Event()
         self.listener = socket.create_server(("127.0.0.1", port), reuse_port=False)
@@ -199,75 +199,75 @@ class ScriptedServer:
         pairs = [line.split(":", 1) for line in lines]
         headers = {name.strip().lower(): value.strip() for name, value in pairs}
         if len(headers) != len(pairs):
-            self.object("a header stands twice", lines)
+            self.report("a repeated header", lines)
         with self.changed:
             answer = self.script.popleft() if self.script else self.always
         at_once = getattr(answer, "early", False)
         body = b"" if at_once else connection.body(int(headers.get("content-length", "0")), getattr(answer, "seconds", 0))
         request = Request(method, path, headers, body, time.monotonic())
         if not at_once:
-            self.judge(request)
+            self.check(request)
         with self.changed:
             self.requests.append(request)
             self.changed.notify_all()
         return answer(Exchange(self, connection, request)) and not at_once
 
-    def object(self, what, value):
-        self.wrong.append(f"{what}: {value!r}"[:500])
+    def report(self, what, value):
+        self.errors.append(f"{what}: {value!r}"[:500])
 
-    def judge(self, request):
-        """What every request must be, whatever the test is about."""
+    def check(self, request):
+        """Check what is true of every request in every test."""
         headers, body = request.headers, request.body
         if (request.method, request.path) != ("POST", f"{self.base.rstrip('/')}/ingest"):
-            self.object("asked for", (request.method, request.path))
+            self.report("the request line", (request.method, request.path))
         expected = {"x-source-id": self.identity.source, "content-type": "application/json"}
         for name, value in expected.items():
             if headers.get(name) != value:
-                self.object(name, headers.get(name))
+                self.report(name, headers.get(name))
         if not headers.get("user-agent", "").startswith("steep-monitor/"):
-            self.object("user-agent", headers.get("user-agent"))
+            self.report("user-agent", headers.get("user-agent"))
         try:
             signature = base64.b64decode(headers.get("x-signature", ""), validate=True)
             self.identity.key.verify_key.verify(body, signature)
         except (ValueError, BadSignatureError) as error_:
-            self.object("the signature", error_)
-        self.judge_batch(body)
+            self.report("the signature", error_)
+        self.check_batch(body)
 
-    def judge_batch(self, body):
+    def check_batch(self, body):
         if len(body) > MAX_BATCH_BYTES:
-            self.object("a batch is larger than 1 MiB", len(body))
+            self.report("a batch is larger than 1 MiB", len(body))
         try:
             events = json.loads(body)
         except ValueError as error_:
-            self.object("the body", error_)
+            self.report("the body", error_)
             return
         if not isinstance(events, list) or not 1 <= len(events) <= MAX_EVENTS:
-            self.object("no batch", body[:100])
+            self.report("not a batch", body[:100])
             return
         for event in events:
             if event["source"] != self.identity.source or not event["id"].startswith("evt_"):
-                self.object("an event", event)
+                self.report("an event", event)
 
     def wait(self, count, seconds=20):
-        """The first so many requests, once they have come."""
+        """Wait for so many requests, and return them."""
         with self.changed:
             came = self.changed.wait_for(lambda: len(self.requests) >= count, seconds * SLOWNESS)
-            assert came, f"{len(self.requests)} requests of {count} came within {seconds * SLOWNESS} s"
+            assert came, f"{len(self.requests)} of {count} requests arrived within {seconds * SLOWNESS} s"
             return self.requests[:count]
 
     def wait_for_events(self, count, seconds=30):
-        """The events of all requests so far, once they have so many ids."""
+        """Wait for events with so many different ids, and return the ids."""
         def ids():
             return {i for request in self.requests for i in ids_of(request)}
 
         with self.changed:
             came = self.changed.wait_for(lambda: len(ids()) >= count, seconds * SLOWNESS)
-            assert came, f"{len(ids())} events of {count} came within {seconds * SLOWNESS} s"
+            assert came, f"{len(ids())} of {count} events arrived within {seconds * SLOWNESS} s"
         return ids()
 
     def close(self):
         self.released.set()
-        # A thread in accept() keeps a listener open that is merely closed.
+        # Only a shutdown wakes the thread in accept().
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()

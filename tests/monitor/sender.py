@@ -1,4 +1,4 @@
-"""steep-monitor as a process: its folder, its input, its log, and what it set aside."""
+"""steep-monitor as a process: its folder, its input, its log, and what it rejected."""
 
 import contextlib
 import json
@@ -17,14 +17,14 @@ FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^" ]*)(?: |$)')
 
 
 def clean_environment(**more):
-    """This process's environment without what steep-monitor reads, or libcurl."""
+    """This process's environment without the variables that steep-monitor or libcurl read."""
     dropped = ("STEEP_", "VIBETEA_", "XDG_", "STATE_DIRECTORY")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(dropped) and not k.lower().endswith("_proxy")}
     return kept | more
 
 
 def parse_log(text):
-    """The lines of a log as dictionaries; a line that is none of ours is an error."""
+    """The lines of a log as dictionaries; a line of another format is an error."""
     records = []
     for line in text.splitlines():
         fields = FIELD.findall(line)
@@ -60,7 +60,7 @@ class Sender:
     # Events.
 
     def event(self, **changes):
-        """A numbered event with every field, or with some changed."""
+        """A numbered event with every field, some of them changed."""
         self.numbers += 1
         return self.identity.event(type="tool", payload={"number": self.numbers, "note": MARKER}) | changes
 
@@ -70,17 +70,17 @@ class Sender:
     # The process.
 
     def start(self, *arguments, prefix=(), stdin=subprocess.PIPE, **changes):
-        """Run it until the next end(); a change to None takes a variable away."""
+        """Run it until the next end(); None removes a variable."""
         assert self.process is None
         environment = {k: v for k, v in (self.environment | changes).items() if v is not None}
         with open(self.stderr, "ab") as log:
             self.process = subprocess.Popen([*prefix, str(PROGRAM), *map(str, arguments)], stdin=stdin, env=environment,
                                             stdout=subprocess.DEVNULL, stderr=log, start_new_session=True)
-        self.wait_for("serving")
+        self.wait_for("started")
         return self
 
     def run_with(self, prefix):
-        """Its exit status where it ends at once, or None where it runs."""
+        """Its exit status if it ends at once, or None if it runs."""
         with contextlib.suppress(AssertionError):
             self.start(prefix=prefix)
             return None
@@ -101,7 +101,7 @@ class Sender:
         self.send_signal(signal.SIGUSR1)
 
     def end(self, number=signal.SIGTERM, seconds=20):
-        """Signal it, unless that is None, and return its exit status."""
+        """Signal it, unless number is None, and return its exit status."""
         if number is not None:
             self.process.send_signal(number)
         status = self.process.wait(seconds * SLOWNESS)
@@ -116,28 +116,28 @@ class Sender:
 
     log_place = 0
 
-    def put_away(self):
+    def kill(self):
         if self.process is not None and alive(self.process.pid):
             self.process.kill()
             self.process.wait()
 
     def run(self, *arguments, **changes):
-        """Run it to its end, as a command."""
+        """Run it as a command that ends by itself."""
         environment = {k: v for k, v in (self.environment | changes).items() if v is not None}
         return subprocess.run([str(PROGRAM), *map(str, arguments)], env=environment, stdin=subprocess.DEVNULL, text=True,
                               capture_output=True, timeout=60 * SLOWNESS, cwd=self.folder)
 
-    # What it says.
+    # Its output.
 
     def log(self, event=None, **fields):
-        """The lines of the process that runs, or else of all: those of one event, with fields of these values."""
+        """The log lines of this event and with these fields, of the running process or else of all."""
         data = self.stderr.read_bytes()[self.log_place if self.process else 0:]
         whole = data[:data.rfind(b"\n") + 1].decode(errors="replace")
         wanted = {name: str(value) for name, value in fields.items()} | ({"event": event} if event else {})
         return [record for record in parse_log(whole) if all(record.get(name) == value for name, value in wanted.items())]
 
     def wait_for(self, event, seconds=20, **fields):
-        """The newest such line, once there is one."""
+        """Wait for such a line, and return the newest."""
         def found():
             assert self.process is None or self.process.poll() is None or self.log(event, **fields), (
                 f"ended with {self.process.returncode}: {self.stderr.read_text(errors='replace')[-2000:]}")
@@ -146,12 +146,12 @@ class Sender:
         return wait_for(found, f"a line {event} {fields}", seconds)[-1]
 
     def peak_mib(self):
-        """The most memory it has held; a sanitizer's own counts as none of it."""
+        """Its peak memory; 0 with a sanitizer, which needs more."""
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
         return 0 if os.environ.get("SANITIZE") else int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
 
-    def set_aside(self):
-        """The records of both files of rejected events, the older first."""
+    def rejected(self):
+        """The records of both files of rejected events, the older file first."""
         files = [self.state / "rejected.1.ndjson", self.state / "rejected.ndjson"]
         return [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
 
@@ -161,15 +161,15 @@ class Sender:
         return done.stdout
 
     def wait_until_settled(self, total, seconds=20):
-        """Until so many events have been sent or set aside, over the state folder's life, and none waits."""
+        """Wait until so many events were sent or rejected, over the life of the state folder, and none is pending."""
         def settled():
-            return self.waiting() == 0 and self.counted("sent") + len(self.set_aside()) >= total
+            return self.pending() == 0 and self.counted("sent") + len(self.rejected()) >= total
 
         wait_for(settled, f"{total} events to be settled", seconds)
 
-    def waiting(self):
-        """How many events wait, by `steep-monitor status`."""
-        return self.counted("waiting")
+    def pending(self):
+        """The number of pending events, by `steep-monitor status`."""
+        return self.counted("pending")
 
     def counted(self, what):
         found = re.search(rf"^{what}\W+(\d+)", self.status(), re.MULTILINE | re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""A file or a FIFO that is followed: every line once, whatever happens to the file and to the follower."""
+"""A followed file or FIFO: every line is sent once, whatever happens to the file and to the process."""
 
 import json
 import os
@@ -28,20 +28,20 @@ def append(path, *lines):
 
 
 def numbers(server):
-    """The number of every event that came, those that came again included."""
+    """The number of every event that arrived, including repeated ones."""
     return [event["payload"]["number"] for request in server.requests for event in events_of(request)]
 
 
 def wait_for_numbers(server, wanted, seconds=30):
     try:
-        wait_for(lambda: len(set(numbers(server))) >= len(set(wanted)), "every line to come", seconds)
+        wait_for(lambda: len(set(numbers(server))) >= len(set(wanted)), "every line to arrive", seconds)
     finally:
         came = numbers(server)
         assert sorted(set(came)) == sorted(set(wanted)) or set(came) < set(wanted), set(came) - set(wanted)
     assert sorted(numbers(server)) == sorted(wanted)
 
 
-def test_what_is_there_and_what_is_appended_is_sent_once(server, sender, file):
+def test_existing_and_appended_lines_are_sent_once(server, sender, file):
     append(file, *sender.lines(5))
     sender.start(file)
     wait_for_numbers(server, range(1, 6))
@@ -49,7 +49,7 @@ def test_what_is_there_and_what_is_appended_is_sent_once(server, sender, file):
     wait_for_numbers(server, range(1, 11))
 
 
-def test_a_file_that_is_not_there_yet_is_waited_for(server, sender, tmp_path):
+def test_a_missing_file_is_read_once_it_exists(server, sender, tmp_path):
     later = tmp_path / "later.ndjson"
     sender.start(later)
     append(later, *sender.lines(3))
@@ -57,19 +57,19 @@ def test_a_file_that_is_not_there_yet_is_waited_for(server, sender, tmp_path):
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_it_goes_on_where_it_stopped(server, sender, file, how):
+def test_reading_continues_where_it_stopped(server, sender, file, how):
     append(file, *sender.lines(5))
     sender.start(file)
     wait_for_numbers(server, range(1, 6))
-    wait_for(lambda: sender.waiting() == 0, "nothing to wait any more")
+    wait_for(lambda: sender.pending() == 0, "nothing to be pending")
     sender.end(how)
     append(file, *sender.lines(5))
     sender.start(file)
     wait_for_numbers(server, range(1, 11))
 
 
-def test_a_line_is_one_when_its_end_is_there(server, sender, file):
-    """A writer may be in the middle of it, and the follower may die meanwhile."""
+def test_an_incomplete_line_is_read_once_it_is_complete(server, sender, file):
+    """The process may be killed while a writer is in the middle of a line."""
     sender.start(file)
     line = sender.lines(1)[0].encode() + b"\n"
     with open(file, "ab", buffering=0) as opened:
@@ -80,16 +80,16 @@ def test_a_line_is_one_when_its_end_is_there(server, sender, file):
         sender.start(file)
         opened.write(line[30:])
         wait_for_numbers(server, [1])
-    assert not sender.set_aside()
+    assert not sender.rejected()
 
 
-def test_rotation_by_a_new_name(server, sender, file):
+def test_rotation_by_renaming(server, sender, file):
     sender.start(file)
     append(file, *sender.lines(5))
     wait_for_numbers(server, range(1, 6))
     with open(file, "ab", buffering=0) as old:
         file.rename(file.with_suffix(".1"))
-        # Whoever has it open still writes to it for a while.
+        # A writer that has it open may still write to it.
         old.write("".join(f"{line}\n" for line in sender.lines(5)).encode())
         wait_for_numbers(server, range(1, 11))
     append(file, *sender.lines(5))
@@ -98,8 +98,8 @@ def test_rotation_by_a_new_name(server, sender, file):
     wait_for_numbers(server, range(1, 21))
 
 
-def test_rotation_while_nobody_follows_loses_nothing_that_is_still_beside_it(server, sender, file):
-    """The old file's rest is known by its inode."""
+def test_rotation_while_stopped_loses_nothing_silently(server, sender, file):
+    """The old file is found by its inode."""
     append(file, *sender.lines(5))
     sender.start(file)
     wait_for_numbers(server, range(1, 6))
@@ -110,11 +110,11 @@ def test_rotation_while_nobody_follows_loses_nothing_that_is_still_beside_it(ser
     sender.start(file)
     wait_for(lambda: set(range(11, 16)) <= set(numbers(server)), "the new file's lines")
     lost = set(range(6, 11)) - set(numbers(server))
-    assert not lost or sender.log(level="warning"), "the old file's rest is lost without a word"
+    assert not lost or sender.log(level="warning"), "lost the old file's rest without logging it"
     assert len(numbers(server)) == len(set(numbers(server)))
 
 
-def test_rotation_by_copy_and_truncation(server, sender, file):
+def test_rotation_by_truncation(server, sender, file):
     sender.start(file)
     append(file, *sender.lines(5))
     wait_for_numbers(server, range(1, 6))
@@ -123,8 +123,8 @@ def test_rotation_by_copy_and_truncation(server, sender, file):
     wait_for_numbers(server, range(1, 9))
 
 
-def test_rotation_by_copy_loses_no_line_that_is_in_the_copy(server, sender, file):
-    """logrotate copies first; what was written in between stands in the copy alone."""
+def test_rotation_by_copytruncate_reads_the_rest_from_the_copy(server, sender, file):
+    """logrotate copies first; lines that were not yet read are only in the copy."""
     sender.start(file)
     append(file, *sender.lines(5))
     wait_for_numbers(server, range(1, 6))
@@ -139,11 +139,11 @@ def test_rotation_by_copy_loses_no_line_that_is_in_the_copy(server, sender, file
 
 @pytest.mark.parametrize("running", [True, False])
 @pytest.mark.parametrize("how", ["truncated", "new"])
-def test_an_older_file_of_the_same_lines_is_not_taken_for_the_one_that_is_gone(server, sender, file, running, how):
-    """Lines without a time of their own may all be alike, also those that were sent long ago."""
+def test_an_older_file_with_the_same_lines_is_not_mistaken_for_a_copy(server, sender, file, running, how):
+    """Lines without a timestamp may repeat those that were sent long ago."""
     line = '{"type":"tool","payload":{"number":0}}'
     append(file, *[line] * 20)
-    # As rotation by copying leaves it: the copy is younger than the file.
+    # As copytruncate leaves it: the copy is newer than the file.
     append(file.with_name(f"{file.name}.1"), *[line] * 50)
     time.sleep(0.1)
     sender.start(file)
@@ -162,7 +162,7 @@ def test_an_older_file_of_the_same_lines_is_not_taken_for_the_one_that_is_gone(s
     assert len(numbers(server)) == 25
 
 
-def test_a_file_that_is_truncated_and_grows_beyond_its_former_length_at_once(server, sender, file):
+def test_a_truncated_file_that_grows_beyond_its_former_length_at_once(server, sender, file):
     append(file, *sender.lines(5))
     sender.start(file)
     wait_for_numbers(server, range(1, 6))
@@ -173,7 +173,7 @@ def test_a_file_that_is_truncated_and_grows_beyond_its_former_length_at_once(ser
     wait_for_numbers(server, range(1, 26))
 
 
-def test_truncation_while_nobody_follows(server, sender, file):
+def test_truncation_while_stopped(server, sender, file):
     append(file, *sender.lines(20))
     sender.start(file)
     wait_for_numbers(server, range(1, 21))
@@ -184,7 +184,7 @@ def test_truncation_while_nobody_follows(server, sender, file):
     wait_for_numbers(server, range(1, 24))
 
 
-def test_a_file_that_is_replaced_by_a_shorter_one(server, sender, file):
+def test_replacement_by_a_shorter_file(server, sender, file):
     sender.start(file)
     append(file, *sender.lines(20))
     wait_for_numbers(server, range(1, 21))
@@ -194,7 +194,7 @@ def test_a_file_that_is_replaced_by_a_shorter_one(server, sender, file):
     wait_for_numbers(server, range(1, 23))
 
 
-def test_a_file_that_is_removed_and_made_again(server, sender, file):
+def test_removal_and_recreation(server, sender, file):
     sender.start(file)
     append(file, *sender.lines(2))
     wait_for_numbers(server, range(1, 3))
@@ -204,21 +204,21 @@ def test_a_file_that_is_removed_and_made_again(server, sender, file):
     wait_for_numbers(server, range(1, 5))
 
 
-def test_bad_lines_of_a_file_are_set_aside_once_although_it_is_killed(server, sender, file):
+def test_bad_lines_of_a_file_are_rejected_once_despite_a_kill(server, sender, file):
     append(file, *sender.lines(2), "bad")
     sender.start(file)
     wait_for_numbers(server, [1, 2])
-    wait_for(lambda: len(sender.set_aside()) == 1, "the bad line")
-    wait_for(lambda: sender.waiting() == 0, "nothing to wait any more")
+    wait_for(lambda: len(sender.rejected()) == 1, "the bad line")
+    wait_for(lambda: sender.pending() == 0, "nothing to be pending")
     sender.end(signal.SIGKILL)
     append(file, *sender.lines(1), "bad too")
     sender.start(file)
     wait_for_numbers(server, [1, 2, 3])
-    wait_for(lambda: len(sender.set_aside()) == 2, "the second bad line")
-    assert [each["event"] for each in sender.set_aside()] == ["bad", "bad too"]
+    wait_for(lambda: len(sender.rejected()) == 2, "the second bad line")
+    assert [each["event"] for each in sender.rejected()] == ["bad", "bad too"]
 
 
-def test_another_file_begins_at_its_beginning(server, sender, file, tmp_path):
+def test_another_file_is_read_from_its_beginning(server, sender, file, tmp_path):
     append(file, *sender.lines(10))
     sender.start(file)
     wait_for_numbers(server, range(1, 11))
@@ -240,7 +240,7 @@ def test_writers_of_a_fifo_come_and_go(server, sender, tmp_path):
     assert sender.end() == 0
 
 
-def test_a_fifo_that_nobody_writes_to_does_not_keep_it_from_ending(server, sender, tmp_path):
+def test_sigterm_ends_it_while_a_fifo_has_no_writer(server, sender, tmp_path):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     sender.start(fifo)
@@ -248,7 +248,7 @@ def test_a_fifo_that_nobody_writes_to_does_not_keep_it_from_ending(server, sende
 
 
 @pytest.mark.parametrize("what", ["folder", "socket"])
-def test_what_cannot_be_followed_is_refused_with_a_sentence(sender, tmp_path, what):
+def test_a_folder_or_socket_is_refused_with_a_message(sender, tmp_path, what):
     place = tmp_path if what == "folder" else tmp_path / "odd"
     if what == "socket":
         socket.socket(socket.AF_UNIX).bind(str(place))
@@ -257,7 +257,7 @@ def test_what_cannot_be_followed_is_refused_with_a_sentence(sender, tmp_path, wh
 
 
 class Writer(threading.Thread):
-    """Appends numbered lines, some in pieces, some without an id, and may turn the file over now and then."""
+    """Appends numbered lines, some in pieces, some without an id, and may rotate the file now and then."""
 
     def __init__(self, sender, file, total, chooser, rotates):
         super().__init__(daemon=True)
@@ -276,12 +276,12 @@ class Writer(threading.Thread):
                 opened.write(data[cut:])
             self.written += count
             time.sleep(0.02)
-            # A file counts as finished once the next one has a line.
+            # A file is finished once the next one has a line.
             if self.rotates and self.written < self.total and self.random.random() < 0.2:
                 self.rotate()
 
     def rotate(self):
-        """As logrotate does: the newest becomes the first of those that are kept, all of them here."""
+        """As logrotate does, but without removing any file."""
         for number in range(self.rotations, 0, -1):
             self.file.with_name(f"{self.file.name}.{number}").rename(self.file.with_name(f"{self.file.name}.{number + 1}"))
         self.file.rename(self.file.with_name(f"{self.file.name}.1"))
@@ -296,7 +296,7 @@ class Writer(threading.Thread):
 
 @pytest.mark.parametrize("rotates", [False, True])
 def test_every_line_arrives_once_whenever_it_is_killed(server, sender, file, rotates):
-    """Ids that are filled in here too: what counts is what the server would store."""
+    """Compared with what the server would store, also for ids that are filled in."""
     seed = int(os.environ.get("SEED") or secrets.randbelow(10**9))
     print(f"SEED={seed}")
     chooser = random.Random(seed)
@@ -307,7 +307,7 @@ def test_every_line_arrives_once_whenever_it_is_killed(server, sender, file, rot
     sender.start(file, STEEP_MAX_BATCH_SIZE="100")
     writer.start()
     if rotates:
-        # What was rotated before any of it was read is known to nobody.
+        # A file that was rotated before any of it was read is not found.
         server.wait(1)
     kills = 0
     while writer.is_alive() or kills < 12:
@@ -318,11 +318,11 @@ def test_every_line_arrives_once_whenever_it_is_killed(server, sender, file, rot
         sender.start(file, STEEP_MAX_BATCH_SIZE="100")
     wait_for(lambda: len(stored_numbers(server)) >= total, "every line", 60)
     assert sorted(stored_numbers(server)) == list(range(1, total + 1))
-    assert not sender.set_aside() and (writer.rotations > 0 or not rotates)
+    assert not sender.rejected() and (writer.rotations > 0 or not rotates)
 
 
 def stored_numbers(server):
-    """The number of each row that a database would have: one for each id."""
+    """The number of each row that a database would store: one for each id."""
     rows = {}
     for request in list(server.requests):
         for event in events_of(request):

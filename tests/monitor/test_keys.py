@@ -1,4 +1,4 @@
-"""steep-monitor keygen, and which keys are taken."""
+"""steep-monitor keygen, and which keys are accepted."""
 
 import base64
 import os
@@ -16,7 +16,7 @@ def folder(tmp_path):
     return made
 
 
-def test_keygen_makes_a_pair_in_the_form_that_monitors_use(sender, folder):
+def test_keygen_makes_a_key_pair_in_the_common_format(sender, folder):
     done = sender.run("keygen", folder)
     assert done.returncode == 0, done.stderr
     private, public = folder / "key.priv", folder / "key.pub"
@@ -35,7 +35,7 @@ def test_keygen_prints_the_command_that_registers_the_key_and_no_secret(sender, 
     assert seed.hex() not in done.stdout + done.stderr and base64.b64encode(seed).decode() not in done.stdout + done.stderr
 
 
-def test_a_name_that_the_shell_would_read_is_quoted(sender, folder):
+def test_keygen_quotes_the_name_for_a_shell(sender, folder):
     done = sender.run("keygen", folder, STEEP_SOURCE="it's; a $(name)")
     assert done.returncode == 0
     line = next(line for line in done.stdout.splitlines() if "steepctl" in line)
@@ -43,7 +43,7 @@ def test_a_name_that_the_shell_would_read_is_quoted(sender, folder):
     assert words[words.index("add") + 1] == "it's; a $(name)"
 
 
-def test_two_keys_are_never_the_same(sender, folder):
+def test_two_keys_differ(sender, folder):
     pairs = []
     for name in "ab":
         sender.run("keygen", folder / name)
@@ -64,7 +64,7 @@ def test_keygen_overwrites_nothing(sender, folder, there, how):
     assert how != "file" or (folder / there).read_text() == "mine"
 
 
-def test_keygen_without_a_folder_uses_that_of_the_key_or_the_state(sender, folder):
+def test_keygen_defaults_to_the_folder_of_the_key_or_the_state(sender, folder):
     assert sender.run("keygen", STEEP_KEY=str(folder / "key.priv")).returncode == 0
     assert (folder / "key.pub").exists()
     (sender.state / "key.priv").unlink()
@@ -74,7 +74,7 @@ def test_keygen_without_a_folder_uses_that_of_the_key_or_the_state(sender, folde
     assert (folder / "fresh").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_umask_that_is_generous_gives_nothing_away(sender, folder):
+def test_the_private_key_is_private_whatever_the_umask(sender, folder):
     before = os.umask(0)
     try:
         assert sender.run("keygen", folder / "new").returncode == 0
@@ -93,20 +93,20 @@ def test_a_key_that_others_can_read_is_refused(sender, mode):
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 31, b"x" * 33, b"x" * 64, b"x" * 100_000])
-def test_a_key_of_another_length_is_refused(sender, content):
+def test_a_key_of_the_wrong_length_is_refused(sender, content):
     (sender.state / "key.priv").write_bytes(content)
     done = sender.run("-t")
     assert done.returncode == 1 and "key.priv" in done.stderr
 
 
-def test_a_key_that_is_a_folder_or_a_pipe_is_refused_at_once(sender, tmp_path):
+def test_a_key_that_is_a_folder_or_a_fifo_is_refused_at_once(sender, tmp_path):
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo, 0o600)
     for key in (tmp_path, fifo):
         assert sender.run("-t", "--key", key).returncode == 1
 
 
-def test_no_key_is_a_sentence_that_names_keygen(sender):
+def test_the_message_for_a_missing_key_names_keygen(sender):
     (sender.state / "key.priv").unlink()
     done = sender.run()
     assert done.returncode == 1 and "keygen" in done.stderr

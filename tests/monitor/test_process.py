@@ -1,4 +1,4 @@
-"""Options, signals, the moments at which a batch goes out, and who may use a spool."""
+"""Options, signals, when a batch is sent, and who may use a state folder."""
 
 import fcntl
 import json
@@ -16,7 +16,7 @@ from sender import PROGRAM
 from stack import SLOWNESS, alive, wait_for
 
 
-def test_a_batch_goes_out_when_the_interval_has_passed(server, sender):
+def test_a_batch_is_sent_after_the_interval(server, sender):
     sender.start(STEEP_BATCH_INTERVAL_SECS="3")
     began = time.monotonic()
     sender.feed(*sender.lines(2))
@@ -24,7 +24,7 @@ def test_a_batch_goes_out_when_the_interval_has_passed(server, sender):
     assert 2 <= first.at - began <= 3 + 4 * SLOWNESS
 
 
-def test_a_batch_goes_out_when_enough_wait_and_its_size_is_the_limit(server, sender):
+def test_a_batch_is_sent_when_it_is_full(server, sender):
     sender.start(STEEP_BATCH_INTERVAL_SECS="3600", STEEP_MAX_BATCH_SIZE="50")
     sender.feed(*sender.lines(49))
     time.sleep(1)
@@ -34,22 +34,22 @@ def test_a_batch_goes_out_when_enough_wait_and_its_size_is_the_limit(server, sen
     assert [len(ids_of(request)) for request in server.requests] == [50, 50]
 
 
-def test_sigusr1_sends_what_waits(server, sender):
+def test_sigusr1_sends_pending_events(server, sender):
     sender.start(STEEP_BATCH_INTERVAL_SECS="3600")
     sender.feed(*sender.lines(3))
-    wait_for(lambda: sender.waiting() == 3, "the spool to have them")
+    wait_for(lambda: sender.pending() == 3, "the events to be in the spool")
     sender.send_now()
     assert len(ids_of(server.wait(1)[0])) == 3
 
 
-def test_sigusr1_with_nothing_waiting_sends_nothing(server, sender):
+def test_sigusr1_with_nothing_pending_sends_nothing(server, sender):
     sender.start()
     sender.send_now()
     time.sleep(1)
     assert not server.requests and sender.end() == 0
 
 
-def test_events_go_out_in_the_order_in_which_they_came(server, sender):
+def test_events_are_sent_in_order(server, sender):
     sender.start(STEEP_MAX_BATCH_SIZE="7")
     sender.feed(*sender.lines(100))
     server.wait_for_events(100)
@@ -58,16 +58,16 @@ def test_events_go_out_in_the_order_in_which_they_came(server, sender):
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_a_last_batch_goes_out_at_the_end(server, sender, how):
+def test_a_last_batch_is_sent_at_the_end(server, sender, how):
     sender.start(STEEP_BATCH_INTERVAL_SECS="3600")
     sender.feed(*sender.lines(3))
-    wait_for(lambda: sender.waiting() == 3, "the spool to have them")
+    wait_for(lambda: sender.pending() == 3, "the events to be in the spool")
     assert sender.end(how) == 0
     assert len(ids_of(server.wait(1)[0])) == 3
-    assert sender.log("stopping") and sender.log("stopped")[-1]["waiting"] == "0"
+    assert sender.log("stopping") and sender.log("stopped")[-1]["pending"] == "0"
 
 
-def test_what_was_written_before_the_signal_is_not_left_in_the_pipe(server, sender):
+def test_the_pipe_is_read_to_its_end_after_a_signal(server, sender):
     sender.start(STEEP_BATCH_INTERVAL_SECS="3600")
     sender.feed(*sender.lines(100))
     assert sender.end() == 0
@@ -75,18 +75,18 @@ def test_what_was_written_before_the_signal_is_not_left_in_the_pipe(server, send
 
 
 @pytest.mark.parametrize("busy", [False, True])
-def test_it_ends_within_5_seconds_of_sigterm_though_the_server_hangs(server, sender, busy):
-    """With a request under way or without, and what it had stays in the spool."""
+def test_it_ends_within_5_seconds_of_sigterm_while_the_server_hangs(server, sender, busy):
+    """With and without a request in progress; its events stay in the spool."""
     server.always = silence
     sender.start(STEEP_BATCH_INTERVAL_SECS="1" if busy else "3600")
     sender.feed(*sender.lines(4))
     if busy:
         server.wait(1)
-    wait_for(lambda: sender.waiting() == 4, "the spool to have them")
+    wait_for(lambda: sender.pending() == 4, "the events to be in the spool")
     began = time.monotonic()
     assert sender.end() == 0
     assert time.monotonic() - began < 5 + 2 * SLOWNESS
-    assert sender.log("stopped")[-1]["waiting"] == "4"
+    assert sender.log("stopped")[-1]["pending"] == "4"
     first = server.wait(1)[0]
     server.always = error(503, "unavailable")
     sender.start()
@@ -95,17 +95,17 @@ def test_it_ends_within_5_seconds_of_sigterm_though_the_server_hangs(server, sen
     assert again.body == first.body
 
 
-def test_the_last_flush_has_no_patience_with_an_answer_that_is_no(server, sender):
+def test_the_last_flush_does_not_wait_for_a_retry(server, sender):
     server.always = error(503, "unavailable", {"Retry-After": "60"})
     sender.start(STEEP_BATCH_INTERVAL_SECS="3600")
     sender.feed(*sender.lines(2))
-    wait_for(lambda: sender.waiting() == 2, "the spool to have them")
+    wait_for(lambda: sender.pending() == 2, "the events to be in the spool")
     began = time.monotonic()
     assert sender.end() == 0
-    assert time.monotonic() - began < 5 + 2 * SLOWNESS and sender.waiting() == 2
+    assert time.monotonic() - began < 5 + 2 * SLOWNESS and sender.pending() == 2
 
 
-def test_the_same_ids_go_out_again_after_a_kill_in_mid_request(server, sender):
+def test_the_same_ids_are_sent_again_after_a_kill_during_a_request(server, sender):
     server.answer(silence)
     sender.start()
     sender.feed(*sender.lines(6))
@@ -116,8 +116,8 @@ def test_the_same_ids_go_out_again_after_a_kill_in_mid_request(server, sender):
     assert ids_of(second)[:6] == ids_of(first)
 
 
-def test_hanging_up_a_terminal_or_a_closed_log_does_not_lose_events(server, sender):
-    """Its log may be a pipe whose reader has gone."""
+def test_a_closed_log_does_not_lose_events(server, sender):
+    """Its log may be a pipe without a reader."""
     reading, writing = os.pipe()
     with open(sender.stderr, "ab") as log:
         process = subprocess.Popen([str(PROGRAM)], env=sender.environment, stdin=subprocess.PIPE, stderr=writing,
@@ -132,20 +132,20 @@ def test_hanging_up_a_terminal_or_a_closed_log_does_not_lose_events(server, send
     assert process.wait(20 * SLOWNESS) == 0
 
 
-def test_the_journal_is_told_the_priority_of_each_line(server, sender):
+def test_the_journal_gets_the_priority_of_each_line(server, sender):
     with open(sender.folder / "journal", "w+b") as journal:
         target = os.fstat(journal.fileno())
         done = subprocess.run([str(PROGRAM)], env=sender.environment | {
             "JOURNAL_STREAM": f"{target.st_dev}:{target.st_ino}"}, input=b"bad\n", stderr=journal, timeout=60 * SLOWNESS)
         journal.seek(0)
-        said = journal.read().decode().splitlines()
+        lines = journal.read().decode().splitlines()
     assert done.returncode == 0
-    assert {line[:3] for line in said if "level=info" in line} == {"<6>"}
-    assert {line[:3] for line in said if "level=warning" in line} == {"<4>"}
+    assert {line[:3] for line in lines if "level=info" in line} == {"<6>"}
+    assert {line[:3] for line in lines if "level=warning" in line} == {"<4>"}
 
 
-def test_a_question_for_the_status_keeps_no_process_from_starting(server, sender):
-    """Whoever asks may do so at the moment of a start: it is no lock of flock(2)'s, which has to be taken to be seen."""
+def test_the_status_command_does_not_keep_a_process_from_starting(server, sender):
+    """It tests the lock without taking it, which flock(2) could not do."""
     sender.start()
     assert "running: yes" in sender.status()
     sender.end()
@@ -156,7 +156,7 @@ def test_a_question_for_the_status_keeps_no_process_from_starting(server, sender
         assert "running: yes" in sender.status()
 
 
-def test_a_crash_leaves_no_image_of_the_key(server, sender):
+def test_a_crash_writes_no_core_file_with_the_key(server, sender):
     sender.start(prefix=["sh", "-c", 'ulimit -c unlimited; exec "$@"', "sh"])
     limits = Path(f"/proc/{sender.process.pid}/limits").read_text(encoding="ascii")
     assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), limits
@@ -177,7 +177,7 @@ def test_a_killed_process_leaves_no_lock_behind(server, sender):
     sender.start()
 
 
-def test_the_state_folder_is_its_owners_alone(server, sender):
+def test_the_state_folder_is_accessible_to_its_owner_only(server, sender):
     sender.start()
     sender.feed("bad", *sender.lines(1))
     server.wait_for_events(1)
@@ -185,13 +185,13 @@ def test_the_state_folder_is_its_owners_alone(server, sender):
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_a_state_folder_is_made_where_there_is_none(sender, tmp_path):
+def test_a_missing_state_folder_is_created(sender, tmp_path):
     fresh = tmp_path / "a" / "b" / "state"
     sender.start("--state", fresh, "--key", sender.state / "key.priv")
     assert fresh.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_folder_of_systemd_or_of_the_user_is_the_default(sender, tmp_path):
+def test_the_default_state_folder_is_systemds_or_the_users(sender, tmp_path):
     for number, changes in enumerate([{"STATE_DIRECTORY": tmp_path / "systemd"}, {"XDG_STATE_HOME": tmp_path / "xdg"},
                                       {"HOME": tmp_path / "home"}]):
         environment = {name: str(value) for name, value in changes.items()}
@@ -204,7 +204,7 @@ def test_the_folder_of_systemd_or_of_the_user_is_the_default(sender, tmp_path):
 
 
 @pytest.mark.parametrize("base", ["", "/", "/functions/v1", "/functions/v1/"])
-def test_ingest_is_appended_to_the_address(serve, make_sender, base):
+def test_ingest_is_appended_to_the_url(serve, make_sender, base):
     server = serve(base=base)
     sender = make_sender(server.url).start()
     sender.feed(*sender.lines(1))
@@ -224,14 +224,14 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("changes", MALFORMED, ids=lambda changes: "=".join(map(str, *changes.items()))[:40].encode("unicode_escape").decode())
-def test_a_malformed_setting_is_refused_with_a_sentence(sender, changes):
+def test_an_invalid_setting_is_refused_with_a_message(sender, changes):
     for arguments in ([], ["-t"]):
         done = sender.run(*arguments, **changes)
         assert done.returncode == 1, (arguments, done)
         assert len(done.stderr.strip()) > 10
 
 
-def test_t_says_that_a_good_configuration_is_good_and_touches_nothing(sender):
+def test_t_accepts_a_valid_configuration_and_changes_nothing(sender):
     before = sorted(sender.state.rglob("*"))
     assert sender.run("-t").returncode == 0
     assert sender.run("-t", STEEP_BATCH_INTERVAL_SECS="", STEEP_MAX_BATCH_SIZE="", STEEP_SPOOL_MIB="",
@@ -239,7 +239,7 @@ def test_t_says_that_a_good_configuration_is_good_and_touches_nothing(sender):
     assert sorted(sender.state.rglob("*")) == before
 
 
-def test_options_win_over_the_environment(server, sender, tmp_path):
+def test_options_override_the_environment(server, sender, tmp_path):
     sender.start("--url", server.url, "--source", sender.identity.source, "--spool-size", "1", "--block", "--ca",
                  sender.environment["STEEP_CA"], "--key", sender.state / "key.priv", "--state", sender.state,
                  STEEP_URL="https://127.0.0.1:9", STEEP_SOURCE="x", STEEP_CA="/etc/ssl/certs/ca-certificates.crt",
@@ -249,19 +249,19 @@ def test_options_win_over_the_environment(server, sender, tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [["--nonsense"], ["-x"], ["--url"], ["a", "b"], ["keygen", "a", "b"], ["status", "a"]])
-def test_a_wrong_command_line_is_answered_with_the_usage(sender, arguments):
+def test_a_wrong_command_line_prints_the_usage(sender, arguments):
     done = sender.run(*arguments)
     assert done.returncode == 2 and "steep-monitor" in done.stderr
 
 
 def switches(pid):
-    """How often its threads have gone to sleep, or were sent there."""
+    """The number of context switches of all its threads."""
     status = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
     return sum(int(number) for text in status for number in re.findall(r"ctxt_switches:\s+(\d+)", text))
 
 
-def test_it_wakes_at_most_once_a_second_when_there_is_nothing_to_do(server, make_sender, serve, tmp_path):
-    """On a pipe, a file, a FIFO and a file that isn't there; after a batch, and while a server that refuses is waited for."""
+def test_an_idle_process_wakes_at_most_once_a_second(server, make_sender, serve, tmp_path):
+    """On a pipe, a file, a FIFO and a missing file; after a batch, and between retries."""
     refusing = serve(always=error(401, "unknown_source"))
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "fifo")
@@ -272,7 +272,7 @@ def test_it_wakes_at_most_once_a_second_when_there_is_nothing_to_do(server, make
         senders.append(sender.start(*place, STEEP_BATCH_INTERVAL_SECS="60" if name == "refused" else "1"))
         if not place:
             sender.feed(*sender.lines(1))
-            wait_for(lambda: sender.waiting() == 1 or sender.log("batch"), "the spool to have it")
+            wait_for(lambda: sender.pending() == 1 or sender.log("batch"), "the event to be in the spool")
             sender.send_now()
             sender.wait_for("batch")
     time.sleep(2)
@@ -289,8 +289,8 @@ def test_version_and_help(sender):
     assert "keygen" in usage.stdout and "status" in usage.stdout
 
 
-def test_a_proxy_of_the_environment_is_used(server, sender):
-    """libcurl's own variables count, and nothing of them is needed otherwise."""
+def test_a_proxy_from_the_environment_is_used(server, sender):
+    """By libcurl's own variables."""
     sender.start(https_proxy="http://127.0.0.1:9")
     sender.feed(*sender.lines(1))
     sender.wait_for("batch", status=0)

@@ -1,4 +1,4 @@
-"""What waits on disk: through kills, a full disk, a full spool and damage."""
+"""Pending events on disk: through kills, a full disk, a full spool and damage."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from stack import free_port, wait_for
 
 @pytest.fixture
 def nowhere(make_sender):
-    """A sender whose server is not there yet; and how to put it there."""
+    """A sender whose server is not running, and the port to start it on."""
     port = free_port()
     return make_sender(f"https://127.0.0.1:{port}"), port
 
@@ -27,7 +27,7 @@ def numbers(server):
 
 
 class Feeder(threading.Thread):
-    """Writes to standard input as far as that takes it."""
+    """Writes to standard input until that is closed."""
 
     def __init__(self, sender, lines):
         super().__init__(daemon=True)
@@ -41,13 +41,13 @@ class Feeder(threading.Thread):
                 self.fed += 1
 
 
-def test_what_was_accepted_is_still_there_after_a_kill(serve, nowhere):
+def test_accepted_events_survive_a_kill(serve, nowhere):
     sender, port = nowhere
     sender.start()
     sender.feed(*sender.lines(2500))
-    wait_for(lambda: sender.waiting() == 2500, "the spool to have them")
+    wait_for(lambda: sender.pending() == 2500, "the events to be in the spool")
     sender.end(signal.SIGKILL)
-    assert sender.waiting() == 2500
+    assert sender.pending() == 2500
     server = serve(port=port)
     sender.start()
     wait_for(lambda: len(numbers(server)) >= 2500, "all of them")
@@ -55,16 +55,16 @@ def test_what_was_accepted_is_still_there_after_a_kill(serve, nowhere):
 
 
 def segments(sender):
-    """The files of the spool that hold events, the oldest first."""
+    """The files of the spool that hold events, oldest first."""
     return sorted(path for path in (sender.state / "spool").iterdir() if path.stat().st_size > 100 and "cursor" not in path.name)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 40, 100, 200, 250])
-def test_a_torn_last_record_is_cut_off_and_said(serve, nowhere, cut):
+def test_an_incomplete_last_record_is_removed_and_logged(serve, nowhere, cut):
     sender, port = nowhere
     sender.start()
     sender.feed(*sender.lines(10))
-    wait_for(lambda: sender.waiting() == 10, "the spool to have them")
+    wait_for(lambda: sender.pending() == 10, "the events to be in the spool")
     sender.end(signal.SIGKILL)
     newest = segments(sender)[-1]
     os.truncate(newest, newest.stat().st_size - cut)
@@ -79,11 +79,11 @@ def test_a_torn_last_record_is_cut_off_and_said(serve, nowhere, cut):
 
 
 @pytest.mark.parametrize("place", [0.0, 0.1, 0.35, 0.5, 0.77, 0.999])
-def test_a_flipped_byte_costs_one_record_and_says_so(serve, nowhere, place):
+def test_a_flipped_byte_loses_one_record_and_is_logged(serve, nowhere, place):
     sender, port = nowhere
     sender.start()
     sender.feed(*sender.lines(20))
-    wait_for(lambda: sender.waiting() == 20, "the spool to have them")
+    wait_for(lambda: sender.pending() == 20, "the events to be in the spool")
     sender.end(signal.SIGKILL)
     newest = segments(sender)[-1]
     data = bytearray(newest.read_bytes())
@@ -98,11 +98,11 @@ def test_a_flipped_byte_costs_one_record_and_says_so(serve, nowhere, place):
     assert came == sorted(set(came)) and len(came) >= 20, came
 
 
-def test_a_spool_of_noise_is_said_and_stops_nobody(serve, nowhere):
+def test_a_spool_of_random_bytes_is_logged_and_new_events_are_sent(serve, nowhere):
     sender, port = nowhere
     sender.start()
     sender.feed(*sender.lines(20))
-    wait_for(lambda: sender.waiting() == 20, "the spool to have them")
+    wait_for(lambda: sender.pending() == 20, "the events to be in the spool")
     sender.end(signal.SIGKILL)
     newest = segments(sender)[-1]
     newest.write_bytes(os.urandom(newest.stat().st_size))
@@ -114,12 +114,12 @@ def test_a_spool_of_noise_is_said_and_stops_nobody(serve, nowhere):
 
 
 @pytest.mark.parametrize("damage", ["empty", "noise", "missing"])
-def test_a_cursor_that_is_lost_costs_nothing_but_duplicates(serve, nowhere, damage):
-    """The ids make sending again harmless; losing events is not."""
+def test_a_lost_cursor_only_causes_duplicates(serve, nowhere, damage):
+    """Sending events again is harmless, as they keep their ids."""
     sender, port = nowhere
     sender.start()
     sender.feed(*sender.lines(20))
-    wait_for(lambda: sender.waiting() == 20, "the spool to have them")
+    wait_for(lambda: sender.pending() == 20, "the events to be in the spool")
     sender.end(signal.SIGKILL)
     for path in (sender.state / "spool").glob("*cursor*"):
         if damage == "missing":
@@ -131,68 +131,68 @@ def test_a_cursor_that_is_lost_costs_nothing_but_duplicates(serve, nowhere, dama
     wait_for(lambda: set(numbers(server)) == set(range(1, 21)), "every event")
 
 
-def test_a_full_spool_drops_the_oldest_and_says_how_many(serve, nowhere):
+def test_a_full_spool_drops_the_oldest_events_and_logs_how_many(serve, nowhere):
     sender, port = nowhere
     sender.start("--spool-size", "1")
     sender.feed(*sender.lines(12_000))
-    wait_for(lambda: sender.log("spool_dropped"), "a loss to be reported")
+    wait_for(lambda: sender.log("spool_dropped"), "a loss to be logged")
 
     def settled():
         dropped = sum(int(record["events"]) for record in sender.log("spool_dropped"))
-        return dropped + sender.waiting() >= 12_000 and dropped
+        return dropped + sender.pending() >= 12_000 and dropped
 
-    dropped = wait_for(settled, "the sum to be right")
-    assert dropped + sender.waiting() <= 13_000
+    dropped = wait_for(settled, "every event to be accounted for")
+    assert dropped + sender.pending() <= 13_000
     held = sum(path.stat().st_size for path in (sender.state / "spool").iterdir())
     assert held <= 1.3 * (1 << 20)
-    # A spool that throws half of itself away at once is not what was asked for.
-    assert sender.waiting() >= 1500
+    # It doesn't drop half of its events at once.
+    assert sender.pending() >= 1500
     server = serve(port=port)
     sender.send_now()
-    wait_for(lambda: sender.waiting() == 0, "the rest to be sent", 60)
+    wait_for(lambda: sender.pending() == 0, "the rest to be sent", 60)
     came = numbers(server)
-    # What was on its way when its place was given up may arrive all the same.
+    # Dropped events that were already being sent may arrive all the same.
     assert came[-1] == 12_000 and came == sorted(set(came)) and 12_000 - dropped <= len(came) <= 13_000 - dropped
 
 
-def test_what_a_full_spool_lost_is_reported_also_when_it_ends_meanwhile(nowhere):
-    """A batch under way is in memory alone once its segment was dropped."""
+def test_dropped_events_are_logged_even_if_it_ends_meanwhile(nowhere):
+    """A batch that is being sent is only in memory once its segment was dropped."""
     sender, _ = nowhere
     sender.start("--spool-size", "1")
     sender.feed(*sender.lines(12_000))
-    wait_for(lambda: sender.log("spool_dropped"), "a loss to be reported")
-    wait_for(lambda: sum(int(record["events"]) for record in sender.log("spool_dropped")) + sender.waiting() >= 11_000, "the rest")
+    wait_for(lambda: sender.log("spool_dropped"), "a loss to be logged")
+    wait_for(lambda: sum(int(record["events"]) for record in sender.log("spool_dropped")) + sender.pending() >= 11_000, "the rest")
     assert sender.end() == 0
     dropped = sum(int(record["events"]) for record in sender.log("spool_dropped"))
-    assert dropped + sender.waiting() >= 12_000
+    assert dropped + sender.pending() >= 12_000
 
 
-def test_a_full_spool_with_block_makes_input_wait(serve, nowhere):
+def test_a_full_spool_with_block_pauses_the_input(serve, nowhere):
     sender, port = nowhere
     sender.start("--spool-size", "1", "--block")
     feeder = Feeder(sender, sender.lines(12_000))
     feeder.start()
 
-    def stands():
+    def is_paused():
         before = feeder.fed
         time.sleep(0.5)
         return 0 < feeder.fed == before
 
-    wait_for(stands, "the input to stand still")
+    wait_for(is_paused, "the input to pause")
     assert feeder.is_alive() and feeder.fed < 12_000
     server = serve(port=port)
     sender.send_now()
     wait_for(lambda: len(numbers(server)) >= 12_000, "all of them", 60)
     assert numbers(server) == list(range(1, 12_001))
-    assert not sender.log("spool_dropped") and not sender.set_aside()
+    assert not sender.log("spool_dropped") and not sender.rejected()
 
 
-def test_a_blocked_process_ends_in_time_and_loses_nothing_of_a_file(serve, nowhere, tmp_path):
+def test_a_paused_process_ends_in_time_and_loses_nothing_of_a_file(serve, nowhere, tmp_path):
     sender, port = nowhere
     file = tmp_path / "events.ndjson"
     file.write_text("".join(f"{line}\n" for line in sender.lines(12_000)))
     sender.start("--spool-size", "1", "--block", file)
-    wait_for(lambda: sender.waiting() > 1500, "a full spool")
+    wait_for(lambda: sender.pending() > 1500, "a full spool")
     assert sender.end(seconds=7) == 0
     server = serve(port=port)
     sender.start("--spool-size", "1", "--block", file)
@@ -200,45 +200,45 @@ def test_a_blocked_process_ends_in_time_and_loses_nothing_of_a_file(serve, nowhe
     assert numbers(server) == list(range(1, 12_001))
 
 
-def test_a_spool_that_is_made_smaller_keeps_within_its_new_size(nowhere):
+def test_a_smaller_spool_size_takes_effect_after_a_restart(nowhere):
     sender, _ = nowhere
     sender.start("--spool-size", "8")
     sender.feed(*sender.lines(12_000))
-    wait_for(lambda: sender.waiting() == 12_000, "the spool to have them")
+    wait_for(lambda: sender.pending() == 12_000, "the events to be in the spool")
     sender.end(signal.SIGKILL)
     sender.start("--spool-size", "1")
     sender.feed(*sender.lines(100))
     wait_for(lambda: sum(path.stat().st_size for path in (sender.state / "spool").iterdir()) <= 1.3 * (1 << 20),
              "the spool to be small")
-    wait_for(lambda: sum(int(record["events"]) for record in sender.log("spool_dropped")) + sender.waiting() >= 12_100,
-             "the loss to be reported")
+    wait_for(lambda: sum(int(record["events"]) for record in sender.log("spool_dropped")) + sender.pending() >= 12_100,
+             "the loss to be logged")
 
 
-def test_what_was_sent_takes_no_room(server, sender):
+def test_sent_events_take_no_space(server, sender):
     sender.start("--spool-size", "1", "--block")
     for _ in range(5):
         sender.feed(*sender.lines(3000))
         sender.wait_until_settled(sender.numbers, 60)
-    # Files are given up as a whole, a quarter of a megabyte at a time.
+    # Only whole files are removed, of 256 KiB each.
     assert sum(path.stat().st_size for path in (sender.state / "spool").iterdir()) < 1 << 19
 
 
-def test_memory_stays_small_whatever_waits(nowhere):
+def test_memory_stays_small_however_many_events_are_pending(nowhere):
     sender, _ = nowhere
     sender.start()
     line = json.dumps(sender.event(payload={"text": "x" * 3000})).encode() + b"\n"
     bare = re.sub(rb'"id": "[^"]*", ', b"", line)
     for _ in range(10):
         sender.feed(bare * 1000)
-    wait_for(lambda: sender.waiting() == 10_000, "the spool to have them", 60)
+    wait_for(lambda: sender.pending() == 10_000, "the events to be in the spool", 60)
     assert sender.peak_mib() < 24
 
 
-# A disk of one's own.
+# With a disk of its own.
 
 @pytest.fixture
 def disk(nowhere):
-    """The sender's state folder on a small disk that nobody else sees."""
+    """The sender's state folder on a small disk of its own."""
     sender, _ = nowhere
     key = (sender.state / "key.priv").read_bytes()
     with empty_disk(sender.state, 1 << 20) as made:
@@ -246,12 +246,12 @@ def disk(nowhere):
         (made.seen / "key.priv").chmod(0o600)
         sender.state_outside, sender.state = sender.state, made.seen
         yield made
-        sender.put_away()
+        sender.kill()
 
 
 @pytest.mark.mounts
 @pytest.mark.parametrize("source", ["stdin", "file"])
-def test_a_full_disk_loses_nothing_that_was_accepted_and_is_said(serve, nowhere, disk, tmp_path, source):
+def test_a_full_disk_loses_no_accepted_event_and_is_logged(serve, nowhere, disk, tmp_path, source):
     sender, port = nowhere
     lines = sender.lines(8000)
     file = tmp_path / "events.ndjson"
@@ -261,29 +261,29 @@ def test_a_full_disk_loses_nothing_that_was_accepted_and_is_said(serve, nowhere,
     else:
         sender.start(prefix=disk.prefix)
         Feeder(sender, lines).start()
-    full = wait_for(lambda: [r for r in sender.log() if "No space" in str(r)], "the full disk to be said")
+    full = wait_for(lambda: [r for r in sender.log() if "No space" in str(r)], "the full disk to be logged")
     assert full[-1]["level"] in ("warning", "error")
     time.sleep(2)
-    # Once a second at most, or the log fills the next disk.
+    # Once a second at most, or the log fills another disk.
     assert len([r for r in sender.log() if "No space" in str(r)]) <= 6
     server = serve(port=port)
     sender.send_now()
-    wait_for(lambda: len(set(numbers(server))) >= 1000, "what was accepted to go out", 40)
+    wait_for(lambda: len(set(numbers(server))) >= 1000, "accepted events to be sent", 40)
     disk.make_room(64 << 20)
     wait_for(lambda: len(set(numbers(server))) >= 8000, "everything else", 60)
     assert sorted(set(numbers(server))) == list(range(1, 8001))
-    assert not sender.log("spool_dropped") and not sender.set_aside()
+    assert not sender.log("spool_dropped") and not sender.rejected()
     assert sender.process.poll() is None
 
 
 @pytest.mark.mounts
-def test_a_full_disk_at_the_start_is_said(serve, nowhere, disk):
+def test_a_full_disk_at_the_start_is_logged(serve, nowhere, disk):
     sender, port = nowhere
     (disk.seen / "ballast").write_bytes(bytes(600_000))
     disk.fill()
     done = sender.run_with(disk.prefix)
     if done is None:  # it runs, and waits for room
-        wait_for(lambda: [r for r in sender.log() if "No space" in str(r)], "the full disk to be said")
+        wait_for(lambda: [r for r in sender.log() if "No space" in str(r)], "the full disk to be logged")
         sender.feed(*sender.lines(1))
         disk.make_room()
         serve(port=port).wait_for_events(1)
@@ -298,7 +298,7 @@ def test_kills_on_a_full_disk_lose_nothing_of_a_file(serve, nowhere, disk, tmp_p
     file.write_text("".join(f"{line}\n" for line in sender.lines(6000)))
     for _ in range(4):
         sender.start(file, prefix=disk.prefix)
-        wait_for(lambda: [r for r in sender.log() if "No space" in str(r)], "the full disk to be said")
+        wait_for(lambda: [r for r in sender.log() if "No space" in str(r)], "the full disk to be logged")
         sender.end(signal.SIGKILL)
     server = serve(port=port)
     disk.make_room(64 << 20)
@@ -308,19 +308,19 @@ def test_kills_on_a_full_disk_lose_nothing_of_a_file(serve, nowhere, disk, tmp_p
 
 
 @pytest.mark.mounts
-def test_a_folder_that_cannot_be_written_is_refused_with_a_sentence(nowhere, disk):
+def test_a_read_only_folder_is_refused_with_a_message(nowhere, disk):
     sender, _ = nowhere
     disk.mount("-o", "remount,ro")
     assert sender.run_with(disk.prefix) == 1
-    said = sender.stderr.read_text()
-    assert "Read-only" in said and len(said) < 2000
+    log = sender.stderr.read_text()
+    assert "Read-only" in log and len(log) < 2000
 
 
-def test_the_server_may_be_slow_for_ever_and_the_spool_stays_within_its_size(server, sender):
+def test_the_spool_stays_within_its_size_while_the_server_is_unavailable(server, sender):
     server.always = error(503, "unavailable", {"Retry-After": "3600"})
     sender.start("--spool-size", "1")
     for _ in range(10):
         sender.feed(*sender.lines(2000))
-    wait_for(lambda: sender.log("spool_dropped"), "a loss to be reported")
+    wait_for(lambda: sender.log("spool_dropped"), "a loss to be logged")
     assert sum(path.stat().st_size for path in (sender.state / "spool").iterdir()) <= 1.3 * (1 << 20)
     assert len(server.requests) <= 3

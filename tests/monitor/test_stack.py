@@ -1,4 +1,4 @@
-"""steep-monitor and the server it is made for: the one's checks are the other's, and every line is accounted for."""
+"""steep-monitor and steep's own server: both validate events alike, and every line is accounted for."""
 
 import json
 import secrets
@@ -12,10 +12,10 @@ from stack import wait_for
 
 @pytest.fixture
 def sender(stack, tmp_path):
-    """A sender with a name of its own, which is not registered yet."""
+    """A sender with a name that is not registered yet."""
     made = Sender(tmp_path, Monitor(f"monitor-{secrets.token_hex(6)}"), f"https://localhost:{stack.port}/functions/v1", stack.ca)
     yield made
-    made.put_away()
+    made.kill()
 
 
 def register(stack, sender):
@@ -28,7 +28,7 @@ def stored(stack, sender):
             "SELECT id, payload::text FROM public.events WHERE source = %s", (sender.identity.source,)).fetchall()}
 
 
-def test_what_waited_for_its_key_is_stored_when_that_is_registered(stack, sender):
+def test_pending_events_are_stored_once_the_key_is_registered(stack, sender):
     sender.start()
     sender.feed(*sender.lines(20))
     sender.wait_for("batch", status=401)
@@ -39,10 +39,10 @@ def test_what_waited_for_its_key_is_stored_when_that_is_registered(stack, sender
         return len(stored(stack, sender)) == 20
 
     wait_for(done, "the events to be stored", every=0.5)
-    wait_for(lambda: sender.waiting() == 0, "nothing to wait any more")
+    wait_for(lambda: sender.pending() == 0, "nothing to be pending")
 
 
-# What stands in a payload; which of these lines are events, both must say alike.
+# Values in a payload; monitor and server must agree on which of them are valid.
 VALUES = [
     "1", "-0", "1e5", "1E+5", "0.1e-5", "123456789012345678901234567890", "1e308", "1e309", "1e-400", "01", "+1", ".5", "1.", "0x1",
     "NaN", "Infinity", "-Infinity", "nan", "true", "True", "null", "Null", '"a"', "'a'", '"\\u0000"', '"\\ud834\\udd1e"', '"\\ud834"',
@@ -53,7 +53,7 @@ VALUES = [
 ]
 
 
-def test_every_line_is_stored_or_set_aside_and_never_both(stack, sender):
+def test_every_line_is_either_stored_or_rejected(stack, sender):
     register(stack, sender)
     ids = [f"evt_{sender.identity.source}{number:08d}" for number in range(len(VALUES))]
     lines = [sender.identity.raw_event(id=json.dumps(event_id), payload=f'{{"x":{value}}}') for event_id, value in zip(ids, VALUES)]
@@ -62,16 +62,16 @@ def test_every_line_is_stored_or_set_aside_and_never_both(stack, sender):
 
     def settled():
         sender.send_now()
-        return sender.waiting() == 0 and len(stored(stack, sender)) + len(sender.set_aside()) == len(VALUES) + 1
+        return sender.pending() == 0 and len(stored(stack, sender)) + len(sender.rejected()) == len(VALUES) + 1
 
     wait_for(settled, "all of them to be accounted for", every=0.5)
     there = stored(stack, sender)
-    aside = [str(each["event"]) for each in sender.set_aside()]
+    aside = [str(each["event"]) for each in sender.rejected()]
     for event_id, value in zip(ids, VALUES):
         assert (event_id in there) + any(event_id in each for each in aside) == 1, value
     strict = {event_id for event_id, value in zip(ids, VALUES) if is_json(value)}
     assert set(there) - set(ids) and set(there) & set(ids) <= strict
-    # Almost everything that isn't an event is found out here, and never travels.
+    # Most invalid events are rejected before they are sent.
     assert len([record for record in sender.log("input_rejected")]) > len(aside) / 2
 
 
@@ -86,12 +86,12 @@ def is_json(value):
         return False
 
 
-def test_the_largest_batches_there_are_go_through(stack, sender):
+def test_the_largest_batches_are_stored(stack, sender):
     register(stack, sender)
     lines = [json.dumps(sender.event(payload={"number": n, "text": "x" * 60_000})) for n in range(60)] + sender.lines(5000)
     sender.start()
     sender.feed(*lines)
     wait_for(lambda: len(stored(stack, sender)) == len(lines), "all of them to be stored", 60)
-    wait_for(lambda: sender.waiting() == 0, "nothing to wait any more")
-    assert not sender.set_aside()
+    wait_for(lambda: sender.pending() == 0, "nothing to be pending")
+    assert not sender.rejected()
     assert not [record for record in sender.log("batch") if record["status"] not in ("200", "401")]

@@ -9,87 +9,87 @@ static struct answer answer;
 
 static const time_t NOW = 784111777; /* Sun, 06 Nov 1994 08:49:37 GMT, RFC 9110's example */
 
-/* Judges a whole answer to a batch of so many events. */
-static void judge(int status, const char *body, size_t events)
+/* Reads a complete response to a batch of so many events. */
+static void read_answer(int status, const char *body, size_t events)
 {
-    const struct post_answer post = {
+    const struct post_response response = {
         .status = status,
-        .is_whole = status != 0,
+        .is_complete = status != 0,
         .body = body,
         .length = strlen(body),
     };
 
-    answer_judge(&post, events, NOW, &answer);
+    answer_read(&response, events, NOW, &answer);
 }
 
 static void assert_action(int status, const char *body, enum answer_action action)
 {
-    judge(status, body, 3);
+    read_answer(status, body, 3);
     assert_int_equal(answer.action, action);
 }
 
-static void assert_wait(int status, const char *body, int64_t wait_ms)
+static void assert_retry(int status, const char *body, int64_t retry_ms)
 {
-    assert_action(status, body, ANSWER_WAIT);
-    assert_int_equal(answer.wait_ms, wait_ms);
+    assert_action(status, body, ANSWER_RETRY);
+    assert_int_equal(answer.retry_ms, retry_ms);
     assert_string_not_equal(answer.detail, "");
 }
 
-static void does_what_each_status_asks_for(void **state)
+static void chooses_an_action_for_each_status(void **state)
 {
     (void)state;
-    assert_action(200, "{\"inserted\":3,\"duplicates\":0,\"message\":\"x\"}", ANSWER_FORGET);
-    assert_action(400, "{\"error\":\"invalid_request\",\"message\":\"m\"}", ANSWER_SET_ASIDE);
+    assert_action(200, "{\"inserted\":3,\"duplicates\":0,\"message\":\"x\"}", ANSWER_STORED);
+    assert_action(400, "{\"error\":\"invalid_request\",\"message\":\"m\"}", ANSWER_REJECT);
     assert_string_equal(answer.code, "invalid_request");
     assert_string_equal(answer.message, "m");
-    assert_action(400, "", ANSWER_SET_ASIDE);
+    assert_action(400, "", ANSWER_REJECT);
     assert_string_equal(answer.code, "http_400");
     assert_action(413, "", ANSWER_HALVE);
     for (int status = 300; status < 400; status++)
-        assert_wait(status, "", ANSWER_SLOW_MS);
-    assert_wait(401, "{\"error\":\"unknown_source\"}", ANSWER_SLOW_MS);
-    assert_wait(403, "", ANSWER_SLOW_MS);
-    assert_wait(404, "", ANSWER_SLOW_MS);
-    assert_wait(405, "", ANSWER_SLOW_MS);
-    assert_wait(418, "", ANSWER_SLOW_MS);
-    assert_wait(201, "{\"inserted\":3}", ANSWER_SLOW_MS);
-    assert_wait(204, "", ANSWER_SLOW_MS);
-    assert_wait(0, "", -1);
-    assert_wait(408, "", -1);
-    assert_wait(500, "", -1);
-    assert_wait(502, "", -1);
-    assert_wait(504, "", -1);
-    assert_wait(429, "", -1);
-    assert_wait(503, "", -1);
+        assert_retry(status, "", ANSWER_SLOW_RETRY_MS);
+    assert_retry(401, "{\"error\":\"unknown_source\"}", ANSWER_SLOW_RETRY_MS);
+    assert_retry(403, "", ANSWER_SLOW_RETRY_MS);
+    assert_retry(404, "", ANSWER_SLOW_RETRY_MS);
+    assert_retry(405, "", ANSWER_SLOW_RETRY_MS);
+    assert_retry(418, "", ANSWER_SLOW_RETRY_MS);
+    assert_retry(201, "{\"inserted\":3}", ANSWER_SLOW_RETRY_MS);
+    assert_retry(204, "", ANSWER_SLOW_RETRY_MS);
+    assert_retry(0, "", -1);
+    assert_retry(408, "", -1);
+    assert_retry(500, "", -1);
+    assert_retry(502, "", -1);
+    assert_retry(504, "", -1);
+    assert_retry(429, "", -1);
+    assert_retry(503, "", -1);
 }
 
-static void believes_a_200_that_can_be_read(void **state)
+static void accepts_a_200_only_with_a_valid_body(void **state)
 {
     (void)state;
-    assert_action(200, "{\"inserted\":0,\"duplicates\":3}\n", ANSWER_FORGET);
-    assert_action(200, "{\"inserted\":3}", ANSWER_FORGET);
-    assert_wait(200, "", -1);
-    assert_wait(200, "<html>", -1);
-    assert_wait(200, "{\"inserted\":3", -1);
-    assert_wait(200, "{\"inserted\":3} x", -1);
-    assert_wait(200, "[{\"inserted\":3}]", -1);
-    assert_wait(200, "{\"inserted\":4}", -1);
-    assert_wait(200, "{\"inserted\":-1}", -1);
-    assert_wait(200, "{\"inserted\":\"3\"}", -1);
-    assert_wait(200, "{\"inserted\":3.0}", -1);
-    assert_wait(200, "{\"duplicates\":3}", -1);
-    assert_wait(200, "null", -1);
+    assert_action(200, "{\"inserted\":0,\"duplicates\":3}\n", ANSWER_STORED);
+    assert_action(200, "{\"inserted\":3}", ANSWER_STORED);
+    assert_retry(200, "", -1);
+    assert_retry(200, "<html>", -1);
+    assert_retry(200, "{\"inserted\":3", -1);
+    assert_retry(200, "{\"inserted\":3} x", -1);
+    assert_retry(200, "[{\"inserted\":3}]", -1);
+    assert_retry(200, "{\"inserted\":4}", -1);
+    assert_retry(200, "{\"inserted\":-1}", -1);
+    assert_retry(200, "{\"inserted\":\"3\"}", -1);
+    assert_retry(200, "{\"inserted\":3.0}", -1);
+    assert_retry(200, "{\"duplicates\":3}", -1);
+    assert_retry(200, "null", -1);
 }
 
-static void reads_which_events_are_refused(void **state)
+static void reads_the_list_of_rejected_events(void **state)
 {
     (void)state;
-    judge(422,
-          "{\"error\":\"invalid_event_id\",\"message\":\"m\",\"index\":0,\"rejected\":["
-          "{\"index\":0,\"error\":\"invalid_event_id\",\"message\":\"a\"},"
-          "{\"index\":2,\"error\":\"invalid_payload\",\"message\":\"b\"}]}",
-          3);
-    assert_int_equal(answer.action, ANSWER_SET_ASIDE_LISTED);
+    read_answer(422,
+                "{\"error\":\"invalid_event_id\",\"message\":\"m\",\"index\":0,\"rejected\":["
+                "{\"index\":0,\"error\":\"invalid_event_id\",\"message\":\"a\"},"
+                "{\"index\":2,\"error\":\"invalid_payload\",\"message\":\"b\"}]}",
+                3);
+    assert_int_equal(answer.action, ANSWER_REJECT_LISTED);
     assert_int_equal(answer.rejected_count, 2);
     assert_int_equal(answer.rejected[0].index, 0);
     assert_string_equal(answer.rejected[0].code, "invalid_event_id");
@@ -97,7 +97,7 @@ static void reads_which_events_are_refused(void **state)
     assert_string_equal(answer.rejected[1].message, "b");
 }
 
-static void halves_for_a_list_that_cannot_be_believed(void **state)
+static void halves_the_batch_if_the_list_is_invalid(void **state)
 {
     static const char *const LISTS[] = {
         "[]",
@@ -124,45 +124,46 @@ static void halves_for_a_list_that_cannot_be_believed(void **state)
     assert_action(422, "{\"error\":\"x\"}", ANSWER_HALVE);
 }
 
-static void halves_a_batch_that_has_too_many_nodes(void **state)
+static void halves_a_batch_with_too_many_nodes(void **state)
 {
     static const char BODY[] = "{\"error\":\"batch_too_large\",\"message\":\"m\"}";
     (void)state;
     assert_action(400, BODY, ANSWER_HALVE);
-    judge(400, BODY, 1);
-    assert_int_equal(answer.action, ANSWER_SET_ASIDE);
+    read_answer(400, BODY, 1);
+    assert_int_equal(answer.action, ANSWER_REJECT);
 }
 
-static void sets_nothing_aside_for_an_answer_that_broke_off(void **state)
+static void rejects_nothing_if_the_response_is_incomplete(void **state)
 {
-    struct post_answer post = {.body = "", .failure = "torn"};
+    struct post_response response = {.body = "", .failure = "reset"};
     (void)state;
-    for (post.status = 200; post.status < 600; post.status++) {
-        answer_judge(&post, 1, NOW, &answer);
-        assert_int_equal(answer.action, ANSWER_WAIT);
+    for (response.status = 200; response.status < 600; response.status++) {
+        answer_read(&response, 1, NOW, &answer);
+        assert_int_equal(answer.action, ANSWER_RETRY);
     }
-    /* A server that ends the connection after a 413 still means it. */
-    post.status = 413;
-    answer_judge(&post, 2, NOW, &answer);
+    /* A server may close the connection after a 413. */
+    response.status = 413;
+    answer_read(&response, 2, NOW, &answer);
     assert_int_equal(answer.action, ANSWER_HALVE);
 }
 
-static void waits_as_retry_after_says(void **state)
+static void honours_retry_after(void **state)
 {
-    struct post_answer post = {.status = 503, .is_whole = true, .body = "", .retry_after = "7"};
+    struct post_response response = {
+        .status = 503, .is_complete = true, .body = "", .retry_after = "7"};
     (void)state;
-    answer_judge(&post, 1, NOW, &answer);
-    assert_int_equal(answer.wait_ms, 7000);
-    post.status = 429;
-    answer_judge(&post, 1, NOW, &answer);
-    assert_int_equal(answer.wait_ms, 7000);
-    /* Elsewhere it means nothing. */
-    post.status = 500;
-    answer_judge(&post, 1, NOW, &answer);
-    assert_int_equal(answer.wait_ms, -1);
+    answer_read(&response, 1, NOW, &answer);
+    assert_int_equal(answer.retry_ms, 7000);
+    response.status = 429;
+    answer_read(&response, 1, NOW, &answer);
+    assert_int_equal(answer.retry_ms, 7000);
+    /* It is ignored with other statuses. */
+    response.status = 500;
+    answer_read(&response, 1, NOW, &answer);
+    assert_int_equal(answer.retry_ms, -1);
 }
 
-static void reads_seconds_and_dates(void **state)
+static void parses_seconds_and_dates(void **state)
 {
     (void)state;
     assert_int_equal(answer_retry_after("120", NOW), 120000);
@@ -184,8 +185,8 @@ static void reads_seconds_and_dates(void **state)
 
 static void backs_off_with_full_jitter(void **state)
 {
-    static const int64_t MOST[] = {1000,  2000,  4000,   8000,   16000,
-                                   32000, 64000, 128000, 256000, 300000};
+    static const int64_t MAX[] = {1000,  2000,  4000,   8000,   16000,
+                                  32000, 64000, 128000, 256000, 300000};
     (void)state;
     for (unsigned failures = 1; failures <= 10; failures++) {
         int64_t lowest = INT64_MAX;
@@ -198,8 +199,8 @@ static void backs_off_with_full_jitter(void **state)
             highest = ms > highest ? ms : highest;
         }
         /* Missing a tenth of the range 2000 times has a chance of 1e-91. */
-        assert_true(lowest >= 0 && lowest < MOST[failures - 1] / 10);
-        assert_true(highest <= MOST[failures - 1] && highest > MOST[failures - 1] / 10 * 9);
+        assert_true(lowest >= 0 && lowest < MAX[failures - 1] / 10);
+        assert_true(highest <= MAX[failures - 1] && highest > MAX[failures - 1] / 10 * 9);
     }
     assert_true(answer_backoff(1000000000) <= 300000);
 }
@@ -207,14 +208,14 @@ static void backs_off_with_full_jitter(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(does_what_each_status_asks_for),
-        cmocka_unit_test(believes_a_200_that_can_be_read),
-        cmocka_unit_test(reads_which_events_are_refused),
-        cmocka_unit_test(halves_for_a_list_that_cannot_be_believed),
-        cmocka_unit_test(halves_a_batch_that_has_too_many_nodes),
-        cmocka_unit_test(sets_nothing_aside_for_an_answer_that_broke_off),
-        cmocka_unit_test(waits_as_retry_after_says),
-        cmocka_unit_test(reads_seconds_and_dates),
+        cmocka_unit_test(chooses_an_action_for_each_status),
+        cmocka_unit_test(accepts_a_200_only_with_a_valid_body),
+        cmocka_unit_test(reads_the_list_of_rejected_events),
+        cmocka_unit_test(halves_the_batch_if_the_list_is_invalid),
+        cmocka_unit_test(halves_a_batch_with_too_many_nodes),
+        cmocka_unit_test(rejects_nothing_if_the_response_is_incomplete),
+        cmocka_unit_test(honours_retry_after),
+        cmocka_unit_test(parses_seconds_and_dates),
         cmocka_unit_test(backs_off_with_full_jitter),
     };
 

@@ -37,7 +37,7 @@ static void assert_same(const char *line, const char *expected)
     assert_memory_equal(text, expected, text_length);
 }
 
-/* A member of the completed event, which json-c must be able to read. Lives until the next. */
+/* A member of the completed event, read by json-c; valid until the next call. */
 static const char *member(const char *name)
 {
     static char value[256];
@@ -52,7 +52,7 @@ static const char *member(const char *name)
     return value;
 }
 
-static void leaves_a_whole_event_as_it_is(void **state)
+static void keeps_a_complete_event_unchanged(void **state)
 {
     static const char EVENT[] =
         "{\"id\":\"evt_1\",\"source\":\"lap \\\"1\\\"\",\"timestamp\":\"2026-02-03T14:35:00Z\", "
@@ -77,11 +77,11 @@ static void assert_filled(const char *line, const char *rest)
     assert_true(rfc3339_parse(member("timestamp"), strlen(member("timestamp")), &ignored));
 }
 
-static void fills_in_what_is_missing(void **state)
+static void fills_in_missing_members(void **state)
 {
     (void)state;
     assert_filled("{\"type\":\"tool\",\"payload\":{}}", ",\"type\":\"tool\",\"payload\":{}}");
-    /* Where a value has an escape, json-c reads the event. */
+    /* An event with an escape in a value is read by json-c. */
     assert_filled("{ \"type\":\"\\u0074ool\",\"payload\":{}}",
                   ",\"type\":\"\\u0074ool\",\"payload\":{}}");
     assert_int_equal(complete("{\"\\u0069d\":\"evt_7\",\"type\":\"tool\",\"payload\":{}}"),
@@ -91,7 +91,7 @@ static void fills_in_what_is_missing(void **state)
     assert_string_not_equal(member("id"), "evt_7");
 }
 
-static void makes_no_id_twice(void **state)
+static void never_repeats_an_id(void **state)
 {
     static char ids[2000][COMPLETE_ID_BYTES];
     (void)state;
@@ -103,7 +103,7 @@ static void makes_no_id_twice(void **state)
     }
 }
 
-static void judges_as_the_server_does(void **state)
+static void validates_events_as_the_server_does(void **state)
 {
     (void)state;
     assert_int_equal(complete("{\"id\":null,\"type\":\"tool\",\"payload\":{}}"),
@@ -123,7 +123,7 @@ static void judges_as_the_server_does(void **state)
     assert_int_equal(complete("{}"), ERROR_INVALID_EVENT_TYPE);
 }
 
-static void takes_one_object_a_line(void **state)
+static void accepts_one_object_per_line(void **state)
 {
     static const char *const LINES[] = {
         "x",
@@ -152,7 +152,7 @@ static void takes_one_object_a_line(void **state)
         ERROR_INVALID_REQUEST);
 }
 
-/* An event that is so long when it is completed. */
+/* Completes an event that has this length afterwards. */
 static enum error complete_long(size_t length)
 {
     static const char BEGIN[] = "{\"type\":\"tool\",\"payload\":{\"a\":\"";
@@ -170,7 +170,7 @@ static enum error complete_long(size_t length)
                           &text_length);
 }
 
-static void minds_the_size_with_what_is_filled_in(void **state)
+static void limits_the_size_of_the_completed_event(void **state)
 {
     (void)state;
     assert_int_equal(complete_long(BATCH_EVENT_BYTES), ERROR_NONE);
@@ -181,12 +181,12 @@ static void minds_the_size_with_what_is_filled_in(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(leaves_a_whole_event_as_it_is, make, unmake),
-        cmocka_unit_test_setup_teardown(fills_in_what_is_missing, make, unmake),
-        cmocka_unit_test_setup_teardown(makes_no_id_twice, make, unmake),
-        cmocka_unit_test_setup_teardown(judges_as_the_server_does, make, unmake),
-        cmocka_unit_test_setup_teardown(takes_one_object_a_line, make, unmake),
-        cmocka_unit_test_setup_teardown(minds_the_size_with_what_is_filled_in, make, unmake),
+        cmocka_unit_test_setup_teardown(keeps_a_complete_event_unchanged, make, unmake),
+        cmocka_unit_test_setup_teardown(fills_in_missing_members, make, unmake),
+        cmocka_unit_test_setup_teardown(never_repeats_an_id, make, unmake),
+        cmocka_unit_test_setup_teardown(validates_events_as_the_server_does, make, unmake),
+        cmocka_unit_test_setup_teardown(accepts_one_object_per_line, make, unmake),
+        cmocka_unit_test_setup_teardown(limits_the_size_of_the_completed_event, make, unmake),
     };
 
     return cmocka_run_group_tests_name("complete", tests, NULL, NULL);

@@ -1,11 +1,11 @@
-/* A folder for tests that write files, and what they say on standard error, in a file of it. */
+/* A temporary folder for tests that write files; a file in it captures standard error. */
 #ifndef STEEP_UNIT_FOLDER_H
 #define STEEP_UNIT_FOLDER_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-/* cmocka's set-up and tear-down: the folder is new for each test, in memory where there is room. */
+/* cmocka's set-up and tear-down: a new folder for each test, in memory if possible. */
 int folder_make(void **state);
 int folder_remove(void **state);
 
@@ -18,7 +18,7 @@ void folder_empty(void);
 
 void folder_write(const char *name, const void *bytes, size_t length);
 
-/* Reads a whole file; its length. */
+/* Reads a whole file; returns its length. */
 size_t folder_read(const char *name, void *bytes, size_t size);
 
 /* Whether the log has a text since the last folder_forget_log. */

@@ -16,11 +16,11 @@
 static struct input *input;
 static struct position reached;
 static char path[128];
-static char lines[64 * 1024]; /* what was read, with | behind each line */
+static char lines[64 * 1024]; /* what was read, with | after each line */
 
-static time_t set_back; /* seconds, of the wall's clock */
+static time_t set_back; /* by how many seconds the clock is set back */
 
-/* In place of libc's, for the program too. */
+/* Replaces libc's, also in the code under test. */
 int clock_gettime(clockid_t clock, /* NOLINT(readability-inconsistent-declaration-parameter-name) */
                   struct timespec *now)
 {
@@ -63,7 +63,7 @@ static void open_input(void)
     assert_true(input_open(input, path, &reached));
 }
 
-/* Takes the lines that are there, and keeps the position behind the last. */
+/* Takes all complete lines, and keeps the position after the last. */
 static void take_lines(void)
 {
     struct input_line line;
@@ -77,8 +77,8 @@ static void take_lines(void)
     }
 }
 
-/* Reads on until nothing comes any more. */
-static void read_on(void)
+/* Reads until there is nothing more to read. */
+static void read_all(void)
 {
     enum input_step step;
 
@@ -90,19 +90,19 @@ static void read_on(void)
 
 static void assert_read(const char *expected)
 {
-    read_on();
+    read_all();
     assert_string_equal(lines, expected);
     lines[0] = '\0';
 }
 
-/* Another process goes on where this one was. */
+/* Continues as another process would. */
 static void restart(void)
 {
     input_close(input);
     open_input();
 }
 
-static void reads_lines_as_they_come(void **state)
+static void reads_lines_as_they_are_written(void **state)
 {
     (void)state;
     append("events", "one\r\n\ntwo\nthr");
@@ -116,7 +116,7 @@ static void reads_lines_as_they_come(void **state)
     input_close(input);
 }
 
-static void goes_on_where_it_stopped(void **state)
+static void continues_where_it_stopped(void **state)
 {
     (void)state;
     append("events", "one\ntwo\nthr");
@@ -146,7 +146,7 @@ static void rename_to(const char *name)
     assert_int_equal(renameat(folder_file(), "events", folder_file(), name), 0);
 }
 
-static void leaves_a_renamed_file_once_the_new_one_is_used(void **state)
+static void switches_to_the_new_file_once_it_is_not_empty(void **state)
 {
     (void)state;
     append("events", "one\n");
@@ -163,7 +163,7 @@ static void leaves_a_renamed_file_once_the_new_one_is_used(void **state)
     input_close(input);
 }
 
-static void reads_an_old_file_to_its_end_after_the_new_one_is_seen(void **state)
+static void reads_the_old_file_to_its_end_before_it_switches(void **state)
 {
     (void)state;
     append("events", "one\ntw");
@@ -179,7 +179,7 @@ static void reads_an_old_file_to_its_end_after_the_new_one_is_seen(void **state)
     input_close(input);
 }
 
-static void finds_a_file_that_was_renamed_meanwhile(void **state)
+static void finds_a_file_that_was_renamed_while_stopped(void **state)
 {
     (void)state;
     append("events", "one\ntwo\n");
@@ -197,7 +197,7 @@ static void finds_a_file_that_was_renamed_meanwhile(void **state)
     input_close(input);
 }
 
-/* As logrotate's copytruncate does it. */
+/* Like logrotate's copytruncate. */
 static void copy_and_truncate(const char *copy)
 {
     char text[1024];
@@ -226,7 +226,7 @@ static void reads_the_rest_from_the_copy_of_a_truncated_file(void **state)
     input_close(input);
 }
 
-static void notices_a_file_that_was_truncated_and_is_longer_again(void **state)
+static void notices_a_truncated_file_that_has_grown_beyond_its_length(void **state)
 {
     (void)state;
     append("events", "one\n");
@@ -238,11 +238,11 @@ static void notices_a_file_that_was_truncated_and_is_longer_again(void **state)
     input_close(input);
 }
 
-static void takes_no_older_file_for_a_copy(void **state)
+static void does_not_mistake_an_older_file_for_a_copy(void **state)
 {
     (void)state;
     append("events.1", "same\nsame\nsame\n");
-    usleep(30000); /* files are stamped in steps of up to 10 ms */
+    usleep(30000); /* file times have a resolution of up to 10 ms */
     append("events", "same\nsame\n");
     open_input();
     assert_read("same|same|");
@@ -251,7 +251,7 @@ static void takes_no_older_file_for_a_copy(void **state)
     input_close(input);
 }
 
-static void reads_no_copy_twice(void **state)
+static void reads_a_copy_only_once(void **state)
 {
     (void)state;
     append("events", "one\n");
@@ -262,7 +262,7 @@ static void reads_no_copy_twice(void **state)
     usleep(30000);
     append("events", "two\n");
     assert_read("two|");
-    /* Renamed now, while nobody looks; the copy is younger than the file. */
+    /* Renamed while stopped; the copy is newer than the file. */
     input_close(input);
     append("events", "three\n");
     rename_to("events.2");
@@ -272,7 +272,7 @@ static void reads_no_copy_twice(void **state)
     input_close(input);
 }
 
-static void takes_no_new_file_for_the_one_whose_inode_it_got(void **state)
+static void recognizes_a_new_file_with_the_same_inode(void **state)
 {
     struct stat status;
     (void)state;
@@ -290,8 +290,8 @@ static void takes_no_new_file_for_the_one_whose_inode_it_got(void **state)
     input_close(input);
 }
 
-/* A file seems to have been made in the future then. */
-static void knows_its_file_when_the_clock_was_set_back(void **state)
+/* The file then seems to have been created in the future. */
+static void recognizes_its_file_after_the_clock_was_set_back(void **state)
 {
     (void)state;
     append("events", "one\n");
@@ -307,7 +307,7 @@ static void knows_its_file_when_the_clock_was_set_back(void **state)
     input_close(input);
 }
 
-static void cuts_lines_that_are_too_long(void **state)
+static void truncates_lines_that_are_too_long(void **state)
 {
     const size_t sizes[] = {INPUT_LINE_BYTES, INPUT_LINE_BYTES + 1, INPUT_BUFFER_BYTES,
                             3 * INPUT_BUFFER_BYTES + 7};
@@ -324,9 +324,9 @@ static void cuts_lines_that_are_too_long(void **state)
         open_input();
         while (!input_line(input, &line))
             assert_int_equal(input_read(input), INPUT_DATA);
-        assert_true(input_line(input, &line)); /* and once more the same */
+        assert_true(input_line(input, &line)); /* the same line again */
         assert_int_equal(line.length, INPUT_LINE_BYTES);
-        assert_int_equal(line.is_cut, sizes[i] > INPUT_LINE_BYTES);
+        assert_int_equal(line.is_too_long, sizes[i] > INPUT_LINE_BYTES);
         assert_int_equal(line.position.offset, sizes[i] + 1);
         reached = line.position;
         input_take(input, &line);
@@ -340,7 +340,7 @@ static void cuts_lines_that_are_too_long(void **state)
     free(text);
 }
 
-static void lets_the_writers_of_a_fifo_come_and_go(void **state)
+static void reads_a_fifo_whose_writers_come_and_go(void **state)
 {
     (void)state;
     assert_int_equal(mkfifo(path, 0600), 0);
@@ -362,25 +362,25 @@ static void lets_the_writers_of_a_fifo_come_and_go(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(reads_lines_as_they_come, make, unmake),
-        cmocka_unit_test_setup_teardown(goes_on_where_it_stopped, make, unmake),
+        cmocka_unit_test_setup_teardown(reads_lines_as_they_are_written, make, unmake),
+        cmocka_unit_test_setup_teardown(continues_where_it_stopped, make, unmake),
         cmocka_unit_test_setup_teardown(waits_for_a_file_that_is_missing, make, unmake),
-        cmocka_unit_test_setup_teardown(leaves_a_renamed_file_once_the_new_one_is_used, make,
+        cmocka_unit_test_setup_teardown(switches_to_the_new_file_once_it_is_not_empty, make,
                                         unmake),
-        cmocka_unit_test_setup_teardown(reads_an_old_file_to_its_end_after_the_new_one_is_seen,
-                                        make, unmake),
-        cmocka_unit_test_setup_teardown(finds_a_file_that_was_renamed_meanwhile, make, unmake),
+        cmocka_unit_test_setup_teardown(reads_the_old_file_to_its_end_before_it_switches, make,
+                                        unmake),
+        cmocka_unit_test_setup_teardown(finds_a_file_that_was_renamed_while_stopped, make, unmake),
         cmocka_unit_test_setup_teardown(reads_the_rest_from_the_copy_of_a_truncated_file, make,
                                         unmake),
-        cmocka_unit_test_setup_teardown(notices_a_file_that_was_truncated_and_is_longer_again, make,
+        cmocka_unit_test_setup_teardown(notices_a_truncated_file_that_has_grown_beyond_its_length,
+                                        make, unmake),
+        cmocka_unit_test_setup_teardown(does_not_mistake_an_older_file_for_a_copy, make, unmake),
+        cmocka_unit_test_setup_teardown(reads_a_copy_only_once, make, unmake),
+        cmocka_unit_test_setup_teardown(recognizes_a_new_file_with_the_same_inode, make, unmake),
+        cmocka_unit_test_setup_teardown(recognizes_its_file_after_the_clock_was_set_back, make,
                                         unmake),
-        cmocka_unit_test_setup_teardown(takes_no_older_file_for_a_copy, make, unmake),
-        cmocka_unit_test_setup_teardown(reads_no_copy_twice, make, unmake),
-        cmocka_unit_test_setup_teardown(takes_no_new_file_for_the_one_whose_inode_it_got, make,
-                                        unmake),
-        cmocka_unit_test_setup_teardown(knows_its_file_when_the_clock_was_set_back, make, unmake),
-        cmocka_unit_test_setup_teardown(cuts_lines_that_are_too_long, make, unmake),
-        cmocka_unit_test_setup_teardown(lets_the_writers_of_a_fifo_come_and_go, make, unmake),
+        cmocka_unit_test_setup_teardown(truncates_lines_that_are_too_long, make, unmake),
+        cmocka_unit_test_setup_teardown(reads_a_fifo_whose_writers_come_and_go, make, unmake),
     };
 
     return cmocka_run_group_tests_name("input", tests, NULL, NULL);

@@ -50,7 +50,7 @@ static size_t make_segment(unsigned char *bytes, uint64_t number, uint64_t first
     return length;
 }
 
-static void goes_on_where_the_next_segment_was_hardly_begun(void **state)
+static void recovers_if_the_next_segment_is_incomplete(void **state)
 {
     unsigned char first[FILE_BYTES], second[FILE_BYTES];
     const size_t length = make_segment(first, 1, 1, SEGMENT_EVENTS);
@@ -76,7 +76,7 @@ static void goes_on_where_the_next_segment_was_hardly_begun(void **state)
 }
 
 /* All that is known of a segment without a header and records is where the next one begins. */
-static void counts_what_a_segment_of_noise_has_lost(void **state)
+static void counts_the_events_lost_with_a_segment_of_noise(void **state)
 {
     unsigned char bytes[FILE_BYTES];
     struct recovery recovery;
@@ -93,7 +93,7 @@ static void counts_what_a_segment_of_noise_has_lost(void **state)
 }
 
 /* The segment that the cursor is in may be damaged or gone, with others before it still there. */
-static void goes_on_behind_a_cursor_whose_segment_is_lost(void **state)
+static void recovers_if_the_segment_of_the_cursor_is_lost(void **state)
 {
     const struct cursor cursor = {{2, 100, 2 * SEGMENT_EVENTS + 1}, 2 * SEGMENT_EVENTS};
     unsigned char bytes[FILE_BYTES];
@@ -149,11 +149,11 @@ static void writes_the_cursor_one_at_a_time(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(goes_on_where_the_next_segment_was_hardly_begun,
-                                        folder_make, folder_remove),
-        cmocka_unit_test_setup_teardown(counts_what_a_segment_of_noise_has_lost, folder_make,
+        cmocka_unit_test_setup_teardown(recovers_if_the_next_segment_is_incomplete, folder_make,
                                         folder_remove),
-        cmocka_unit_test_setup_teardown(goes_on_behind_a_cursor_whose_segment_is_lost, folder_make,
+        cmocka_unit_test_setup_teardown(counts_the_events_lost_with_a_segment_of_noise, folder_make,
+                                        folder_remove),
+        cmocka_unit_test_setup_teardown(recovers_if_the_segment_of_the_cursor_is_lost, folder_make,
                                         folder_remove),
         cmocka_unit_test_setup_teardown(writes_the_cursor_one_at_a_time, folder_make,
                                         folder_remove),

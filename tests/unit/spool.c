@@ -175,7 +175,7 @@ static size_t count_lost(size_t events)
     return lost;
 }
 
-static void loses_one_record_at_most_to_a_flipped_byte(void **state)
+static void loses_at_most_one_record_to_a_flipped_bit(void **state)
 {
     size_t length = record_spool(5, false);
     (void)state;
@@ -202,7 +202,7 @@ static void assert_goes_on(struct spool *spool, size_t number)
     assert_int_equal(number_at(number - 1), number);
 }
 
-static void cuts_what_a_followed_file_has_still(void **state)
+static void discards_what_can_be_read_again_from_a_followed_file(void **state)
 {
     size_t ends[EVENTS + 1];
     size_t length = record_spool(5, true);
@@ -233,7 +233,7 @@ static void cuts_what_a_followed_file_has_still(void **state)
     }
 }
 
-static void keeps_what_came_from_a_stream_after_a_file(void **state)
+static void keeps_events_of_a_stream_after_those_of_a_file(void **state)
 {
     struct spool spool;
     size_t length;
@@ -249,7 +249,7 @@ static void keeps_what_came_from_a_stream_after_a_file(void **state)
     assert_int_equal(count_lost(EVENTS), 1);
 }
 
-static void goes_on_behind_what_was_acknowledged(void **state)
+static void continues_after_acknowledged_events(void **state)
 {
     struct spool spool;
     struct cursor cursor;
@@ -272,12 +272,12 @@ static void goes_on_behind_what_was_acknowledged(void **state)
     unload(&spool);
 }
 
-static void sends_all_again_where_the_cursor_is_damaged(void **state)
+static void sends_all_again_if_the_cursor_is_damaged(void **state)
 {
     char text[256];
     size_t length;
     (void)state;
-    goes_on_behind_what_was_acknowledged(state);
+    continues_after_acknowledged_events(state);
     length = folder_read("cursor", text, sizeof(text));
     for (size_t at = 0; at < length; at++) {
         struct spool spool;
@@ -291,7 +291,7 @@ static void sends_all_again_where_the_cursor_is_damaged(void **state)
     }
 }
 
-static void takes_events_out_of_a_batch(void **state)
+static void removes_events_from_a_batch(void **state)
 {
     struct spool spool;
     char expected[EVENT_BYTES * 2];
@@ -343,7 +343,7 @@ static size_t fill(struct spool *spool, size_t most, enum spool_verdict *verdict
     return count;
 }
 
-static void drops_the_oldest_and_counts_them(void **state)
+static void drops_and_counts_the_oldest_events_when_full(void **state)
 {
     struct spool spool;
     enum spool_verdict verdict;
@@ -362,7 +362,7 @@ static void drops_the_oldest_and_counts_them(void **state)
     unload(&spool);
 }
 
-static void waits_when_full_if_told_to(void **state)
+static void blocks_when_full_if_configured(void **state)
 {
     struct spool spool;
     enum spool_verdict verdict;
@@ -401,7 +401,7 @@ static void finds_no_record_in_noise(void **state)
     unload(&spool);
 }
 
-static void knows_the_position_though_all_was_sent(void **state)
+static void keeps_the_position_after_everything_was_sent(void **state)
 {
     struct spool spool;
     enum spool_verdict verdict;
@@ -430,22 +430,22 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(recovers_all_whole_records_wherever_the_file_ends,
                                         folder_make, folder_remove),
-        cmocka_unit_test_setup_teardown(loses_one_record_at_most_to_a_flipped_byte, folder_make,
+        cmocka_unit_test_setup_teardown(loses_at_most_one_record_to_a_flipped_bit, folder_make,
                                         folder_remove),
-        cmocka_unit_test_setup_teardown(cuts_what_a_followed_file_has_still, folder_make,
+        cmocka_unit_test_setup_teardown(discards_what_can_be_read_again_from_a_followed_file,
+                                        folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(continues_after_acknowledged_events, folder_make,
                                         folder_remove),
-        cmocka_unit_test_setup_teardown(goes_on_behind_what_was_acknowledged, folder_make,
+        cmocka_unit_test_setup_teardown(sends_all_again_if_the_cursor_is_damaged, folder_make,
                                         folder_remove),
-        cmocka_unit_test_setup_teardown(sends_all_again_where_the_cursor_is_damaged, folder_make,
+        cmocka_unit_test_setup_teardown(removes_events_from_a_batch, folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(drops_and_counts_the_oldest_events_when_full, folder_make,
                                         folder_remove),
-        cmocka_unit_test_setup_teardown(takes_events_out_of_a_batch, folder_make, folder_remove),
-        cmocka_unit_test_setup_teardown(drops_the_oldest_and_counts_them, folder_make,
-                                        folder_remove),
-        cmocka_unit_test_setup_teardown(waits_when_full_if_told_to, folder_make, folder_remove),
+        cmocka_unit_test_setup_teardown(blocks_when_full_if_configured, folder_make, folder_remove),
         cmocka_unit_test_setup_teardown(finds_no_record_in_noise, folder_make, folder_remove),
-        cmocka_unit_test_setup_teardown(keeps_what_came_from_a_stream_after_a_file, folder_make,
+        cmocka_unit_test_setup_teardown(keeps_events_of_a_stream_after_those_of_a_file, folder_make,
                                         folder_remove),
-        cmocka_unit_test_setup_teardown(knows_the_position_though_all_was_sent, folder_make,
+        cmocka_unit_test_setup_teardown(keeps_the_position_after_everything_was_sent, folder_make,
                                         folder_remove),
     };
 
