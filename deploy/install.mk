@@ -31,8 +31,6 @@ places = sed -e 's|/usr/lib/steep|$(libexecdir)/steep|g' -e 's|/usr/share/steep|
 	-e 's|/usr/bin/steep|$(bindir)/steep|g' -e 's|@multiarch@|$(MULTIARCH)|g'
 install_text = $(places) $(1) >$(2) && chmod $(3) $(2)
 
-# What of deploy/lib steepctl needs.
-STEEPCTL_PARTS = settings.sh status.sh status.sql port.sh certificate.sh monitor.sh setup-database.sh setup-site.sh setup-check.sh
 PROGRAM_UNITS = .service .socket -status.socket
 
 install: install-programs install-scripts install-units install-site install-manuals install-monitor
@@ -42,14 +40,11 @@ install-programs: all
 	$(INSTALL_PROGRAM) $(BUILD)/ingest.fcgi $(BUILD)/query.fcgi $(DESTDIR)$(libexecdir)/steep
 
 install-scripts:
-	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(datadir)/steep/lib $(DESTDIR)$(datadir)/steep/sql/migrations
+	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(datadir)/steep/sql
 	$(call install_text,deploy/steepctl,$(DESTDIR)$(bindir)/steepctl,755)
-	set -e; for file in $(STEEPCTL_PARTS); do \
-		$(call install_text,deploy/lib/$$file,$(DESTDIR)$(datadir)/steep/lib/$$file,644); done
-	$(call install_text,deploy/lib/setup,$(DESTDIR)$(datadir)/steep/lib/setup,755)
-	$(INSTALL_PROGRAM) sql/migrate $(DESTDIR)$(datadir)/steep/sql
-	$(INSTALL_DATA) sql/roles.sql $(DESTDIR)$(datadir)/steep/sql
-	$(INSTALL_DATA) sql/migrations/*.sql $(DESTDIR)$(datadir)/steep/sql/migrations
+	cp -R deploy/admin deploy/common $(DESTDIR)$(datadir)/steep
+	cp -R sql/migrate sql/*.sql sql/*/ $(DESTDIR)$(datadir)/steep/sql
+	cd $(DESTDIR)$(datadir)/steep && chmod -R u=rwX,go=rX admin common sql && $(places) -i admin/* common/*
 
 install-units:
 	$(INSTALL) -d $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir) $(DESTDIR)$(tmpfilesdir) \

@@ -57,7 +57,7 @@ def test_it_can_be_installed_elsewhere(packages, tmp_path):
     tree = packages.parent
     done = run("make", "-C", str(tree), "install", f"DESTDIR={tmp_path}", "prefix=/opt/steep", "sysconfdir=/opt/etc")
     assert done.returncode == 0, done.stdout
-    for name in ("libexec/steep/ingest.fcgi", "bin/steepctl", "bin/steep-monitor", "share/steep/lib/setup",
+    for name in ("libexec/steep/ingest.fcgi", "bin/steepctl", "bin/steep-monitor", "share/steep/admin/setup",
                  "share/man/man8/steepctl.8", "lib/systemd/system/steep-query.service"):
         assert (tmp_path / "opt/steep" / name).is_file(), name
     assert (tmp_path / "opt/etc/nginx/sites-available/steep").is_file()

@@ -15,7 +15,7 @@ log_of() {
 
 # keep_running NAME SIGNAL COMMAND…
 keep_running() {
-	setsid setpriv --pdeathsig TERM "$lib/deploy/lib/keep" "$@" 2>>"$(log_of "$1")" 9<&- &
+	setsid setpriv --pdeathsig TERM "$lib/deploy/demo/keep" "$@" 2>>"$(log_of "$1")" 9<&- &
 	eval "keep_$1=\$!"
 }
 
@@ -23,9 +23,9 @@ keep_running() {
 # and run/NAME-status.sock, for health and metrics.
 keep_listening() {
 	rm -f "run/$1.sock" "run/$1-status.sock"
-	setsid setpriv --pdeathsig TERM "$lib/deploy/lib/listen" \
+	setsid setpriv --pdeathsig TERM "$lib/deploy/demo/listen" \
 		"requests=run/$1.sock" "status=run/$1-status.sock" \
-		"$lib/deploy/lib/keep" "$@" 2>>"$(log_of "$1")" 9<&- &
+		"$lib/deploy/demo/keep" "$@" 2>>"$(log_of "$1")" 9<&- &
 	eval "keep_$1=\$!"
 }
 
@@ -79,7 +79,7 @@ leftovers() {
 		case $(readlink "$process/exe" 2>/dev/null || :) in
 		*/nginx* | */postgres* | */ingest.fcgi* | */query.fcgi*) echo "${process#/proc/}" ;;
 		*/dash | */bash | */sh)
-			if tr '\0' ' ' 2>/dev/null <"$process/cmdline" | grep -qF "$lib/deploy/lib/keep "; then
+			if tr '\0' ' ' 2>/dev/null <"$process/cmdline" | grep -qF "$lib/deploy/demo/keep "; then
 				echo "${process#/proc/}"
 			fi
 			;;

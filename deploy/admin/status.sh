@@ -40,9 +40,9 @@ look_at_database() {
 		note unknown 'psql is not installed.'
 		return
 	}
-	known=$(cd -- "${STEEP_MIGRATIONS:-$(dirname -- "$migrate")/migrations}" && sha256sum -- *.sql) ||
+	known=$(cd -- "${STEEP_MIGRATIONS:-$sql/migrations}" && sha256sum -- *.sql) ||
 		refuse 'the migrations are not there'
-	answer=$(run_sql -v known="$known" <"$lib/status.sql" 2>&1) || :
+	answer=$(run_sql -v known="$known" <"$sql/status.sql" 2>&1) || :
 	while IFS='	' read -r level sentence; do
 		case $level in
 		ok | warning | critical) note "$level" "$sentence" ;;

@@ -1,9 +1,13 @@
-# What a monitor does, by openssl alone: a key, and a signature.
-# Sourced by serve and setup.
+# Private keys, and a monitor's signature, with openssl alone. Sourced by serve and setup.
 # shellcheck shell=sh
 
-# make_monitor_key FOLDER: key.priv in the monitor's form, the 32-byte seed, which is
-# what DER ends with; and key.pub, base64.
+# make_tls_key FILE: a private key for a certificate.
+make_tls_key() {
+	openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1" 2>/dev/null
+}
+
+# make_monitor_key FOLDER: key.priv, the 32-byte seed that DER ends with, as monitors
+# keep it; and key.pub, the public key in base64.
 make_monitor_key() {
 	openssl genpkey -algorithm ed25519 -outform DER | tail -c 32 >"$1/key.priv.new"
 	monitor_key_der "$1/key.priv.new" |
@@ -17,8 +21,8 @@ monitor_key_der() {
 	cat "$1"
 }
 
-# sign_batch FOLDER: prints the signature of batch.json by key.priv there, as base64.
-# openssl wants to seek in a key's file, so that can't be a pipe.
+# sign_batch FOLDER: prints the base64 signature of batch.json, made with key.priv.
+# openssl seeks in a key file, so it can't be a pipe.
 sign_batch() {
 	monitor_key_der "$1/key.priv" >"$1/key.der"
 	openssl pkeyutl -sign -rawin -in "$1/batch.json" -inkey "$1/key.der" -keyform DER | base64 -w 0

@@ -40,7 +40,7 @@ prepare_certificate() {
 	elif [ "$kind" = DNS ] && [ -e "$live/fullchain.pem" ]; then
 		link_certificate "$live/fullchain.pem" "$live/privkey.pem"
 	elif [ -n "$(certificate_problem "$tls/server.crt" "$tls/server.key")" ] ||
-		! openssl x509 -in "$tls/server.crt" -noout -checkend "$month" >/dev/null ||
+		! openssl x509 -in "$tls/server.crt" -noout -checkend 2592000 >/dev/null ||
 		! is_for "$tls/server.crt"; then
 		make_self_signed_certificate
 	fi
@@ -107,7 +107,7 @@ extendedKeyUsage = serverAuth
 subjectKeyIdentifier = hash
 subjectAltName = $kind:$name, DNS:localhost, IP:127.0.0.1, IP:::1
 END
-	(umask 077 && make_key "$scratch/server.key")
+	(umask 077 && make_tls_key "$scratch/server.key")
 	openssl req -new -x509 -sha256 -days 825 -config "$scratch/server.conf" -key "$scratch/server.key" \
 		-out "$scratch/server.crt" 2>/dev/null || fail "no certificate can be made for $name; --name gives another"
 	mv -f "$scratch/server.key" "$scratch/server.crt" "$tls/"

@@ -50,3 +50,10 @@ setting_of() {
 	done <"$1"
 	printf '%s' "$found"
 }
+
+# site_address FILE: prints ADDRESS:PORT, where this machine reaches what a listen.conf
+# names first; nothing if it names no port.
+site_address() {
+	sed -nE 's/^[[:space:]]*listen[[:space:]]+(([^;[:space:]]*):)?([0-9]+)[[:space:];].*/\2:\3/p' "$1" | head -n 1 |
+		sed -E 's/^(\*|0\.0\.0\.0|\[::\])?:/localhost:/'
+}

@@ -22,10 +22,6 @@ server_certificate_is_good() {
 			"$(openssl pkey -in tls/server.key -pubout 2>/dev/null)" ]
 }
 
-make_key() {
-	openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1" 2>/dev/null
-}
-
 # Whoever trusts this authority trusts it for this machine's own names and
 # nothing else, should its key ever get out.
 make_authority() {
@@ -43,7 +39,7 @@ keyUsage = critical, keyCertSign, cRLSign
 subjectKeyIdentifier = hash
 nameConstraints = critical, permitted;DNS:localhost, permitted;IP:127.0.0.1/255.255.255.255, permitted;IP:0:0:0:0:0:0:0:1/ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff
 END
-	make_key tls/ca.key
+	make_tls_key tls/ca.key
 	openssl req -new -x509 -sha256 -days 3650 -config tls/ca.conf -key tls/ca.key -out tls/ca.crt.new
 	mv tls/ca.crt.new tls/ca.crt
 }
@@ -64,7 +60,7 @@ subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 subjectAltName = DNS:localhost, IP:127.0.0.1, IP:::1
 END
-	make_key tls/server.key
+	make_tls_key tls/server.key
 	openssl req -new -sha256 -config tls/server.conf -key tls/server.key -out tls/server.csr
 	openssl x509 -req -sha256 -days 397 -in tls/server.csr -CA tls/ca.crt -CAkey tls/ca.key \
 		-set_serial "0x$(openssl rand -hex 16)" -extfile tls/server.conf -extensions extensions \

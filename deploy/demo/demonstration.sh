@@ -47,7 +47,7 @@ ingest_works() {
 
 # The first batch comes in as every other will: signed, and over https.
 send_samples() {
-	"$lib/deploy/lib/sample-events" "$source" >monitor/batch.json
+	"$lib/deploy/demo/sample-events" "$source" >monitor/batch.json
 	signature=$(sign_batch monitor)
 	# As every monitor does: what is not available yet will be in a moment.
 	for pause in 1 2 0; do
