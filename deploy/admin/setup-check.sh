@@ -79,9 +79,7 @@ batch_is_counted() {
 remove_traces() {
 	removed=0
 	if [ -n "$traces" ]; then
-		psql -X -q -v ON_ERROR_STOP=1 -v source="$traces" >/dev/null <<'SQL' || removed=1
-DELETE FROM public.events WHERE id = 'evt_' || :'source' AND source = :'source';
-SQL
+		psql -X -q -v ON_ERROR_STOP=1 -v source="$traces" -f "$sql/admin/delete-test-event.sql" || removed=1
 		steepctl monitor remove "$traces" >/dev/null 2>&1 || removed=1
 		steepctl token remove "$traces" >/dev/null 2>&1 || removed=1
 	fi

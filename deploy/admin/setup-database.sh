@@ -42,14 +42,8 @@ expect_local_server() {
 	[ "$(printf '%s\n' "$output" | tail -n 1)" -ge 150000 ] || fail 'PostgreSQL is older than 15'
 }
 
-# Made of template0, since another encoding than the cluster's may be needed.
 make_database() {
-	as_postgres -d postgres -v name="$database" <<'SQL' || fail "the database $database can't be made"
-SELECT NOT EXISTS (SELECT FROM pg_database WHERE datname = :'name') AS missing \gset
-\if :missing
-CREATE DATABASE :"name" TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8';
-\endif
-SQL
+	as_postgres -d postgres -v name="$database" -f "$sql/admin/create-database.sql" || fail "the database $database can't be made"
 }
 
 # Who is who: each program's system user is its role, root is the administrator, and
@@ -71,10 +65,7 @@ steep postgres postgres
 steep postgres steep_backup
 END
 	as_postgres -d postgres -c 'SELECT pg_reload_conf()' >/dev/null
-	errors=$(as_postgres -d postgres -c "
-		SELECT concat('pg_hba.conf, line ', line_number, ': ', error) FROM pg_hba_file_rules WHERE error IS NOT NULL
-		UNION ALL
-		SELECT concat('pg_ident.conf, line ', line_number, ': ', error) FROM pg_ident_file_mappings WHERE error IS NOT NULL")
+	errors=$(as_postgres -d postgres -f "$sql/admin/authentication-errors.sql")
 	[ -z "$errors" ] || fail "PostgreSQL does not take its configuration: $errors"
 }
 

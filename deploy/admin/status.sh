@@ -42,7 +42,7 @@ look_at_database() {
 	}
 	known=$(cd -- "${STEEP_MIGRATIONS:-$sql/migrations}" && sha256sum -- *.sql) ||
 		refuse 'the migrations are not there'
-	answer=$(run_sql -v known="$known" <"$sql/status.sql" 2>&1) || :
+	answer=$(run_sql status.sql -v known="$known" 2>&1) || :
 	while IFS='	' read -r level sentence; do
 		case $level in
 		ok | warning | critical) note "$level" "$sentence" ;;

@@ -96,9 +96,7 @@ answers_sql() {
 
 prepare_database() {
 	wait_until postgres 120 answers_sql
-	if [ "$(sql -d postgres -c "SELECT count(*) FROM pg_database WHERE datname = 'steep'")" = 0 ]; then
-		sql -d postgres -c 'CREATE DATABASE steep'
-	fi
+	sql -d postgres -v name=steep -f "$lib/sql/admin/create-database.sql"
 	output=$("$lib/sql/migrate" 2>&1) || fail "the migrations failed:
 $output"
 }
