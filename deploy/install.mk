@@ -31,7 +31,7 @@ places = sed -e 's|/usr/lib/steep|$(libexecdir)/steep|g' -e 's|/usr/share/steep|
 	-e 's|/usr/bin/steep|$(bindir)/steep|g' -e 's|@multiarch@|$(MULTIARCH)|g'
 install_text = $(places) $(1) >$(2) && chmod $(3) $(2)
 
-PROGRAM_UNITS = .service .socket -status.socket
+PROGRAM_UNITS = .service .socket -health.socket
 
 install: install-programs install-scripts install-units install-site install-manuals install-monitor
 

@@ -42,13 +42,13 @@ static bool choose_passed(struct listeners *listeners, const char *count)
 {
     const char *names = getenv("LISTEN_FDNAMES");
 
-    if (strcmp(count, "1") == 0 && (names == NULL || strcmp(names, "status") != 0)) {
+    if (strcmp(count, "1") == 0 && (names == NULL || strcmp(names, "health") != 0)) {
         listeners->requests = FIRST_PASSED_FD;
         return true;
     }
     if (strcmp(count, "2") == 0 && names != NULL) {
         listeners->requests = find_named(names, "requests");
-        listeners->status = find_named(names, "status");
+        listeners->status = find_named(names, "health");
         /* A list of more names than sockets can name one that is not there. */
         return listeners->requests >= 0 && listeners->status >= 0 &&
                listeners->requests + listeners->status == 2 * FIRST_PASSED_FD + 1;
@@ -78,7 +78,7 @@ bool listeners_take(struct listeners *listeners)
     if (count != NULL && !choose_passed(listeners, count)) {
         log_event(
             LOG_ERROR, "listener",
-            "LISTEN_FDS must hand over one socket, or two with the names requests and status");
+            "LISTEN_FDS must hand over one socket, or two with the names requests and health");
         return false;
     }
     if (!is_listening(listeners->requests)) {
@@ -88,7 +88,7 @@ bool listeners_take(struct listeners *listeners)
         return false;
     }
     if (listeners->status >= 0 && !is_listening(listeners->status)) {
-        log_event(LOG_ERROR, "listener", "the socket handed over as status does not listen");
+        log_event(LOG_ERROR, "listener", "the socket handed over as health does not listen");
         return false;
     }
     if (!set_up(listeners->requests) || (listeners->status >= 0 && !set_up(listeners->status))) {

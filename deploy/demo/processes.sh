@@ -20,11 +20,11 @@ keep_running() {
 }
 
 # keep_listening NAME SIGNAL COMMAND…: with listeners at run/NAME.sock, for requests,
-# and run/NAME-status.sock, for health and metrics.
+# and run/NAME-health.sock, for health and metrics.
 keep_listening() {
-	rm -f "run/$1.sock" "run/$1-status.sock"
+	rm -f "run/$1.sock" "run/$1-health.sock"
 	setsid setpriv --pdeathsig TERM "$lib/deploy/demo/listen" \
-		"requests=run/$1.sock" "status=run/$1-status.sock" \
+		"requests=run/$1.sock" "health=run/$1-health.sock" \
 		"$lib/deploy/demo/keep" "$@" 2>>"$(log_of "$1")" 9<&- &
 	eval "keep_$1=\$!"
 }

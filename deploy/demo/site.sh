@@ -28,8 +28,8 @@ configure_nginx() {
 	cat >nginx/snippets/steep/upstream.conf <<'END'
 upstream steep_ingest { server unix:run/ingest.sock; }
 upstream steep_query { server unix:run/query.sock; }
-upstream steep_ingest_status { server unix:run/ingest-status.sock; }
-upstream steep_query_status { server unix:run/query-status.sock; }
+upstream steep_ingest_health { server unix:run/ingest-health.sock; }
+upstream steep_query_health { server unix:run/query-health.sock; }
 END
 	cat >nginx/snippets/steep/log.conf <<'END'
 access_log log/access.log steep;

@@ -8,7 +8,7 @@ import pytest
 from conftest import TOP
 from service import drop_in
 
-SOCKETS = ["steep-ingest.socket", "steep-ingest-status.socket", "steep-query.socket", "steep-query-status.socket"]
+SOCKETS = ["steep-ingest.socket", "steep-ingest-health.socket", "steep-query.socket", "steep-query-health.socket"]
 SERVICES = ["steep-ingest.service", "steep-query.service"]
 
 

@@ -13,7 +13,7 @@ from test_outage import locked, post_later
 from wire import check_error, check_json
 
 NAMES = ["ingest", "query"]
-BOTH = ["requests", "status"]
+BOTH = ["requests", "health"]
 
 
 def workers_of(stack, name):
@@ -49,30 +49,30 @@ def test_other_paths_are_404(path, client):
 def test_a_program_answers_its_own_paths_only(name, stack):
     other = {"ingest": "query", "query": "ingest"}[name]
     with program(stack, name, passed=BOTH) as instance:
-        assert instance.ask_status(f"/healthz/{name}").status_code == 200
+        assert instance.ask_health(f"/healthz/{name}").status_code == 200
         for path in (f"/healthz/{other}", "/healthz/", f"/healthz/{name}x", f"/healthz{name}", f"/{name}", ""):
-            assert instance.ask_status(path).status_code == 404
-        assert instance.ask_status(f"/healthz/{name}", "POST").status_code == 405
+            assert instance.ask_health(path).status_code == 404
+        assert instance.ask_health(f"/healthz/{name}", "POST").status_code == 405
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_without_a_database_a_program_is_well_but_not_ready(name, stack):
     with program(stack, name, passed=BOTH, database=False) as instance:
-        assert instance.ask_status(f"/healthz/{name}").json() == {"status": "ok"}
-        answer = instance.ask_status(f"/readyz/{name}")
+        assert instance.ask_health(f"/healthz/{name}").json() == {"status": "ok"}
+        answer = instance.ask_health(f"/readyz/{name}")
         assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
         assert answer.headers.get_list("Retry-After")
 
 
 def test_a_role_that_lost_its_grant_is_not_ready(stack, db):
     with program(stack, "ingest", passed=BOTH) as instance:
-        wait_for(lambda: instance.ask_status("/readyz/ingest").status_code == 200, "it to be ready")
+        wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 200, "it to be ready")
         db.execute("REVOKE EXECUTE ON FUNCTION public.list_monitor_keys() FROM steep_ingest")
         try:
-            wait_for(lambda: instance.ask_status("/readyz/ingest").status_code == 503, "the next look to fail")
+            wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 503, "the next look to fail")
         finally:
             db.execute("GRANT EXECUTE ON FUNCTION public.list_monitor_keys() TO steep_ingest")
-        wait_for(lambda: instance.ask_status("/readyz/ingest").status_code == 200, "it to be ready again")
+        wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 200, "it to be ready again")
 
 
 @pytest.mark.outage
@@ -110,38 +110,38 @@ def test_health_is_answered_while_every_worker_is_busy(stack, db, client, monito
 def test_health_is_answered_while_every_worker_hangs(stack, monitor):
     with program(stack, "ingest", passed=BOTH, STEEP_WORKERS="2", STEEP_DEADLINE="2") as instance, \
             contextlib.ExitStack() as opened:
-        wait_for(lambda: instance.ask_status("/readyz/ingest").status_code == 200, "the keys to be read")
+        wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 200, "the keys to be read")
         body = encode([monitor.event()])
         for _ in range(2):
             opened.enter_context(begin(instance.path, ingest_params(body, monitor), body[:9], end_of_body=False))
         with begin(instance.path, ingest_params(b"[]", monitor), b"[]", timeout=1) as third:
             with pytest.raises(TimeoutError):
                 read_answer(third)
-            assert instance.ask_status("/healthz/ingest").status_code == 200
+            assert instance.ask_health("/healthz/ingest").status_code == 200
 
 
 @pytest.mark.parametrize("said", [b"", b"\x01\x01\0\x01\0\x08\0\0"], ids=["nothing", "a header"])
 def test_a_peer_that_says_half_of_it_keeps_neither_health_nor_the_end_waiting(said, stack):
     def silent():
         connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(instance.status_path))
+        connection.connect(str(instance.health_path))
         connection.sendall(said)
         return connection
 
     with program(stack, "ingest", passed=BOTH) as instance:
         with silent():
-            assert instance.ask_status("/healthz/ingest").status_code == 200
+            assert instance.ask_health("/healthz/ingest").status_code == 200
         with silent():
             instance.terminate()
             assert instance.wait() == 0
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("passed", [["requests", "status"], ["status", "requests"]], ids=":".join)
+@pytest.mark.parametrize("passed", [["requests", "health"], ["health", "requests"]], ids=":".join)
 def test_two_listeners_are_told_apart_by_their_names(passed, name, stack):
     with program(stack, name, passed=passed) as instance:
         assert instance.ask({}).status_code == 405
-        assert instance.ask_status(f"/healthz/{name}").status_code == 200
+        assert instance.ask_health(f"/healthz/{name}").status_code == 200
         instance.terminate()
         assert instance.wait() == 0
 
@@ -153,12 +153,12 @@ def test_one_listener_needs_no_name(names, stack):
 
 
 @pytest.mark.parametrize("passed, names", [
-    (["requests", "status"], ""), (["requests", "status"], "requests"),
-    (["requests", "status"], "requests:requests"), (["requests", "status"], "requests:other"),
-    (["requests", "status"], "other:requests:status"), (["requests", "status"], "status:requests:status"),
-    (["requests", "status"], "requests:status:requests"), (["requests", "status"], "Requests:status"),
-    (["status"], "status"), (["requests", "status", "other"], "requests:status:other"),
-    (["requests", None], "requests:status"), ([None, "status"], "requests:status"),
+    (["requests", "health"], ""), (["requests", "health"], "requests"),
+    (["requests", "health"], "requests:requests"), (["requests", "health"], "requests:other"),
+    (["requests", "health"], "other:requests:health"), (["requests", "health"], "health:requests:health"),
+    (["requests", "health"], "requests:health:requests"), (["requests", "health"], "Requests:health"),
+    (["health"], "health"), (["requests", "health", "other"], "requests:health:other"),
+    (["requests", None], "requests:health"), ([None, "health"], "requests:health"),
 ], ids=str)
 def test_listeners_that_are_not_what_is_expected_are_refused_with_a_sentence(passed, names, stack):
     with program(stack, "ingest", passed=passed, names=names) as instance:
@@ -254,7 +254,7 @@ def test_the_watchdog_starves_while_one_worker_hangs(stack, monitor):
     with Manager() as manager, program(stack, "ingest", passed=BOTH, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="400000",
                                        STEEP_WORKERS="4", STEEP_DEADLINE="2") as instance:
         assert manager.hear(PATIENCE) == "READY=1"
-        wait_for(lambda: instance.ask_status("/readyz/ingest").status_code == 200, "the keys to be read")
+        wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 200, "the keys to be read")
         body = encode([monitor.event()])
         with begin(instance.path, ingest_params(body, monitor), body[:9], end_of_body=False):
             wait_for(lambda: manager.drain() is not None and "event=stuck" in instance.errors.read_text(), "it to notice", 30)
@@ -262,7 +262,7 @@ def test_the_watchdog_starves_while_one_worker_hangs(stack, monitor):
             assert manager.hear(2) is None
             # The others go on, and health is answered: it is for the manager to end this.
             assert instance.ask(ingest_params(b"[]", monitor), b"[]").status_code == 400
-            assert instance.ask_status("/healthz/ingest").status_code == 200
+            assert instance.ask_health("/healthz/ingest").status_code == 200
         assert manager.hear(PATIENCE) == "WATCHDOG=1"
         assert instance.errors.read_text().count("event=stuck") == 1
 
@@ -272,13 +272,13 @@ def test_while_it_finishes_what_it_has_it_is_well_but_not_ready_and_feeds_the_wa
     body = encode([event])
     with Manager() as manager, program(stack, "ingest", passed=BOTH, NOTIFY_SOCKET=manager.address,
                                        WATCHDOG_USEC="400000") as instance:
-        wait_for(lambda: instance.ask_status("/readyz/ingest").status_code == 200, "the keys to be read")
+        wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 200, "the keys to be read")
         with contextlib.closing(locked(stack)) as lock, begin(instance.path, ingest_params(body, monitor), body) as sent:
             wait_for(lambda: waiting(db) == 1, "the insert to wait")
             instance.terminate()
             wait_for(lambda: "STOPPING=1" in manager.drain(), "it to stop")
-            assert instance.ask_status("/readyz/ingest").status_code == 503
-            assert instance.ask_status("/healthz/ingest").status_code == 200
+            assert instance.ask_health("/readyz/ingest").status_code == 503
+            assert instance.ask_health("/healthz/ingest").status_code == 200
             assert manager.hear(PATIENCE) == "WATCHDOG=1"
             lock.rollback()
             assert read_answer(sent).status_code == 200
