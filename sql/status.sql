@@ -1,22 +1,22 @@
--- What steepctl status finds in the database, for psql: a level (ok, warning, critical)
--- and a sentence on each line. :known is this version's migrations, a line of
--- "SHA256  NAME" each. Reads only, so that it works on a standby as well.
+-- What steepctl status reports of the database: a level (ok, warning, critical) and a
+-- sentence on each line. Only reads, so it works on a standby.
+-- :known   this version's migrations, a line "SHA256  NAME" each
 
 SET datestyle = ISO;
 SET timezone = UTC;
--- An error instead of no rows for who may read the tables but is held back by RLS.
+-- An error instead of no rows, for a role that may read the tables but that RLS restricts.
 SET row_security = off;
--- Whatever the statistics say, the events are looked up in their index.
+-- Find the events by their index, whatever the statistics say.
 SET enable_seqscan = off;
 SET enable_bitmapscan = off;
 
-SELECT 'ok', format('Database %s answers: PostgreSQL %s.', current_database(), current_setting('server_version'));
-SELECT 'warning', 'The database server is a standby: nothing can be stored in it.' WHERE pg_is_in_recovery();
+SELECT 'ok', format('Database %s: PostgreSQL %s.', current_database(), current_setting('server_version'));
+SELECT 'warning', 'The database server is a standby, which stores no events.' WHERE pg_is_in_recovery();
 
 SELECT to_regclass('public.schema_migrations') IS NOT NULL AS is_migrated \gset
 \if :is_migrated
 \else
-SELECT 'critical', 'The database is not migrated; steepctl migrate does it.';
+SELECT 'critical', 'The database is not migrated; run steepctl migrate.';
 \quit
 \endif
 
@@ -27,18 +27,18 @@ WITH ours AS (
   SELECT name, ours.sha256 AS ours, recorded.sha256 AS recorded
   FROM ours FULL JOIN public.schema_migrations AS recorded USING (name)
 ), problems (level, sentence) AS (
-  SELECT 'critical', format('The database has had %s, which this version does not know: it belongs to a newer one.', max(name))
+  SELECT 'critical', format('The database has %s, a migration of a newer version.', max(name))
   FROM compared WHERE ours IS NULL HAVING count(*) > 0
   UNION ALL
-  SELECT 'warning', format('Migrations to apply: %s (steepctl migrate does it).', count(*))
+  SELECT 'warning', format('Pending migrations: %s; run steepctl migrate.', count(*))
   FROM compared WHERE recorded IS NULL HAVING count(*) > 0
   UNION ALL
-  SELECT 'warning', format('%s was another file when it was applied to the database.', name)
+  SELECT 'warning', format('%s has changed since it was applied to the database.', name)
   FROM compared WHERE ours <> recorded
 )
 SELECT * FROM problems
 UNION ALL
-SELECT 'ok', format('The database is migrated: %s, the newest %s.', count(*), max(name))
+SELECT 'ok', format('All migrations are applied: %s, the newest is %s.', count(*), max(name))
 FROM public.schema_migrations WHERE NOT EXISTS (SELECT FROM problems);
 
 -- What the programs need of their roles, and nobody else is to have. A restore where
@@ -69,32 +69,32 @@ WITH roles (role, may_login, may_bypass, since) AS (
   SELECT oid::regprocedure::text AS name, proowner AS owner, coalesce(proacl, acldefault('f', proowner)) AS acl
   FROM pg_catalog.pg_proc WHERE pronamespace = 'public'::regnamespace AND prosecdef
 ), problems (level, sentence) AS (
-  SELECT 'critical', format('Role %s is missing; steepctl roles prints what makes it.', role)
+  SELECT 'critical', format('Role %s is missing; steepctl roles prints the SQL that creates it.', role)
   FROM wanted WHERE to_regrole(role) IS NULL
   UNION ALL
-  SELECT 'critical', format('Role %s may not log in; ALTER ROLE %1$s LOGIN mends it.', role)
+  SELECT 'critical', format('Role %s cannot log in; run ALTER ROLE %1$s LOGIN.', role)
   FROM present WHERE may_login AND NOT rolcanlogin
   UNION ALL
-  SELECT 'critical', format('Role %s lacks BYPASSRLS, without which its functions see no row; ALTER ROLE %1$s BYPASSRLS mends it.', role)
+  SELECT 'critical', format('Role %s lacks BYPASSRLS, so its functions see no rows; run ALTER ROLE %1$s BYPASSRLS.', role)
   FROM present WHERE may_bypass AND NOT rolbypassrls AND NOT rolsuper
   UNION ALL
-  SELECT 'warning', format('Role %s may do more than its program has to: it is a superuser, or has BYPASSRLS.', role)
+  SELECT 'warning', format('Role %s has more privileges than its program needs: it is a superuser, or has BYPASSRLS.', role)
   FROM present WHERE rolsuper OR (rolbypassrls AND NOT may_bypass)
   UNION ALL
-  SELECT 'critical', format('Role %s may not connect to the database; GRANT CONNECT ON DATABASE %I TO %1$s mends it.', role, current_database())
+  SELECT 'critical', format('Role %s cannot connect to the database; run GRANT CONNECT ON DATABASE %I TO %1$s.', role, current_database())
   FROM present WHERE may_login AND NOT has_database_privilege(oid, current_database(), 'CONNECT')
   UNION ALL
-  SELECT 'critical', format('Role %s may not use the schema; GRANT USAGE ON SCHEMA public TO %1$s mends it.', role)
+  SELECT 'critical', format('Role %s cannot use the schema; run GRANT USAGE ON SCHEMA public TO %1$s.', role)
   FROM present WHERE NOT has_schema_privilege(oid, 'public', 'USAGE')
   UNION ALL
   SELECT DISTINCT 'critical', format('Function %s is missing.', signature)
   FROM callable WHERE to_regprocedure(signature) IS NULL
   UNION ALL
-  SELECT 'critical', format('Role %s may not execute %s; GRANT EXECUTE ON FUNCTION %2$s TO %1$s mends it.', role, signature)
+  SELECT 'critical', format('Role %s cannot execute %s; run GRANT EXECUTE ON FUNCTION %2$s TO %1$s.', role, signature)
   FROM callable JOIN present USING (role)
   WHERE NOT has_function_privilege(oid, to_regprocedure(signature), 'EXECUTE')
   UNION ALL
-  SELECT 'warning', format('PUBLIC may execute %s; REVOKE EXECUTE ON FUNCTION %1$s FROM PUBLIC mends it.', name)
+  SELECT 'warning', format('PUBLIC can execute %s; run REVOKE EXECUTE ON FUNCTION %1$s FROM PUBLIC.', name)
   FROM definers, aclexplode(acl) WHERE grantee = 0 AND privilege_type = 'EXECUTE'
   UNION ALL
   SELECT 'warning', format('Function %s runs as %s instead of steep_owner.', name, owner::regrole)
@@ -102,14 +102,14 @@ WITH roles (role, may_login, may_bypass, since) AS (
 )
 SELECT * FROM problems
 UNION ALL
-SELECT 'ok', 'The roles are there, with their grants.' WHERE NOT EXISTS (SELECT FROM problems);
+SELECT 'ok', 'All roles exist and have their grants.' WHERE NOT EXISTS (SELECT FROM problems);
 
 SELECT 'ok', format('Connections of %s: %s.', role, count(pid))
 FROM (VALUES ('steep_ingest'), ('steep_query')) AS program (role)
 LEFT JOIN pg_catalog.pg_stat_activity ON usename = role AND datname = current_database()
 GROUP BY role ORDER BY role;
 
--- What an early migration level does not have yet.
+-- A database with pending migrations may lack these.
 SELECT to_regclass('public.hourly_count_deltas') IS NOT NULL AS has_counts,
        to_regclass('public.access_tokens') IS NOT NULL AS has_credentials \gset
 \if :has_counts
@@ -118,9 +118,9 @@ FROM (
   SELECT event_count FROM public.hourly_counts UNION ALL SELECT event_count FROM public.hourly_count_deltas
 ) AS counts;
 
--- From source to source in the counts' key, then to its newest hour, then to that
--- hour's newest event: a few index pages for each, however much is stored. The hour
--- "infinity" ends in itself.
+-- From source to source by the counts' key, then to the newest hour, then to that hour's
+-- newest event: a few index pages for each source, however many events are stored. The
+-- hour "infinity" ends at infinity.
 WITH RECURSIVE counted (source) AS (
   (SELECT source FROM public.hourly_counts ORDER BY source LIMIT 1)
   UNION ALL
@@ -140,7 +140,7 @@ SELECT 'ok', format('Monitor %s: %s, %s.',
   regexp_replace(sources.source, '[[:cntrl:]]', '?', 'g'),
   coalesce('newest event ' || coalesce(NULLIF(to_char(latest.timestamp, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), ''), latest.timestamp::text)
     || CASE WHEN latest.timestamp > now() + interval '1 hour' THEN ' (in the future: its clock is wrong)' ELSE '' END,
-    'no event yet'),
+    'no events yet'),
   CASE coalesce(keys.count, 0) WHEN 0 THEN 'not registered' WHEN 1 THEN '1 key' ELSE keys.count || ' keys' END)
 FROM sources
 LEFT JOIN keys ON keys.source COLLATE "C" = sources.source
@@ -159,7 +159,7 @@ ORDER BY sources.source COLLATE "C";
 \endif
 
 \if :has_credentials
-SELECT 'warning', 'No monitor is registered; steepctl monitor add does it (those in VIBETEA_PUBLIC_KEYS are not seen here).'
+SELECT 'warning', 'No monitor is registered; run steepctl monitor add, unless all keys are in VIBETEA_PUBLIC_KEYS.'
 WHERE NOT EXISTS (SELECT FROM public.monitor_keys);
 
 SELECT
@@ -171,6 +171,6 @@ SELECT
   END)
 FROM public.access_tokens ORDER BY label COLLATE "C";
 
-SELECT 'warning', 'There is no token that could ask; steepctl token add makes one (that in VIBETEA_SUBSCRIBER_TOKEN is not seen here).'
+SELECT 'warning', 'There is no valid token; run steepctl token add, unless the token is in VIBETEA_SUBSCRIBER_TOKEN.'
 WHERE NOT EXISTS (SELECT FROM public.access_tokens WHERE expires_at IS NULL OR expires_at > now());
 \endif

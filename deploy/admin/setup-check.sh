@@ -1,17 +1,17 @@
-# Whether it all works, asked as a monitor and a dashboard would. Sourced by setup.
-# shellcheck shell=sh disable=SC2154 # what setup sets
+# Tests the installation as a monitor and a dashboard would use it. Sourced by setup.
+# shellcheck shell=sh disable=SC2154 # set by setup
 
 scratch_folder() {
 	[ -n "$scratch" ] || scratch=$(mktemp -d)
 }
 
-# Of this machine, under the name that stands in the certificate, and trusting
-# that very certificate: it may be of an authority that is not known here.
+# Connects to this machine under the name in the certificate, and trusts that certificate:
+# its authority may be unknown here.
 fetch() {
 	curl -q -s --max-time 40 --noproxy '*' --cacert "$tls/server.crt" --connect-to "::$here_https" "$@"
 }
 
-# try SECONDS COMMAND…: until it succeeds; it leaves what it was told in $answer.
+# try SECONDS COMMAND…: repeats a command, which sets $answer, until it succeeds.
 try() {
 	tries=$1
 	shift
@@ -32,10 +32,10 @@ check_everything() {
 	printf '[{"id":"evt_%s","source":"%s","timestamp":"%s","type":"session","payload":{}}]' \
 		"$traces" "$traces" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" >"$scratch/batch.json"
 	signature=$(sign_batch "$scratch")
-	try 20 page_is_there || fail "$url/ does not show the page: $answer"
-	try 20 batch_is_stored || fail "$url/ingest did not take a signed batch: $answer"
-	try 20 batch_is_counted || fail "$url/query did not answer with what was stored: $answer"
-	remove_traces || fail "what the test left in the database, $traces, can't be removed"
+	try 20 page_is_there || fail "$url/ does not serve the page: $answer"
+	try 20 batch_is_stored || fail "$url/ingest did not accept a signed batch: $answer"
+	try 20 batch_is_counted || fail "$url/query did not count the stored event: $answer"
+	remove_traces || fail "cannot remove the test's event, monitor and token, $traces"
 }
 
 # The first name in the certificate.
@@ -65,7 +65,7 @@ batch_is_stored() {
 	return 1
 }
 
-# curl's options come on standard input, or the token would be in its arguments.
+# curl reads the token from standard input, as others can read its arguments.
 batch_is_counted() {
 	answer=$(printf 'header = "Authorization: Bearer %s"\n' "$(sed 's/.* //' "$scratch/token")" |
 		fetch -S -K - "$url/query?days=7&source=$traces" 2>&1) || return 1
@@ -75,7 +75,7 @@ batch_is_counted() {
 	return 1
 }
 
-# Also after a failure: nothing of the test stays.
+# Removes what the test stored, also after a failure.
 remove_traces() {
 	removed=0
 	if [ -n "$traces" ]; then

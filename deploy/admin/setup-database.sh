@@ -1,14 +1,13 @@
-# The database: made here, or described for the administrator of another machine.
-# Sourced by setup.
-# shellcheck shell=sh disable=SC2154 # what setup sets
+# Creates the database here, or prints how to on another machine. Sourced by setup.
+# shellcheck shell=sh disable=SC2154 # set by setup
 
-# Sets the PG* variables to those of an administrator.
+# Sets the PG* variables for an administrator.
 prepare_database() {
 	file=$settings/ingest.env
 	host=$(setting_of "$file" PGHOST) port=$(setting_of "$file" PGPORT) database=$(setting_of "$file" PGDATABASE)
 	: "${host:=/run/postgresql}" "${port:=5432}" "${database:=steep}"
 	case $database$port in
-	*[!A-Za-z0-9_-]*) fail 'PGDATABASE is letters, digits, _ and -, and PGPORT a number' ;;
+	*[!A-Za-z0-9_-]*) fail 'PGDATABASE must consist of letters, digits, _ and -, and PGPORT must be a number' ;;
 	esac
 	case $host in
 	/*)
@@ -28,27 +27,26 @@ prepare_database() {
 	output=$(steepctl migrate 2>&1) || fail "the database could not be migrated: $output"
 }
 
-# As PostgreSQL's own administrator, before anybody else is known to it.
+# As PostgreSQL's own administrator, before the mapping of users is written.
 as_postgres() {
 	(cd / && runuser -u postgres -- psql -X -q -A -t -v ON_ERROR_STOP=1 -h "$host" -p "$port" "$@")
 }
 
 expect_local_server() {
 	id -u postgres >/dev/null 2>&1 ||
-		fail "there is no PostgreSQL on this machine; install postgresql, or name another machine in $settings/*.env"
+		fail "PostgreSQL is not installed on this machine; install postgresql, or set PGHOST in $settings/*.env to another machine"
 	output=$(as_postgres -d postgres -c 'SHOW server_version_num' 2>&1) ||
-		fail "PostgreSQL does not answer at $host, port $port ($(printf '%s' "$output" | head -n 1)); systemctl start postgresql"
-	# Before it the server may warn, of another version of a collation for instance.
-	[ "$(printf '%s\n' "$output" | tail -n 1)" -ge 150000 ] || fail 'PostgreSQL is older than 15'
+		fail "cannot connect to PostgreSQL at $host, port $port ($(printf '%s' "$output" | head -n 1)); run systemctl start postgresql"
+	# Warnings may precede it, for example of a changed version of a collation.
+	[ "$(printf '%s\n' "$output" | tail -n 1)" -ge 150000 ] || fail 'PostgreSQL 15 or newer is required'
 }
 
 make_database() {
-	as_postgres -d postgres -v name="$database" -f "$sql/admin/create-database.sql" || fail "the database $database can't be made"
+	as_postgres -d postgres -v name="$database" -f "$sql/admin/create-database.sql" || fail "cannot create the database $database"
 }
 
-# Who is who: each program's system user is its role, root is the administrator, and
-# the role that dumps are made as.
-# Before the lines that are there, of which the first that fits counts.
+# Maps each program's system user to its role, and root to the administrator and to the
+# backup role. These lines precede all others, as the first match counts.
 map_users() {
 	hba=$(as_postgres -d postgres -c 'SHOW hba_file') ident=$(as_postgres -d postgres -c 'SHOW ident_file')
 	write_block "$hba" <<END
@@ -66,14 +64,14 @@ steep postgres steep_backup
 END
 	as_postgres -d postgres -c 'SELECT pg_reload_conf()' >/dev/null
 	errors=$(as_postgres -d postgres -f "$sql/admin/authentication-errors.sql")
-	[ -z "$errors" ] || fail "PostgreSQL does not take its configuration: $errors"
+	[ -z "$errors" ] || fail "PostgreSQL rejects its configuration: $errors"
 }
 
-# write_block FILE: puts standard input at its beginning, between two marks, in
-# place of what an earlier run put there. Owner and mode stay.
+# write_block FILE: writes standard input to the beginning of FILE between two marks, in
+# place of an earlier run's lines. Keeps owner and mode.
 #
-# As postgres, whose file and folder these are: root would follow whatever link stands
-# there in the right moment.
+# Runs as postgres, the owner of the folder, who could otherwise make root write through a
+# link.
 write_block() {
 	lines=$(cat)
 	# shellcheck disable=SC2016 # expanded by that shell
@@ -93,37 +91,37 @@ write_block() {
 		cp -p -- "$file" "$file.steep"
 		with_block >"$file.steep"
 		mv -f -- "$file.steep" "$file"' write_block "$1" "$lines" 2>&1) ||
-		fail "$1 ${problem:-is as it was}; these lines are to stand at its beginning:
+		fail "$1 ${problem:-could not be changed}; put these lines at its beginning:
 $lines"
 }
 
-# A reload takes effect in a moment of the server's own.
+# PostgreSQL reloads its configuration with a short delay.
 try_mapping() {
 	tries=50
 	until output=$(psql -X -q -A -t -c 'SELECT' 2>&1); do
 		tries=$((tries - 1))
-		[ "$tries" -gt 0 ] || fail "root can't log in to PostgreSQL as postgres: $output"
+		[ "$tries" -gt 0 ] || fail "root cannot log in to PostgreSQL as postgres: $output"
 		sleep 0.2
 	done
 }
 
 describe_remote() {
 	cat >&2 <<END
-steep: the database is on another machine, $host. Its administrator has to do this, once:
+steep: the database is on another machine, $host. To set it up, run there once:
 
   createdb --template=template0 --encoding=UTF8 --locale=C.UTF-8 $database
 
-and here, as a superuser there:
+Then here, as one of its superusers:
 
   PGHOST=$host PGPORT=$port PGDATABASE=$database PGUSER=postgres steepctl migrate
 
-and there again, with three passwords:
+Then there, set three passwords and add a line to pg_hba.conf:
 
   psql $database -c '\\password steep_ingest' -c '\\password steep_query' -c '\\password steep_prune'
-  pg_hba.conf: hostssl $database steep_ingest,steep_query,steep_prune THIS-MACHINE scram-sha-256
+  hostssl $database steep_ingest,steep_query,steep_prune THIS-MACHINE scram-sha-256
 
-Write each password as PGPASSWORD into $settings/ingest.env, query.env and prune.env,
-put /usr/share/doc/steep/examples/remote-database.conf where it says, and finish with
+Set PGPASSWORD in $settings/ingest.env, query.env and prune.env, install
+/usr/share/doc/steep/examples/remote-database.conf as it says, and finish with:
 
   PGHOST=$host PGPORT=$port PGDATABASE=$database PGUSER=postgres steepctl setup
 END

@@ -1,32 +1,32 @@
 # The certificate and the site. Sourced by setup.
-# shellcheck shell=sh disable=SC2154 # what setup sets
+# shellcheck shell=sh disable=SC2154 # set by setup
 
 tls=/etc/steep/tls
 site=/etc/nginx/sites-enabled/steep
 listen=/etc/nginx/snippets/steep/listen.conf
 
-# Before anything is changed.
+# Runs before anything is changed.
 check_certificate_given() {
 	[ -n "$certificate" ] || return 0
 	problem=$(certificate_problem "$certificate" "$key")
 	[ -z "$problem" ] || fail "$certificate $problem"
 }
 
-# certificate_problem FILE KEY: prints why nginx or a client would not take it.
+# certificate_problem FILE KEY: prints why nginx or a client would refuse it.
 certificate_problem() {
 	if [ ! -r "$1" ] || [ ! -r "$2" ]; then
-		echo 'or its key is missing'
+		echo 'or its key cannot be read'
 	elif ! public=$(openssl x509 -in "$1" -noout -pubkey 2>/dev/null); then
-		echo 'is no certificate in PEM'
+		echo 'is not a certificate in PEM format'
 	elif [ "$public" != "$(openssl pkey -in "$2" -pubout -passin pass: 2>/dev/null)" ]; then
-		echo "is not of the key $2"
+		echo "does not match the key $2"
 	elif ! openssl x509 -in "$1" -noout -checkend 0 >/dev/null 2>&1; then
-		echo "is out of date"
+		echo 'has expired'
 	fi
 }
 
-# nginx finds the certificate in one place; what is somewhere else is linked to from
-# there, so that a renewal takes effect with nginx's next reload.
+# nginx reads the certificate from one place, which links to a certificate kept elsewhere:
+# so a renewal takes effect with nginx's next reload.
 prepare_certificate() {
 	[ -n "$name" ] || name=$(hostname -f 2>/dev/null || hostname)
 	kind=$(kind_of_name "$name")
@@ -34,7 +34,7 @@ prepare_certificate() {
 	live=/etc/letsencrypt/live/$name
 	if [ -n "$certificate" ]; then
 		link_certificate "$certificate" "$key"
-	elif is_somebody_elses "$tls/server.crt"; then
+	elif is_operators "$tls/server.crt"; then
 		problem=$(certificate_problem "$tls/server.crt" "$tls/server.key")
 		[ -z "$problem" ] || fail "$(readlink "$tls/server.crt" || echo "$tls/server.crt") $problem"
 	elif [ "$kind" = DNS ] && [ -e "$live/fullchain.pem" ]; then
@@ -44,11 +44,10 @@ prepare_certificate() {
 		! is_for "$tls/server.crt"; then
 		make_self_signed_certificate
 	fi
-	say "the certificate is $(readlink -f "$tls/server.crt")"
+	say "using the certificate $(readlink -f "$tls/server.crt")"
 }
 
-# kind_of_name NAME: prints DNS or IP, as certificates tell them apart; nothing for what
-# is neither a host's name nor its address.
+# kind_of_name NAME: prints DNS for a host name, IP for an address, else nothing.
 kind_of_name() {
 	case $1 in
 	'' | [.-]* | *[!A-Za-z0-9._:-]*) ;;
@@ -65,33 +64,32 @@ is_for() {
 	esac | grep -q 'does match'
 }
 
-# Whether an operator put it there, and not make_self_signed_certificate: nothing of
-# theirs is overwritten.
-is_somebody_elses() {
+# Whether an operator put the certificate there, which setup never overwrites.
+is_operators() {
 	[ ! -L "$1" ] || return 0
 	[ -e "$1" ] || return 1
 	[ "$(openssl x509 -in "$1" -noout -subject -issuer -nameopt RFC2253 2>/dev/null)" != 'subject=CN=steep
 issuer=CN=steep' ]
 }
 
-# Where they lie in $tls already there is nothing to link.
+# Files that are in $tls already need no link.
 link_certificate() {
 	[ "$1" = "$tls/server.crt" ] || ln -sfn -- "$1" "$tls/server.crt"
 	[ "$2" = "$tls/server.key" ] || ln -sfn -- "$2" "$tls/server.key"
 	case $1 in /etc/letsencrypt/live/*) reload_after_renewal ;; esac
 }
 
-# certbot calls what is in this folder when it has renewed a certificate.
+# certbot runs the scripts in this folder after each renewal.
 reload_after_renewal() {
 	hook=/etc/letsencrypt/renewal-hooks/deploy/steep
 	mkdir -p "${hook%/*}"
-	printf '#!/bin/sh\n# steepctl setup: nginx takes up the new certificate.\nexec systemctl reload nginx\n' >"$hook"
+	printf '#!/bin/sh\n# Written by steepctl setup: makes nginx read the new certificate.\nexec systemctl reload nginx\n' >"$hook"
 	chmod 755 "$hook"
 }
 
-# 825 days is the longest that every client takes.
+# 825 days is the longest term that every client accepts.
 make_self_signed_certificate() {
-	[ -n "$kind" ] || fail "no certificate can be made for $name; --name gives another"
+	[ -n "$kind" ] || fail "cannot create a certificate for $name; set another name with --name"
 	scratch_folder
 	cat >"$scratch/server.conf" <<END
 [req]
@@ -109,7 +107,7 @@ subjectAltName = $kind:$name, DNS:localhost, IP:127.0.0.1, IP:::1
 END
 	(umask 077 && make_tls_key "$scratch/server.key")
 	openssl req -new -x509 -sha256 -days 825 -config "$scratch/server.conf" -key "$scratch/server.key" \
-		-out "$scratch/server.crt" 2>/dev/null || fail "no certificate can be made for $name; --name gives another"
+		-out "$scratch/server.crt" 2>/dev/null || fail "cannot create a certificate for $name; set another name with --name"
 	mv -f "$scratch/server.key" "$scratch/server.crt" "$tls/"
 }
 
@@ -117,15 +115,14 @@ END
 read_port() {
 	here_https=$(site_address "$listen")
 	port_https=${here_https##*:}
-	[ -n "$port_https" ] || fail "$listen names no port"
+	[ -n "$port_https" ] || fail "$listen has no listen directive with a port"
 }
 
-# nginx goes on with its old configuration where it can't have the port, and says so
-# in its log only.
+# If the port is taken, nginx keeps its old configuration and reports it in its log only.
 check_port_is_free() {
 	read_port
 	for inode in $(listeners "$port_https"); do
-		is_of_nginx "$inode" || fail "port $port_https is in use by another program than nginx; $listen chooses another"
+		is_of_nginx "$inode" || fail "port $port_https is in use by a program other than nginx; set another port in $listen"
 	done
 }
 
@@ -142,7 +139,7 @@ enable_site() {
 		ln -sfn ../sites-available/steep "$site"
 		new_site=yes
 	fi
-	output=$(nginx -t -q 2>&1) || fail "nginx does not take the site: $(printf '%s\n' "$output" | grep -m 1 emerg); $listen says where it listens"
+	output=$(nginx -t -q 2>&1) || fail "nginx rejects the site: $(printf '%s\n' "$output" | grep -m 1 emerg); its addresses are in $listen"
 	systemctl enable --quiet nginx.service
 	systemctl reload-or-restart nginx.service || fail_with_journal nginx.service
 }

@@ -1,13 +1,11 @@
-# steepctl status: what is running, migrated, registered and connected, a sentence each,
-# and an exit status as monitoring plugins have it: 0 OK, 1 warning, 2 critical, 3
-# unknown. Sourced by steepctl.
-# shellcheck shell=sh disable=SC2154 # what steepctl sets
+# steepctl status: one sentence for each thing checked, and the exit status of a
+# monitoring plugin: 0 OK, 1 warning, 2 critical, 3 unknown. Sourced by steepctl.
+# shellcheck shell=sh disable=SC2154 # set by steepctl
 
-# What is worst, and the sentences that said so.
-verdict=OK sentences='' worst=''
+# The worst level, all lines, and the sentences of the worst level.
+verdict=OK lines='' worst=''
 
-# rank WORD: how bad it is. Not to know is worse than a warning, and not as bad as
-# what is known to be broken.
+# rank LEVEL: unknown is worse than a warning and better than critical.
 rank() {
 	case $1 in
 	OK) echo 0 ;;
@@ -20,12 +18,12 @@ rank() {
 # note LEVEL SENTENCE
 note() {
 	case $1 in
-	ok) level=OK said=$2 ;;
-	warning) level=WARNING said="WARNING: $2" ;;
-	critical) level=CRITICAL said="CRITICAL: $2" ;;
-	*) level=UNKNOWN said="UNKNOWN: $2" ;;
+	ok) level=OK line=$2 ;;
+	warning) level=WARNING line="WARNING: $2" ;;
+	critical) level=CRITICAL line="CRITICAL: $2" ;;
+	*) level=UNKNOWN line="UNKNOWN: $2" ;;
 	esac
-	sentences="$sentences$said
+	lines="$lines$line
 "
 	[ "$level" != OK ] || return 0
 	if [ "$(rank "$level")" -gt "$(rank "$verdict")" ]; then
@@ -35,13 +33,13 @@ note() {
 	fi
 }
 
-look_at_database() {
+check_database() {
 	command -v psql >/dev/null || {
 		note unknown 'psql is not installed.'
 		return
 	}
 	known=$(cd -- "${STEEP_MIGRATIONS:-$sql/migrations}" && sha256sum -- *.sql) ||
-		refuse 'the migrations are not there'
+		refuse 'cannot find the migrations'
 	answer=$(run_sql status.sql -v known="$known" 2>&1) || :
 	while IFS='	' read -r level sentence; do
 		case $level in
@@ -58,7 +56,7 @@ has_services() {
 	command -v systemctl >/dev/null && systemctl cat steep-ingest.service >/dev/null 2>&1
 }
 
-# What a unit's own processes said last, or last called an error.
+# Prints the last error in a unit's journal, else its last line.
 last_words() {
 	journalctl -q -o cat -n 10 "_SYSTEMD_UNIT=$1" 2>/dev/null |
 		awk '/still could not bind/ { next }
@@ -66,7 +64,7 @@ last_words() {
 			END { if (last != "") print ": " (found != "" ? found : last) }'
 }
 
-look_at_settings() {
+check_settings() {
 	for file in /etc/steep/*.env; do
 		[ -r "$file" ] || continue
 		fault=$(settings_fault "$file")
@@ -77,8 +75,8 @@ look_at_settings() {
 	[ -z "$fault" ] || note warning "$fault."
 }
 
-# Services that are started by their socket may not have been asked for yet.
-look_at_services() {
+# A service that its socket starts is inactive until the first request.
+check_services() {
 	for unit in steep-ingest.socket steep-query.socket steep-ingest.service steep-query.service nginx.service \
 		steep-prune.timer steep-prune.service; do
 		state=$(systemctl is-active "$unit" 2>/dev/null) || :
@@ -86,14 +84,14 @@ look_at_services() {
 		*:active) note ok "$unit is active." ;;
 		steep-prune.service:failed) note warning "$unit failed$(last_words "$unit")" ;;
 		steep-prune.service:* | steep-ingest.service:inactive | steep-query.service:inactive) ;;
-		steep-prune.timer:*) note warning "$unit is $state: old events stay." ;;
-		*) note critical "$unit is ${state:-not there}$(last_words "$unit")." ;;
+		steep-prune.timer:*) note warning "$unit is $state: old events are not deleted." ;;
+		*) note critical "$unit is ${state:-missing}$(last_words "$unit")." ;;
 		esac
 	done
 }
 
-# fetch PATH: prints the answer's status, 000 where nothing answers. Nothing that is
-# sent is secret, so that localhost need not be a name in the certificate.
+# fetch PATH: prints the HTTP status, 000 if there is no answer. The request holds no
+# secret, so the certificate need not name localhost.
 fetch() {
 	set -- -q -s -S -o /dev/null -w '%{http_code}' --max-time 20 --noproxy '*' "$url$1"
 	if [ -n "${STEEP_CA-}" ]; then
@@ -104,8 +102,8 @@ fetch() {
 	curl "$@" 2>"$errors" || :
 }
 
-# look_at_program NAME STATUS: STATUS is what a stranger gets from the program itself.
-look_at_program() {
+# check_program NAME STATUS: STATUS is what the program answers without credentials.
+check_program() {
 	code=$(fetch "/$1")
 	case $code in
 	"$2") ;;
@@ -115,7 +113,7 @@ look_at_program() {
 		;;
 	*)
 		case $(fetch "/healthz/$1") in
-		200) note critical "$1.fcgi runs and does not answer requests ($code from $url/$1)." ;;
+		200) note critical "$1.fcgi runs but does not answer requests ($code from $url/$1)." ;;
 		*) note critical "$1.fcgi does not answer ($code from $url/$1)." ;;
 		esac
 		return
@@ -125,11 +123,11 @@ look_at_program() {
 	case $code in
 	200) note ok "$1.fcgi is ready." ;;
 	404) note ok "$1.fcgi answers." ;;
-	*) note critical "$1.fcgi is not ready ($code from $url/readyz/$1): it has not read its keys, or not reached the database." ;;
+	*) note critical "$1.fcgi is not ready ($code from $url/readyz/$1): it has not read its credentials, or cannot reach the database." ;;
 	esac
 }
 
-look_at_certificate() {
+check_certificate() {
 	address=${url#https://} address=${address%%/*}
 	case $address in *:*[0-9]) ;; *) address=$address:443 ;; esac
 	certificate=$(timeout 20 openssl s_client -connect "$address" -servername "${address%:*}" </dev/null 2>/dev/null |
@@ -141,43 +139,43 @@ look_at_certificate() {
 	elif ! printf '%s\n' "$certificate" | openssl x509 -noout -checkend 1209600 >/dev/null; then
 		note warning "The certificate expires at $end."
 	else
-		note ok "The certificate is good until $end."
+		note ok "The certificate is valid until $end."
 	fi
 }
 
-# Where the site of this machine is.
+# Prints the address of this machine's site.
 site_url() {
 	address=$(site_address /etc/nginx/snippets/steep/listen.conf 2>/dev/null)
 	printf 'https://%s' "${address:-localhost}" | sed 's/:443$//'
 }
 
-# Through the site, as everybody else reaches them.
-look_at_programs() {
+# Through the site, as clients do.
+check_programs() {
 	url=${STEEP_URL:-$(site_url)} url=${url%/}
 	command -v curl >/dev/null || {
-		note unknown 'curl is not installed, which asks the programs.'
+		note unknown 'The programs were not checked: curl is not installed.'
 		return
 	}
 	errors=$(mktemp)
-	look_at_program ingest 405
-	look_at_program query 401
-	look_at_certificate
+	check_program ingest 405
+	check_program query 401
+	check_certificate
 	rm -f "$errors"
 }
 
 status() {
 	if has_services; then
-		look_at_services
-		look_at_settings
-		look_at_programs
+		check_services
+		check_settings
+		check_programs
 	elif [ -n "${STEEP_URL-}" ]; then
-		look_at_programs
+		check_programs
 	else
-		note ok 'The programs were not looked at: they are not on this machine, and STEEP_URL is not set.'
+		note ok 'The programs were not checked: they are not on this machine, and STEEP_URL is not set.'
 	fi
-	look_at_database
+	check_database
 	printf 'STEEP %s: %s\n' "$verdict" "${worst:-all is well.}"
-	printf '%s' "$sentences"
+	printf '%s' "$lines"
 	case $verdict in
 	OK) exit 0 ;;
 	WARNING) exit 1 ;;

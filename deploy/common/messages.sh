@@ -1,4 +1,4 @@
-# What the scripts print. Sourced by run, serve and setup.
+# Messages. Sourced by run, serve and setup.
 # shellcheck shell=sh
 
 say() {

@@ -1,6 +1,6 @@
-# A certificate authority of our own and a server certificate for this machine.
-# Sourced by serve.
-# shellcheck shell=sh disable=SC2154 # what serve sets
+# A private certificate authority, and a server certificate for this machine. Sourced by
+# serve.
+# shellcheck shell=sh
 
 month=2592000
 
@@ -14,7 +14,7 @@ make_certificates() {
 	fi
 }
 
-# In date for a month, of our authority, and of the key beside it.
+# Valid for a month at least, signed by our authority, and of the present key.
 server_certificate_is_good() {
 	openssl x509 -in tls/server.crt -noout -checkend "$month" >/dev/null 2>&1 &&
 		openssl verify -CAfile tls/ca.crt tls/server.crt >/dev/null 2>&1 &&
@@ -22,8 +22,7 @@ server_certificate_is_good() {
 			"$(openssl pkey -in tls/server.key -pubout 2>/dev/null)" ]
 }
 
-# Whoever trusts this authority trusts it for this machine's own names and
-# nothing else, should its key ever get out.
+# The constraints limit it to this machine's own names, in case its key is ever stolen.
 make_authority() {
 	cat >tls/ca.conf <<'END'
 [req]
@@ -44,7 +43,7 @@ END
 	mv tls/ca.crt.new tls/ca.crt
 }
 
-# Browsers take no certificate that is valid for more than 398 days.
+# Browsers refuse a certificate that is valid for more than 398 days.
 make_server_certificate() {
 	cat >tls/server.conf <<'END'
 [req]

@@ -1,5 +1,5 @@
 # The private PostgreSQL cluster. Sourced by serve.
-# shellcheck shell=sh disable=SC2154 # what serve sets
+# shellcheck shell=sh disable=SC2154 # set by serve
 
 pg_bin=/usr/lib/postgresql/15/bin
 
@@ -10,11 +10,11 @@ sql() {
 make_cluster() {
 	if [ -d pg ]; then
 		version=$(cat pg/PG_VERSION)
-		[ "$version" = 15 ] || fail "$state/pg is of PostgreSQL $version; this needs 15"
+		[ "$version" = 15 ] || fail "$state/pg was created by PostgreSQL $version; 15 is required"
 		return
 	fi
-	say 'making a database cluster'
-	# Made aside and renamed, so that half a cluster is never taken for one.
+	say 'creating a database cluster'
+	# Renamed when complete, so that an interrupted run leaves no half cluster in pg.
 	rm -rf pg.new
 	"$pg_bin/initdb" -D pg.new -U postgres --auth-local=peer --auth-host=reject \
 		--encoding=UTF8 --locale=C.UTF-8 --data-checksums --no-instructions \
@@ -26,8 +26,8 @@ make_cluster() {
 	mv pg.new pg
 }
 
-# Sets PGHOST to the folder of the socket. The system takes 107 bytes of path
-# for a socket, and libpq takes a comma for a list of hosts.
+# Sets PGHOST to the folder of the socket. A socket's path has at most 107 bytes, and
+# libpq reads a comma as a list of hosts.
 choose_socket_folder() {
 	remove_socket_folder
 	PGHOST=$state/pg.sock
@@ -43,7 +43,7 @@ choose_socket_folder() {
 	fi
 }
 
-# Also that of a run that was killed. It is ours only if this user owns it.
+# Removes also the folder of a killed run, but only if this user owns it.
 remove_socket_folder() {
 	folder=$(cat run/socket-folder 2>/dev/null) || return 0
 	case $folder in
@@ -63,7 +63,7 @@ listen_addresses = ''
 unix_socket_directories = '$socket_folder'
 unix_socket_permissions = 0700
 port = 5432
-# Two programs with a connection for each worker, and some for people.
+# Two programs with a connection for each worker, and some more.
 max_connections = $((workers * 2 + 40))
 timezone = 'UTC'
 log_timezone = 'UTC'
@@ -84,8 +84,8 @@ END
 }
 
 start_postgres() {
-	# A lock file whose pid now belongs to something else would stop PostgreSQL;
-	# end_leftovers saw to it that no server runs here.
+	# A stale lock file would stop PostgreSQL if its pid is in use again; end_leftovers
+	# made sure that no server runs here.
 	rm -f pg/postmaster.pid
 	keep_running postgres INT "$pg_bin/postgres" -D "$state/pg"
 }

@@ -1,5 +1,5 @@
 # A monitor, a token and a month of sample events. Sourced by serve.
-# shellcheck shell=sh disable=SC2154 # what serve sets
+# shellcheck shell=sh disable=SC2154 # set by serve
 
 steepctl() {
 	"$lib/deploy/steepctl" "$@"
@@ -25,19 +25,19 @@ fetch() {
 	curl -q -s --max-time 40 --noproxy '*' --cacert tls/ca.crt "$@"
 }
 
-# curl's options come on standard input, or the token would be in its arguments.
+# curl reads the token from standard input, as others can read its arguments.
 query_works() {
 	answer=$(printf 'header = "Authorization: Bearer %s"\n' "$(cat token)" |
 		fetch -K - "$url/query?days=30") || return 1
 	case $answer in
 	*'"aggregates"'*) return 0 ;;
-	# The token is that of another database.
+	# The token belongs to another database.
 	*'"invalid_token"'*) make_token ;;
 	esac
 	return 1
 }
 
-# Without a signature there is only one answer, and it is the program's.
+# Without a signature the program itself answers missing_auth.
 ingest_works() {
 	case $(fetch --data '' "$url/ingest") in
 	*'"missing_auth"'*) return 0 ;;
@@ -45,11 +45,11 @@ ingest_works() {
 	return 1
 }
 
-# The first batch comes in as every other will: signed, and over https.
+# Sends the first batch as any monitor would: signed, over HTTPS.
 send_samples() {
 	"$lib/deploy/demo/sample-events" "$source" >monitor/batch.json
 	signature=$(sign_batch monitor)
-	# As every monitor does: what is not available yet will be in a moment.
+	# Retries, as a monitor does, while the program is not ready.
 	for pause in 1 2 0; do
 		answer=$(fetch -H 'Content-Type: application/json' -H "X-Source-ID: $source" \
 			-H "X-Signature: $signature" --data-binary @monitor/batch.json "$url/ingest") || :
@@ -61,7 +61,7 @@ send_samples() {
 		esac
 		sleep "$pause"
 	done
-	fail "the sample events were not accepted: $answer"
+	fail "the server did not accept the sample events: $answer"
 }
 
 check_answers() {

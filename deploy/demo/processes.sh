@@ -1,9 +1,9 @@
-# Starting, watching and ending what deploy/run runs. Sourced by serve.
+# Starts, watches and stops the services of deploy/run. Sourced by serve.
 #
-# Each service is kept by a `keep` of its own, in a session of its own (Ctrl-C
-# reaches only serve), with the parent-death signal set: should serve be killed,
-# the kernel tells the keeps, and they end what they keep.
-# shellcheck shell=sh disable=SC2154 # what serve sets
+# Each service has a `keep` process, in a session of its own (Ctrl-C reaches only serve)
+# and with the parent-death signal set: if serve is killed, the kernel signals the keep
+# processes, and they end their services.
+# shellcheck shell=sh disable=SC2154 # set by serve
 
 log_of() {
 	case $1 in
@@ -19,8 +19,8 @@ keep_running() {
 	eval "keep_$1=\$!"
 }
 
-# keep_listening NAME SIGNAL COMMAND…: with listeners at run/NAME.sock, for requests,
-# and run/NAME-health.sock, for health and metrics.
+# keep_listening NAME SIGNAL COMMAND…: with listeners at run/NAME.sock for requests and
+# run/NAME-health.sock for health and metrics.
 keep_listening() {
 	rm -f "run/$1.sock" "run/$1-health.sock"
 	setsid setpriv --pdeathsig TERM "$lib/deploy/demo/listen" \
@@ -29,7 +29,7 @@ keep_listening() {
 	eval "keep_$1=\$!"
 }
 
-# Sets $pid to that of the service's keep; true while that one lives.
+# Sets $pid to that of the service's keep process; true while it lives.
 is_kept() {
 	eval "pid=\${keep_$1-}"
 	[ -n "$pid" ] && kill -s 0 "$pid" 2>/dev/null
@@ -41,7 +41,7 @@ fail_with_log() {
 	exit 1
 }
 
-# wait_until NAME SECONDS COMMAND…: until the command succeeds.
+# wait_until NAME SECONDS COMMAND…: waits for the command to succeed.
 wait_until() {
 	service=$1 tries=$(($2 * 10))
 	shift 2
@@ -53,8 +53,8 @@ wait_until() {
 	done
 }
 
-# Ends a service: asks its keep for 25 s, which is longer than a request takes,
-# then kills. PostgreSQL gets as long as it needs to write its checkpoint.
+# Stops a service: waits 25 s, longer than any request takes, then kills it. PostgreSQL
+# gets two minutes to write its checkpoint.
 stop() {
 	is_kept "$1" || return 0
 	case $1 in postgres) tries=1200 ;; *) tries=250 ;; esac
@@ -69,11 +69,10 @@ stop() {
 	done
 }
 
-# Prints the pids of what an earlier run left behind: processes that work in
-# this folder and are one of ours.
+# Prints the pids of an earlier run: our programs with this folder as working directory.
 leftovers() {
 	for process in /proc/[0-9]*; do
-		# -ef compares what the links lead to, and is false where we may not look.
+		# -ef compares the targets of the links, and is false without permission.
 		# shellcheck disable=SC3013 # dash and bash have it
 		[ "$process/cwd" -ef . ] || [ "$process/cwd" -ef pg ] || continue
 		case $(readlink "$process/exe" 2>/dev/null || :) in
@@ -87,11 +86,11 @@ leftovers() {
 	done
 }
 
-# INT is a fast shutdown for PostgreSQL and an end for the others, QUIT a
-# shutdown without a checkpoint: the next start recovers.
+# For PostgreSQL INT is a fast shutdown, and QUIT one without a checkpoint: the next start
+# recovers. The others end at any of them.
 end_leftovers() {
 	[ -n "$(leftovers)" ] || return 0
-	say 'ending what an earlier run left behind'
+	say 'stopping the processes of an earlier run'
 	for signal in TERM INT INT INT QUIT KILL; do
 		for pid in $(leftovers); do
 			kill -s "$signal" "$pid" 2>/dev/null || :
@@ -103,5 +102,5 @@ end_leftovers() {
 		done
 		[ -n "$(leftovers)" ] || return 0
 	done
-	fail 'an earlier run left processes behind that do not end'
+	fail 'cannot stop the processes of an earlier run'
 }

@@ -1,14 +1,14 @@
 # nginx and the two programs. Sourced by serve.
-# shellcheck shell=sh disable=SC2154 # what serve sets
+# shellcheck shell=sh disable=SC2154 # set by serve
 
-# Before the database is started: someone else on our port is worth a sentence.
+# Runs before anything is started.
 check_port() {
 	if [ -n "$(listeners "$port")" ]; then
-		fail "port $port is in use; STEEP_PORT chooses another"
+		fail "port $port is in use; set another with STEEP_PORT"
 	fi
 }
 
-# The site as it is, with the four small files that say where things are here.
+# The site of the tree, with the four snippets that depend on the installation.
 configure_nginx() {
 	rm -f nginx/snippets/steep/*
 	cp "$lib/nginx/steep.conf" nginx/steep.conf
@@ -16,7 +16,7 @@ configure_nginx() {
 
 	{
 		echo "listen 127.0.0.1:$port ssl http2 default_server;"
-		# A system without IPv6 has no such address to listen on.
+		# nginx fails if the system has no IPv6.
 		if grep -qs '^0\{31\}1 ' /proc/net/if_inet6; then
 			echo "listen [::1]:$port ssl http2 default_server;"
 		fi
@@ -61,7 +61,7 @@ http {
 END
 }
 
-# Says what is wrong with a STEEP_* or VIBETEA_* before anything is started.
+# Checks the STEEP_* and VIBETEA_* variables before anything is started.
 check_programs() {
 	for program in ingest query; do
 		PGUSER=steep_$program "$lib/build/$program.fcgi" -t || exit 1
@@ -74,8 +74,8 @@ start_programs() {
 	done
 }
 
-# A prefix that is not relative would put the state folder's name into every
-# name, and nginx takes a * or [ in one that it includes for a pattern.
+# The prefix is relative, as nginx reads a * or [ in the path of an included file as a
+# pattern.
 start_nginx() {
 	keep_running nginx QUIT nginx -p ./ -c nginx/nginx.conf
 }
