@@ -47,7 +47,8 @@ def test_nothing_of_the_tree_is_forgotten(package):
     """Each snippet, migration and file of the page is in the package."""
     inside = run("dpkg-deb", "-c", str(package)).stdout
     for source, folder in (("nginx/snippets", "etc/nginx/snippets/steep"), ("sql/migrations", "usr/share/steep/sql/migrations"),
-                           ("nginx/html", "usr/share/steep/html")):
+                           ("sql/admin", "usr/share/steep/sql/admin"), ("deploy/admin", "usr/share/steep/admin"),
+                           ("deploy/common", "usr/share/steep/common"), ("nginx/html", "usr/share/steep/html")):
         names = {path.name for path in (TOP / source).iterdir()}
         assert names and names == set(re.findall(rf"\./{folder}/(\S+)$", inside, re.M))
 
