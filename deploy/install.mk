@@ -1,7 +1,7 @@
-# make install, by GNU's variables, and the Debian package made of it.
+# make install, with the variables of the GNU standards, and the Debian packages.
 #
 #   make install DESTDIR=… prefix=/usr sysconfdir=/etc libexecdir=/usr/lib
-#   make deb     the packages, into build/; needs debhelper, and no root
+#   make deb     builds the packages in build/; needs debhelper, but not root
 #
 # Included by the Makefile.
 
@@ -24,16 +24,14 @@ INSTALL_PROGRAM = $(INSTALL)
 INSTALL_DATA = $(INSTALL) -m 644
 MULTIARCH = $(shell $(CC) -print-multiarch)
 
-# The files name the folders of the Debian package; here they get those of this
+# The files contain the paths of the Debian package; these are replaced by those of this
 # installation. $(call install_text,FROM,TO,MODE)
 places = sed -e 's|/usr/lib/steep|$(libexecdir)/steep|g' -e 's|/usr/share/steep|$(datadir)/steep|g' \
 	-e 's|/usr/share/doc/steep|$(docdir)|g' -e 's|/etc/steep|$(sysconfdir)/steep|g' \
 	-e 's|/usr/bin/steep|$(bindir)/steep|g' -e 's|@multiarch@|$(MULTIARCH)|g'
 install_text = $(places) $(1) >$(2) && chmod $(3) $(2)
 
-# What of deploy/lib steepctl needs.
-STEEPCTL_PARTS = settings.sh status.sh status.sql port.sh certificate.sh monitor.sh setup-database.sh setup-site.sh setup-check.sh
-PROGRAM_UNITS = .service .socket -status.socket
+PROGRAM_UNITS = .service .socket -health.socket
 
 install: install-programs install-scripts install-units install-site install-manuals install-monitor
 
@@ -42,14 +40,11 @@ install-programs: all
 	$(INSTALL_PROGRAM) $(BUILD)/ingest.fcgi $(BUILD)/query.fcgi $(DESTDIR)$(libexecdir)/steep
 
 install-scripts:
-	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(datadir)/steep/lib $(DESTDIR)$(datadir)/steep/sql/migrations
+	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(datadir)/steep/sql
 	$(call install_text,deploy/steepctl,$(DESTDIR)$(bindir)/steepctl,755)
-	set -e; for file in $(STEEPCTL_PARTS); do \
-		$(call install_text,deploy/lib/$$file,$(DESTDIR)$(datadir)/steep/lib/$$file,644); done
-	$(call install_text,deploy/lib/setup,$(DESTDIR)$(datadir)/steep/lib/setup,755)
-	$(INSTALL_PROGRAM) sql/migrate $(DESTDIR)$(datadir)/steep/sql
-	$(INSTALL_DATA) sql/roles.sql $(DESTDIR)$(datadir)/steep/sql
-	$(INSTALL_DATA) sql/migrations/*.sql $(DESTDIR)$(datadir)/steep/sql/migrations
+	cp -R deploy/admin deploy/common $(DESTDIR)$(datadir)/steep
+	cp -R sql/migrate sql/*.sql sql/*/ $(DESTDIR)$(datadir)/steep/sql
+	cd $(DESTDIR)$(datadir)/steep && chmod -R u=rwX,go=rX admin common sql && $(places) -i admin/* common/*
 
 install-units:
 	$(INSTALL) -d $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir) $(DESTDIR)$(tmpfilesdir) \
@@ -78,7 +73,7 @@ install-manuals:
 	set -e; for file in deploy/man/*.[58]; do \
 		$(call install_text,$$file,$(DESTDIR)$(mandir)/man$${file##*.}/$${file##*/},644); done
 
-# For the machines that are watched: nothing of the above is needed there.
+# For the monitored machines, which need nothing of the above.
 install-monitor: $(BUILD)/steep-monitor
 	$(INSTALL) -d $(DESTDIR)$(bindir) $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir) $(DESTDIR)$(tmpfilesdir) \
 		$(DESTDIR)$(sysconfdir)/steep $(DESTDIR)$(mandir)/man1
@@ -89,8 +84,8 @@ install-monitor: $(BUILD)/steep-monitor
 	$(INSTALL_DATA) deploy/monitor/steep-monitor.env $(DESTDIR)$(sysconfdir)/steep
 	$(call install_text,deploy/man/steep-monitor.1,$(DESTDIR)$(mandir)/man1/steep-monitor.1,644)
 
-# From a copy, since the build wants debian/ at the top and leaves files around it.
-# The changelog's version is this one's.
+# Builds in a copy, as debian/ must be at the top and the build leaves files there. The
+# version in the changelog is set to that of the Makefile.
 DEB_SOURCES = Makefile README.md LICENSE fcgi sql nginx deploy tests/unit
 
 deb:

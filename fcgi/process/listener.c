@@ -41,13 +41,13 @@ static bool choose_passed(struct listeners *listeners, const char *count)
 {
     const char *names = getenv("LISTEN_FDNAMES");
 
-    if (strcmp(count, "1") == 0 && (names == NULL || strcmp(names, "status") != 0)) {
+    if (strcmp(count, "1") == 0 && (names == NULL || strcmp(names, "health") != 0)) {
         listeners->requests = FIRST_PASSED_FD;
         return true;
     }
     if (strcmp(count, "2") == 0 && names != NULL) {
         listeners->requests = find_named(names, "requests");
-        listeners->health = find_named(names, "status");
+        listeners->health = find_named(names, "health");
         /* With more names than sockets, a name may stand for none. */
         return listeners->requests >= 0 && listeners->health >= 0 &&
                listeners->requests + listeners->health == 2 * FIRST_PASSED_FD + 1;
@@ -86,7 +86,7 @@ bool listeners_take(struct listeners *listeners)
         return false;
     }
     if (listeners->health >= 0 && !is_listening(listeners->health)) {
-        log_event(LOG_ERROR, "listener", "the socket passed as status does not listen");
+        log_event(LOG_ERROR, "listener", "the socket passed as health does not listen");
         return false;
     }
     if (!set_nonblocking(listeners->requests) ||

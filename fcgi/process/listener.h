@@ -11,7 +11,7 @@ struct listeners {
 
 /*
  * Takes the sockets that LISTEN_FDS passes to this process (sd_listen_fds(3)): one,
- * for requests, or two that LISTEN_FDNAMES calls "requests" and "status", in any
+ * for requests, or two that LISTEN_FDNAMES calls "requests" and "health", in any
  * order. Without LISTEN_FDS, standard input is the socket for requests. Makes them
  * non-blocking. False, after a line in the log, if they are not listening sockets.
  */

@@ -33,7 +33,9 @@ def pytest_configure():
 def pytest_collection_modifyitems(items):
     def turn(item):
         last = item.get_closest_marker("last")
-        return (last.args[0] if last else 0, item.get_closest_marker("outage") is not None)
+        outage = item.get_closest_marker("outage") is not None
+        # An outage may end the session's connection: first come the tests that use it.
+        return (last.args[0] if last else 0, outage, outage and "db" not in item.fixturenames)
 
     items.sort(key=turn)
 

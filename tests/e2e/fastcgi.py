@@ -113,7 +113,7 @@ class Program:
         self.folder = reachable_folder(name)
         self.errors = self.folder / "stderr"
         listeners = [self.listener(each or "deaf", listens=each is not None) for each in passed or ["requests"]]
-        self.path, self.status_path = self.folder / "requests", self.folder / "status"
+        self.path, self.health_path = self.folder / "requests", self.folder / "health"
         kept = {k: v for k, v in os.environ.items() if k.endswith("SAN_OPTIONS") or k in ("PATH", "LANG")}
         command = [str(stack.program(name))]
         how = {"stdin": listeners[0]}
@@ -147,8 +147,8 @@ class Program:
     def ask(self, params, body=b"", **more):
         return ask(self.path, params, body, **more)
 
-    def ask_status(self, path, method="GET", **more):
-        return ask(self.status_path, {"REQUEST_METHOD": method, "SCRIPT_NAME": path}, **more)
+    def ask_health(self, path, method="GET", **more):
+        return ask(self.health_path, {"REQUEST_METHOD": method, "SCRIPT_NAME": path}, **more)
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)

@@ -126,7 +126,7 @@ def check_serving(origin, cluster):
     assert (answer["inserted"], answer["duplicates"]) == (0, 50)
     assert send(origin.stack, cluster, origin.monitor, [origin.monitor.event()])["inserted"] == 1
     assert sum(row["eventCount"] for row in ask(origin.stack, cluster, origin.token)) == sum(row["eventCount"] for row in before) + 1
-    assert origin.steepctl("counts", "check", cluster=cluster) == "The hourly counts are right.\n"
+    assert origin.steepctl("counts", "check", cluster=cluster) == "The hourly counts are correct.\n"
 
 
 def check_privileges(cluster):
@@ -150,7 +150,7 @@ def test_a_dump_is_restored_into_an_empty_cluster_with_everything(origin, dump, 
     assert content(with_roles) == content(origin.cluster)
     assert schema(with_roles) == schema(origin.cluster)
     assert roles(with_roles) == roles(origin.cluster)
-    assert "The roles are there, with their grants." in origin.stack.steepctl(
+    assert "All roles exist and have their grants." in origin.stack.steepctl(
         "status", PGHOST=with_roles.arguments["host"], STEEP_URL=origin.stack.values["STEEP_URL"], STEEP_CA=origin.stack.ca).stdout
     check_serving(origin, with_roles)
     check_privileges(with_roles)
@@ -180,7 +180,7 @@ def test_counts_that_a_restore_doubled_are_found_and_mended(origin, dump, empty)
     refused = origin.stack.steepctl("counts", "check", PGHOST=empty.arguments["host"], check=False)
     assert refused.returncode == 1 and "steepctl counts rebuild" in refused.stderr
     origin.steepctl("counts", "rebuild", cluster=empty)
-    assert origin.steepctl("counts", "check", cluster=empty) == "The hourly counts are right.\n"
+    assert origin.steepctl("counts", "check", cluster=empty) == "The hourly counts are correct.\n"
 
 
 def test_the_backup_role_reads_everything_and_changes_nothing(origin):

@@ -13,7 +13,7 @@ from fastcgi import begin, ingest_params, program, query_params, read_answer
 from monitor import Monitor, encode
 from stack import wait_for
 from test_outage import locked
-from test_status import BOTH, NAMES, waiting
+from test_health import BOTH, NAMES, waiting
 from wire import check_error, header
 
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -29,7 +29,7 @@ def parse(text):
 
 
 def scrape(instance, name):
-    answer = instance.ask_status(f"/metrics/{name}")
+    answer = instance.ask_health(f"/metrics/{name}")
     assert answer.status_code == 200 and answer.headers.get_list("Content-Type") == [TYPE]
     return parse(answer.text)
 
@@ -60,14 +60,14 @@ def refused(**reasons):
 @pytest.fixture(scope="module")
 def ingest(stack, monitor, other_monitor):
     with program(stack, "ingest", passed=BOTH, STEEP_DATABASE_WAIT="1") as instance:
-        wait_for(lambda: instance.ask_status("/readyz/ingest").status_code == 200, "the keys to be read")
+        wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 200, "the keys to be read")
         yield instance
 
 
 @pytest.fixture(scope="module")
 def query(stack):
     with program(stack, "query", passed=BOTH, VIBETEA_SUBSCRIBER_TOKEN="metrics-token") as instance:
-        wait_for(lambda: instance.ask_status("/readyz/query").status_code == 200, "the tokens to be read")
+        wait_for(lambda: instance.ask_health("/readyz/query").status_code == 200, "the tokens to be read")
         yield instance
 
 
@@ -201,7 +201,7 @@ def test_workers_and_the_keyring(stack, db, monitor):
     body = encode([monitor.event()])
     entries = 'steep_keyring_entries{origin="database"}'
     with program(stack, "ingest", passed=BOTH, STEEP_WORKERS="3") as instance:
-        wait_for(lambda: instance.ask_status("/readyz/ingest").status_code == 200, "the keys to be read")
+        wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 200, "the keys to be read")
         found = scrape(instance, "ingest")
         assert (found["steep_workers"], found["steep_workers_busy"], found["steep_longest_request_seconds"]) == (3, 0, 0)
         assert found[entries] == db.execute("SELECT count(*) FROM public.monitor_keys").fetchone()[0]
@@ -258,7 +258,7 @@ def test_no_label_comes_from_a_client(ingest, query, monitor):
     send(ingest, Monitor(mark), [], 401)
     query.ask(query_params(mark, f"source={mark}"))
     for instance, name in ((ingest, "ingest"), (query, "query")):
-        text = instance.ask_status(f"/metrics/{name}").text
+        text = instance.ask_health(f"/metrics/{name}").text
         assert mark not in text and monitor.source not in text
 
 

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from stack import ROOT
-from test_status import NAMES
+from test_health import NAMES
 
 FOLDER = ROOT / "deploy" / "observability"
 SERIES = re.compile(r"\b(?:steep_[a-z_]+|process_start_time_seconds|up)\b(?![:(])")

@@ -61,11 +61,11 @@ def test_it_describes_batches_as_the_server_takes_them(description, monitor, cli
 
 def served():
     """Each method and address that is described."""
-    has_status = (ROOT / "nginx" / "snippets" / "status.conf").exists()
+    has_health = (ROOT / "nginx" / "snippets" / "health.conf").exists()
     for path, method, _ in Description.read().operations():
         if "{program}" not in path:
             yield method.upper(), path.format(file="")
-        elif has_status:
+        elif has_health:
             yield from ((method.upper(), path.format(program=program)) for program in ("ingest", "query"))
 
 
@@ -114,9 +114,9 @@ def test_who_asks_too_much_is_told_so_wherever_he_asks(stack):
 
 
 @pytest.mark.outage
-def test_a_program_whose_status_socket_is_gone_is_503(stack, here):
+def test_a_program_whose_health_socket_is_gone_is_503(stack, here):
     asked = [path for method, path in served() if method == "GET" and path.startswith(("/healthz", "/readyz", "/metrics"))]
-    listeners = {path.split("/")[2]: stack.state / "run" / f"{path.split('/')[2]}-status.sock" for path in asked}
+    listeners = {path.split("/")[2]: stack.state / "run" / f"{path.split('/')[2]}-health.sock" for path in asked}
     for listener in listeners.values():
         listener.rename(listener.with_name(f"{listener.name}.away"))
     try:

@@ -86,7 +86,7 @@ def test_it_takes_no_superuser(kind, stack, database):
         assert done.stdout.endswith(": 10\n")
         refused = stack.steepctl(*COMMANDS[kind], PGDATABASE=database.name, PGOPTIONS="-c role=steep_ingest", check=False)
         assert (refused.returncode, refused.stdout) == (1, "")
-        assert refused.stderr == "steepctl: the database role is not an administrator; PGUSER chooses another\n"
+        assert refused.stderr == "steepctl: permission denied; set PGUSER to a role that may administer the database\n"
 
 
 def test_payloads_go_and_everything_else_stays(stack, db, monitor, client, query):

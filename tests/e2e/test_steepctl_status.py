@@ -51,7 +51,7 @@ def test_when_all_is_well_it_says_so_in_detail(healthy, status):
     healthy.execute("INSERT INTO public.access_tokens (label, token_sha256, expires_at)"
                     " VALUES ('phone', decode(repeat('03', 32), 'hex'), '9999-02-03T04:05:06Z')")
     code, lines = status()
-    check((code, lines), OK, "The roles are there, with their grants.", "Events: 4.",
+    check((code, lines), OK, "All roles exist and have their grants.", "Events: 4.",
           "Monitor laptop: newest event 2026-02-03T14:00:01Z, 1 key.", "Monitor older: newest event 2026-02-03T14:59:59Z, not registered.",
           "Monitor ol?der: newest event infinity (in the future: its clock is wrong), not registered.",
           "Token phone: expires at 9999-02-03T04:05:06Z.", "Token wall: does not expire.")
@@ -63,39 +63,39 @@ def test_when_all_is_well_it_says_so_in_detail(healthy, status):
 
 def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):
     healthy.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES ('laptop', decode(repeat('04', 32), 'hex'))")
-    check(status(), OK, "Monitor laptop: no event yet, 2 keys.", "Events: 0.")
+    check(status(), OK, "Monitor laptop: no events yet, 2 keys.", "Events: 0.")
 
 
 @pytest.mark.parametrize("fault, expected, sentence", [
     ("INSERT INTO public.schema_migrations VALUES ('29990101_newer.sql', 'x')", CRITICAL,
-     "The database has had 29990101_newer.sql, which this version does not know: it belongs to a newer one."),
-    ("DELETE FROM public.schema_migrations WHERE name ~ '^2026021[23]'", WARNING, "Migrations to apply: 2 (steepctl migrate does it)."),
+     "The database has 29990101_newer.sql, a migration of a newer version."),
+    ("DELETE FROM public.schema_migrations WHERE name ~ '^2026021[23]'", WARNING, "Pending migrations: 2; run steepctl migrate."),
     ("UPDATE public.schema_migrations SET sha256 = 'x' WHERE name ~ '^20260204'", WARNING,
-     "20260204_create_credentials.sql was another file when it was applied to the database."),
-    ("DROP TABLE public.schema_migrations", CRITICAL, "The database is not migrated; steepctl migrate does it."),
+     "20260204_create_credentials.sql has changed since it was applied to the database."),
+    ("DROP TABLE public.schema_migrations", CRITICAL, "The database is not migrated; run steepctl migrate."),
     ("REVOKE EXECUTE ON FUNCTION public.bulk_insert_events FROM steep_ingest", CRITICAL,
-     "Role steep_ingest may not execute public.bulk_insert_events(jsonb);"
-     " GRANT EXECUTE ON FUNCTION public.bulk_insert_events(jsonb) TO steep_ingest mends it."),
+     "Role steep_ingest cannot execute public.bulk_insert_events(jsonb);"
+     " run GRANT EXECUTE ON FUNCTION public.bulk_insert_events(jsonb) TO steep_ingest."),
     ("REVOKE EXECUTE ON FUNCTION public.list_access_tokens FROM steep_query", CRITICAL,
-     "Role steep_query may not execute public.list_access_tokens();"
-     " GRANT EXECUTE ON FUNCTION public.list_access_tokens() TO steep_query mends it."),
+     "Role steep_query cannot execute public.list_access_tokens();"
+     " run GRANT EXECUTE ON FUNCTION public.list_access_tokens() TO steep_query."),
     ("REVOKE EXECUTE ON FUNCTION public.prune_events FROM steep_prune", CRITICAL,
-     "Role steep_prune may not execute public.prune_events(interval,integer);"
-     " GRANT EXECUTE ON FUNCTION public.prune_events(interval,integer) TO steep_prune mends it."),
+     "Role steep_prune cannot execute public.prune_events(interval,integer);"
+     " run GRANT EXECUTE ON FUNCTION public.prune_events(interval,integer) TO steep_prune."),
     ("DROP FUNCTION public.log_failure", CRITICAL, "Function public.log_failure(text,text) is missing."),
     ("DROP FUNCTION public.log_failure, public.schema_level; DELETE FROM public.schema_migrations WHERE name ~ '^2026021[46]'",
-     WARNING, "Migrations to apply: 2 (steepctl migrate does it)."),
+     WARNING, "Pending migrations: 2; run steepctl migrate."),
     ("DROP FUNCTION public.get_hourly_aggregates", CRITICAL, "Function public.get_hourly_aggregates(integer,text) is missing."),
     ("REVOKE USAGE ON SCHEMA public FROM steep_query", CRITICAL,
-     "Role steep_query may not use the schema; GRANT USAGE ON SCHEMA public TO steep_query mends it."),
+     "Role steep_query cannot use the schema; run GRANT USAGE ON SCHEMA public TO steep_query."),
     ("GRANT EXECUTE ON FUNCTION public.rebuild_hourly_counts TO PUBLIC", WARNING,
-     "PUBLIC may execute rebuild_hourly_counts(); REVOKE EXECUTE ON FUNCTION rebuild_hourly_counts() FROM PUBLIC mends it."),
+     "PUBLIC can execute rebuild_hourly_counts(); run REVOKE EXECUTE ON FUNCTION rebuild_hourly_counts() FROM PUBLIC."),
     ("ALTER FUNCTION public.list_monitor_keys OWNER TO postgres", WARNING,
      "Function list_monitor_keys() runs as postgres instead of steep_owner."),
     ("DELETE FROM public.monitor_keys", WARNING,
-     "No monitor is registered; steepctl monitor add does it (those in VIBETEA_PUBLIC_KEYS are not seen here)."),
+     "No monitor is registered; run steepctl monitor add, unless all keys are in VIBETEA_PUBLIC_KEYS."),
     ("DELETE FROM public.access_tokens", WARNING,
-     "There is no token that could ask; steepctl token add makes one (that in VIBETEA_SUBSCRIBER_TOKEN is not seen here)."),
+     "There is no valid token; run steepctl token add, unless the token is in VIBETEA_SUBSCRIBER_TOKEN."),
     ("UPDATE public.access_tokens SET expires_at = '2020-01-02T03:04:05Z'", WARNING, "Token wall: expired at 2020-01-02T03:04:05Z."),
 ], ids=lambda value: str(value)[:40])
 def test_what_is_wrong_is_named(fault, expected, sentence, healthy, status):
@@ -111,8 +111,8 @@ def test_a_token_that_expires_soon_is_a_warning(healthy, status):
 
 def test_a_role_that_may_not_connect_is_named(healthy, database, status):
     healthy.execute(f"REVOKE CONNECT ON DATABASE {database.name} FROM steep_ingest")
-    check(status(), CRITICAL, "Role steep_ingest may not connect to the database;"
-          f" GRANT CONNECT ON DATABASE {database.name} TO steep_ingest mends it.")
+    check(status(), CRITICAL, "Role steep_ingest cannot connect to the database;"
+          f" run GRANT CONNECT ON DATABASE {database.name} TO steep_ingest.")
 
 
 def test_what_is_worst_decides_and_all_is_said(healthy, status):
@@ -121,7 +121,7 @@ def test_what_is_worst_decides_and_all_is_said(healthy, status):
     healthy.execute("DROP FUNCTION public.list_access_tokens")
     code, lines = status()
     check((code, lines), CRITICAL, "Function public.list_monitor_keys() is missing.", "Function public.list_access_tokens() is missing.")
-    assert any(line.startswith("WARNING: There is no token") for line in lines) and "token that" not in lines[0]
+    assert any(line.startswith("WARNING: There is no valid token") for line in lines) and "valid token" not in lines[0]
 
 
 def test_roles_that_were_taken_away_are_named(new_cluster, stack):
@@ -136,10 +136,10 @@ def test_roles_that_were_taken_away_are_named(new_cluster, stack):
         connection.execute("ALTER ROLE steep_owner NOBYPASSRLS")
     given = {"PGHOST": cluster.arguments["host"], "PGDATABASE": "steep", "STEEP_URL": stack.values["STEEP_URL"], "STEEP_CA": stack.ca}
     done = stack.steepctl("status", check=False, **given)
-    check((done.returncode, done.stdout.splitlines()), CRITICAL, "Role steep_query is missing; steepctl roles prints what makes it.",
-          "Role steep_ingest may not log in; ALTER ROLE steep_ingest LOGIN mends it.",
-          "Role steep_owner lacks BYPASSRLS, without which its functions see no row; ALTER ROLE steep_owner BYPASSRLS mends it.")
-    assert "WARNING: Role steep_ingest may do more than its program has to: it is a superuser, or has BYPASSRLS." in done.stdout
+    check((done.returncode, done.stdout.splitlines()), CRITICAL, "Role steep_query is missing; steepctl roles prints the SQL that creates it.",
+          "Role steep_ingest cannot log in; run ALTER ROLE steep_ingest LOGIN.",
+          "Role steep_owner lacks BYPASSRLS, so its functions see no rows; run ALTER ROLE steep_owner BYPASSRLS.")
+    assert "WARNING: Role steep_ingest has more privileges than its program needs: it is a superuser, or has BYPASSRLS." in done.stdout
 
 
 def test_a_database_that_is_away_is_critical_and_the_rest_is_said(status, stack):
@@ -151,8 +151,8 @@ def test_a_database_that_is_away_is_critical_and_the_rest_is_said(status, stack)
 
 
 def test_a_role_that_sees_nothing_makes_it_unknown_and_one_that_reads_everything_is_enough(healthy, status):
-    check(status(PGOPTIONS="-c role=steep_query"), UNKNOWN, "the database role is not an administrator; PGUSER chooses another.")
-    check(status(PGOPTIONS="-c role=pg_read_all_data"), UNKNOWN, "the database role is not an administrator; PGUSER chooses another.")
+    check(status(PGOPTIONS="-c role=steep_query"), UNKNOWN, "permission denied; set PGUSER to a role that may administer the database.")
+    check(status(PGOPTIONS="-c role=pg_read_all_data"), UNKNOWN, "permission denied; set PGUSER to a role that may administer the database.")
     check(status(PGOPTIONS="-c role=steep_backup"), OK)
 
 

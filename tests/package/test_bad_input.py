@@ -101,7 +101,7 @@ def test_a_database_that_lacks_a_migration(machine, token):
             wait_for(lambda: "the database lacks migrations; run steepctl migrate" in machine.journal(f"steep-{program}", since),
                      f"{program}'s sentence")
         code, said = status(machine)
-        assert code == WARNING and "Migrations to apply: 1" in said, said
+        assert code == WARNING and "Pending migrations: 1" in said, said
         assert "aggregates" in query(machine, token)
     finally:
         machine.sql(f"INSERT INTO schema_migrations (name, sha256) VALUES ('{name}', '{digest}')")
@@ -158,7 +158,7 @@ def test_a_port_in_use(machine, token):
         code, said = status(machine)
         assert code == CRITICAL and "Address already in use" in said, said
         done = machine.run("steepctl", "setup", check=False)
-        assert done.returncode == 1 and "port 443 is in use by another program than nginx" in done.stdout
+        assert done.returncode == 1 and "port 443 is in use by a program other than nginx" in done.stdout
     finally:
         machine.run("systemctl", "stop", "squatter")
         machine.run("systemctl", "start", "nginx")
@@ -169,7 +169,7 @@ def test_a_setup_that_fails_leaves_what_ran_as_it_was(machine, token):
     """A certificate whose names nobody can reach: setup gets as far as its own test, and takes nothing away."""
     drop_in(machine, "steep-ingest.service", "[Service]\nExecStart=\nExecStart=/bin/false\n")
     done = machine.run("steepctl", "setup", check=False)
-    assert done.returncode == 1 and "steep-ingest.service does not start" in done.stdout
+    assert done.returncode == 1 and "steep-ingest.service failed to start" in done.stdout
     drop_in(machine, "steep-ingest.service", "")
     assert machine.file("/etc/nginx/sites-enabled/steep").is_symlink()
     assert "aggregates" in query(machine, token)

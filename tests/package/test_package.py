@@ -47,7 +47,8 @@ def test_nothing_of_the_tree_is_forgotten(package):
     """Each snippet, migration and file of the page is in the package."""
     inside = run("dpkg-deb", "-c", str(package)).stdout
     for source, folder in (("nginx/snippets", "etc/nginx/snippets/steep"), ("sql/migrations", "usr/share/steep/sql/migrations"),
-                           ("nginx/html", "usr/share/steep/html")):
+                           ("sql/admin", "usr/share/steep/sql/admin"), ("deploy/admin", "usr/share/steep/admin"),
+                           ("deploy/common", "usr/share/steep/common"), ("nginx/html", "usr/share/steep/html")):
         names = {path.name for path in (TOP / source).iterdir()}
         assert names and names == set(re.findall(rf"\./{folder}/(\S+)$", inside, re.M))
 
@@ -57,7 +58,7 @@ def test_it_can_be_installed_elsewhere(packages, tmp_path):
     tree = packages.parent
     done = run("make", "-C", str(tree), "install", f"DESTDIR={tmp_path}", "prefix=/opt/steep", "sysconfdir=/opt/etc")
     assert done.returncode == 0, done.stdout
-    for name in ("libexec/steep/ingest.fcgi", "bin/steepctl", "bin/steep-monitor", "share/steep/lib/setup",
+    for name in ("libexec/steep/ingest.fcgi", "bin/steepctl", "bin/steep-monitor", "share/steep/admin/setup",
                  "share/man/man8/steepctl.8", "lib/systemd/system/steep-query.service"):
         assert (tmp_path / "opt/steep" / name).is_file(), name
     assert (tmp_path / "opt/etc/nginx/sites-available/steep").is_file()

@@ -2,7 +2,7 @@
 
 from conftest import NEXT_VERSION
 
-UNITS = ["steep-ingest.socket", "steep-ingest-status.socket", "steep-query.socket", "steep-query-status.socket",
+UNITS = ["steep-ingest.socket", "steep-ingest-health.socket", "steep-query.socket", "steep-query-health.socket",
          "steep-ingest.service", "steep-query.service", "steep-prune.timer"]
 
 

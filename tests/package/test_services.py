@@ -111,7 +111,7 @@ def test_what_crashes_again_and_again_is_there_in_the_minute_after(machine, moni
         wait_for(lambda: main_pid(machine, unit) != before, f"{unit} to be gone")
         before = main_pid(machine, unit)
     wait_for(lambda: post(machine, monitor, [monitor.event()])[0] == 200, "it to answer again", seconds=60)
-    assert {machine.show(f"steep-ingest{kind}.socket", "ActiveState") for kind in ("", "-status")} == {"active"}
+    assert {machine.show(f"steep-ingest{kind}.socket", "ActiveState") for kind in ("", "-health")} == {"active"}
     result = load()
     assert stored(machine) - load.before > result["events"] > 0
 

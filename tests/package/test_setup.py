@@ -8,7 +8,7 @@ import pytest
 from conftest import TOP
 from service import drop_in
 
-SOCKETS = ["steep-ingest.socket", "steep-ingest-status.socket", "steep-query.socket", "steep-query-status.socket"]
+SOCKETS = ["steep-ingest.socket", "steep-ingest-health.socket", "steep-query.socket", "steep-query-health.socket"]
 SERVICES = ["steep-ingest.service", "steep-query.service"]
 
 
@@ -49,7 +49,7 @@ def test_setup_says_that_postgresql_does_not_run_and_leaves_nothing(machine):
     done = machine.run("steepctl", "setup", check=False)
     machine.run("systemctl", "start", "postgresql")
     assert done.returncode == 1
-    assert re.fullmatch(r"steep: PostgreSQL does not answer at /run/postgresql, port 5432 .*; systemctl start postgresql\n",
+    assert re.fullmatch(r"steep: cannot connect to PostgreSQL at /run/postgresql, port 5432 .*; run systemctl start postgresql\n",
                         done.stdout)
     nothing_is_left(machine)
 
@@ -60,7 +60,7 @@ def test_setup_says_that_the_port_is_in_use_and_leaves_nothing(machine):
     done = machine.run("steepctl", "setup", check=False)
     machine.run("systemctl", "stop", "squatter")
     assert done.returncode == 1
-    assert "port 443 is in use by another program than nginx" in done.stdout
+    assert "port 443 is in use by a program other than nginx" in done.stdout
     nothing_is_left(machine)
 
 
@@ -68,7 +68,7 @@ def test_setup_refuses_a_certificate_that_is_not_of_its_key(machine):
     machine.shell("cd /root; for name in a b; do openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=x -keyout $name.key -out $name.crt; done 2>&1")
     done = machine.run("steepctl", "setup", "--certificate", "/root/a.crt", "--key", "/root/b.key", check=False)
     assert done.returncode == 1
-    assert done.stdout == "steep: /root/a.crt is not of the key /root/b.key\n"
+    assert done.stdout == "steep: /root/a.crt does not match the key /root/b.key\n"
     nothing_is_left(machine)
 
 
@@ -92,7 +92,7 @@ def test_settings_are_read_as_systemd_reads_them(machine):
     file.write_text(before + "  PGPORT='5439' \t")
     done = machine.run("steepctl", "setup", check=False)
     file.write_text(before)
-    assert done.returncode == 1 and "PostgreSQL does not answer at /run/postgresql, port 5439 " in done.stdout, done.stdout
+    assert done.returncode == 1 and "cannot connect to PostgreSQL at /run/postgresql, port 5439 " in done.stdout, done.stdout
     nothing_is_left(machine)
 
 
@@ -101,7 +101,7 @@ def test_another_site_that_answers_for_every_name_is_said_and_kept(machine):
     done = machine.run("steepctl", "setup", check=False)
     machine.run("rm", "/etc/nginx/sites-enabled/other")
     assert done.returncode == 1 and "a duplicate default server for 0.0.0.0:443" in done.stdout, done.stdout
-    assert "/etc/nginx/snippets/steep/listen.conf says where it listens" in done.stdout
+    assert "its addresses are in /etc/nginx/snippets/steep/listen.conf" in done.stdout
     nothing_is_left(machine)
 
 
@@ -111,8 +111,8 @@ def test_a_service_that_does_not_start_leaves_nothing(machine):
     done = machine.run("steepctl", "setup", check=False)
     drop_in(machine, "steep-query.service", "")
     assert done.returncode == 1
-    assert "steep-query.service does not start; above is what its journal says" in done.stdout
-    assert "what this run had started is stopped again" in done.stdout
+    assert "steep-query.service failed to start; see its journal above" in done.stdout
+    assert "stopped everything that this run started" in done.stdout
     nothing_is_left(machine)
 
 
@@ -133,7 +133,7 @@ def test_the_second_command_ends_with_a_line_that_says_it_works(machine, times):
     begun = time.monotonic()
     done = machine.run("steepctl", "setup", timeout=600)
     times["steepctl setup"] = time.monotonic() - begun
-    assert "steep: it works: https://steep.test/ stores and answers.\n" in done.stdout
+    assert "steep: it works: https://steep.test/ stores events and answers queries\n" in done.stdout
     print(times)
     # Beside others' work, a minute on an idle machine may be two here.
     assert sum(times.values()) < 120, times
@@ -214,7 +214,7 @@ def test_a_certificate_that_an_operator_put_there_is_never_overwritten(machine):
         assert machine.shell("cat /etc/steep/tls/*") == before
     machine.shell("echo >/etc/steep/tls/server.crt")
     done = machine.run("steepctl", "setup", check=False)
-    assert done.returncode == 1 and "/etc/steep/tls/server.crt is no certificate in PEM" in done.stdout
+    assert done.returncode == 1 and "/etc/steep/tls/server.crt is not a certificate in PEM format" in done.stdout
     machine.shell("rm -r /etc/steep/tls; mv /root/tls-before /etc/steep/tls")
 
 
@@ -227,7 +227,7 @@ def test_a_machine_without_a_name_has_an_address(machine):
         assert machine.shell("cat /etc/steep/tls/*") == digest
     for name in ("two words", "x,DNS:other.test", "../x", "-x"):
         done = machine.run("steepctl", "setup", "--name", name, check=False)
-        assert done.returncode == 1 and f"no certificate can be made for {name}; --name gives another" in done.stdout, done.stdout
+        assert done.returncode == 1 and f"cannot create a certificate for {name}; set another name with --name" in done.stdout, done.stdout
     machine.shell("rm -r /etc/steep/tls; mv /root/tls-before /etc/steep/tls")
     assert "it works: https://steep.test/" in machine.run("steepctl", "setup").stdout
 
@@ -270,7 +270,7 @@ def test_another_cluster_is_set_up_and_the_first_one_left_alone(machine):
         file.write_text(before[program])
     assert "it works" in machine.run("steepctl", "setup").stdout
     machine.run("pg_dropcluster", "--stop", "15", "other")
-    assert "PGPORT in /etc/steep/prune.env is not that of ingest.env" in warned and "it works" in warned, warned
+    assert "PGPORT differs between /etc/steep/prune.env and ingest.env" in warned and "it works" in warned, warned
     assert "PGPORT" not in done and "it works" in done, done
     assert status.returncode == 1 and "ingest.fcgi is ready." in status.stdout, status.stdout
     assert pruned.returncode == 0
@@ -309,7 +309,7 @@ def test_a_configuration_that_is_a_link_stays_one_and_root_follows_none(machine)
     machine.run("mv", f"{HBA}.real", HBA)
     assert "it works" in done.stdout and real == f"{HBA}.real" and "peer  map" not in written
     assert owner == "postgres:postgres 640"
-    assert refused.returncode == 1 and "these lines are to stand at its beginning:\nlocal " in refused.stdout, refused.stdout
+    assert refused.returncode == 1 and "put these lines at its beginning:\nlocal " in refused.stdout, refused.stdout
     assert machine.file("/root/pg_hba.conf").read_text() == changed
     assert "it works" in machine.run("steepctl", "setup").stdout
 

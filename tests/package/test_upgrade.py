@@ -42,7 +42,7 @@ def test_an_upgrade_without_a_database_says_what_is_left_to_do(machine, token):
     done = machine.run("dpkg", "-i", "/root/next.deb", check=False)
     machine.run("systemctl", "start", "postgresql")
     assert done.returncode == 0
-    assert "steep: the database is as it was; steepctl migrate is still to be done" in done.stdout
+    assert "steep: cannot migrate the database; run steepctl migrate" in done.stdout
     wait_for(lambda: "aggregates" in query(machine, token), "an answer")
 
 

@@ -1,0 +1,58 @@
+# Reads environment files as systemd does, without executing them, and listen.conf.
+# Sourced by steepctl and setup.
+# shellcheck shell=sh
+
+# Reads the next assignment from standard input into $setting, without surrounding white
+# space and the quotes of its value; false at the end. The last line may lack a newline.
+read_setting() {
+	while IFS= read -r setting || [ -n "$setting" ]; do
+		setting=${setting#"${setting%%[![:space:]]*}"}
+		setting=${setting%"${setting##*[![:space:]]}"}
+		case $setting in
+		[A-Za-z_]*=\"*\" | [A-Za-z_]*=\'*\')
+			value=${setting#*=?}
+			setting=${setting%%=*}=${value%?}
+			return 0
+			;;
+		[A-Za-z_]*=*) return 0 ;;
+		esac
+	done
+	return 1
+}
+
+# settings_fault FILE: prints which line, if any, is not an assignment. systemd ignores
+# such a line, at most with a message in its journal.
+settings_fault() {
+	line=$(grep -nvE '^[[:space:]]*([#;].*|[A-Za-z_][A-Za-z0-9_]*=.*)?$' "$1" | head -n 1)
+	[ -z "$line" ] || printf '%s, line %s, is not NAME=VALUE' "$1" "${line%%:*}"
+}
+
+# are_days TEXT: whether TEXT is a number of days that events can be kept.
+are_days() {
+	case $1 in
+	'' | *[!0-9]* | 0* | ??????*) return 1 ;;
+	esac
+	[ "$1" -le 36500 ]
+}
+
+# retention_fault FILE: prints what is wrong with the retention time, if anything.
+retention_fault() {
+	are_days "$(setting_of "$1" STEEP_RETENTION_DAYS)" ||
+		printf '%s: STEEP_RETENTION_DAYS must be a whole number from 1 to 36500' "$1"
+}
+
+# setting_of FILE NAME: prints the value of NAME; the last assignment counts.
+setting_of() {
+	found=''
+	while read_setting; do
+		case $setting in "$2"=*) found=${setting#*=} ;; esac
+	done <"$1"
+	printf '%s' "$found"
+}
+
+# site_address FILE: prints ADDRESS:PORT of the first listen directive of a listen.conf,
+# as this machine reaches it; nothing if there is no port.
+site_address() {
+	sed -nE 's/^[[:space:]]*listen[[:space:]]+(([^;[:space:]]*):)?([0-9]+)[[:space:];].*/\2:\3/p' "$1" | head -n 1 |
+		sed -E 's/^(\*|0\.0\.0\.0|\[::\])?:/localhost:/'
+}

@@ -1,0 +1,151 @@
+# The certificate and the site. Sourced by setup.
+# shellcheck shell=sh disable=SC2154 # set by setup
+
+tls=/etc/steep/tls
+site=/etc/nginx/sites-enabled/steep
+listen=/etc/nginx/snippets/steep/listen.conf
+
+# Runs before anything is changed.
+check_certificate_given() {
+	[ -n "$certificate" ] || return 0
+	problem=$(certificate_problem "$certificate" "$key")
+	[ -z "$problem" ] || fail "$certificate $problem"
+}
+
+# certificate_problem FILE KEY: prints why nginx or a client would refuse it.
+certificate_problem() {
+	if [ ! -r "$1" ] || [ ! -r "$2" ]; then
+		echo 'or its key cannot be read'
+	elif ! public=$(openssl x509 -in "$1" -noout -pubkey 2>/dev/null); then
+		echo 'is not a certificate in PEM format'
+	elif [ "$public" != "$(openssl pkey -in "$2" -pubout -passin pass: 2>/dev/null)" ]; then
+		echo "does not match the key $2"
+	elif ! openssl x509 -in "$1" -noout -checkend 0 >/dev/null 2>&1; then
+		echo 'has expired'
+	fi
+}
+
+# nginx reads the certificate from one place, which links to a certificate kept elsewhere:
+# so a renewal takes effect with nginx's next reload.
+prepare_certificate() {
+	[ -n "$name" ] || name=$(hostname -f 2>/dev/null || hostname)
+	kind=$(kind_of_name "$name")
+	mkdir -p "$tls"
+	live=/etc/letsencrypt/live/$name
+	if [ -n "$certificate" ]; then
+		link_certificate "$certificate" "$key"
+	elif is_operators "$tls/server.crt"; then
+		problem=$(certificate_problem "$tls/server.crt" "$tls/server.key")
+		[ -z "$problem" ] || fail "$(readlink "$tls/server.crt" || echo "$tls/server.crt") $problem"
+	elif [ "$kind" = DNS ] && [ -e "$live/fullchain.pem" ]; then
+		link_certificate "$live/fullchain.pem" "$live/privkey.pem"
+	elif [ -n "$(certificate_problem "$tls/server.crt" "$tls/server.key")" ] ||
+		! openssl x509 -in "$tls/server.crt" -noout -checkend 2592000 >/dev/null ||
+		! is_for "$tls/server.crt"; then
+		make_self_signed_certificate
+	fi
+	say "using the certificate $(readlink -f "$tls/server.crt")"
+}
+
+# kind_of_name NAME: prints DNS for a host name, IP for an address, else nothing.
+kind_of_name() {
+	case $1 in
+	'' | [.-]* | *[!A-Za-z0-9._:-]*) ;;
+	*:*) echo IP ;;
+	*[!0-9.]*) echo DNS ;;
+	*) echo IP ;;
+	esac
+}
+
+is_for() {
+	case $kind in
+	IP) openssl x509 -in "$1" -noout -checkip "$name" ;;
+	*) openssl x509 -in "$1" -noout -checkhost "$name" ;;
+	esac | grep -q 'does match'
+}
+
+# Whether an operator put the certificate there, which setup never overwrites.
+is_operators() {
+	[ ! -L "$1" ] || return 0
+	[ -e "$1" ] || return 1
+	[ "$(openssl x509 -in "$1" -noout -subject -issuer -nameopt RFC2253 2>/dev/null)" != 'subject=CN=steep
+issuer=CN=steep' ]
+}
+
+# Files that are in $tls already need no link.
+link_certificate() {
+	[ "$1" = "$tls/server.crt" ] || ln -sfn -- "$1" "$tls/server.crt"
+	[ "$2" = "$tls/server.key" ] || ln -sfn -- "$2" "$tls/server.key"
+	case $1 in /etc/letsencrypt/live/*) reload_after_renewal ;; esac
+}
+
+# certbot runs the scripts in this folder after each renewal.
+reload_after_renewal() {
+	hook=/etc/letsencrypt/renewal-hooks/deploy/steep
+	mkdir -p "${hook%/*}"
+	printf '#!/bin/sh\n# Written by steepctl setup: makes nginx read the new certificate.\nexec systemctl reload nginx\n' >"$hook"
+	chmod 755 "$hook"
+}
+
+# 825 days is the longest term that every client accepts.
+make_self_signed_certificate() {
+	[ -n "$kind" ] || fail "cannot create a certificate for $name; set another name with --name"
+	scratch_folder
+	cat >"$scratch/server.conf" <<END
+[req]
+prompt = no
+distinguished_name = name
+x509_extensions = extensions
+[name]
+CN = steep
+[extensions]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth
+subjectKeyIdentifier = hash
+subjectAltName = $kind:$name, DNS:localhost, IP:127.0.0.1, IP:::1
+END
+	(umask 077 && make_tls_key "$scratch/server.key")
+	openssl req -new -x509 -sha256 -days 825 -config "$scratch/server.conf" -key "$scratch/server.key" \
+		-out "$scratch/server.crt" 2>/dev/null || fail "cannot create a certificate for $name; set another name with --name"
+	mv -f "$scratch/server.key" "$scratch/server.crt" "$tls/"
+}
+
+# Sets $here_https and $port_https.
+read_port() {
+	here_https=$(site_address "$listen")
+	port_https=${here_https##*:}
+	[ -n "$port_https" ] || fail "$listen has no listen directive with a port"
+}
+
+# If the port is taken, nginx keeps its old configuration and reports it in its log only.
+check_port_is_free() {
+	read_port
+	for inode in $(listeners "$port_https"); do
+		is_of_nginx "$inode" || fail "port $port_https is in use by a program other than nginx; set another port in $listen"
+	done
+}
+
+is_of_nginx() {
+	pid=$(cat /run/nginx.pid 2>/dev/null) || return 1
+	for descriptor in "/proc/$pid/fd"/*; do
+		[ "$(readlink "$descriptor")" != "socket:[$1]" ] || return 0
+	done
+	return 1
+}
+
+enable_site() {
+	if [ ! -e "$site" ]; then
+		ln -sfn ../sites-available/steep "$site"
+		new_site=yes
+	fi
+	output=$(nginx -t -q 2>&1) || fail "nginx rejects the site: $(printf '%s\n' "$output" | grep -m 1 emerg); its addresses are in $listen"
+	systemctl enable --quiet nginx.service
+	systemctl reload-or-restart nginx.service || fail_with_journal nginx.service
+}
+
+disable_site() {
+	[ -n "$new_site" ] || return 0
+	rm -f "$site"
+	systemctl reload nginx.service 2>/dev/null || :
+}

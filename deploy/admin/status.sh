@@ -1,0 +1,185 @@
+# steepctl status: one sentence for each thing checked, and the exit status of a
+# monitoring plugin: 0 OK, 1 warning, 2 critical, 3 unknown. Sourced by steepctl.
+# shellcheck shell=sh disable=SC2154 # set by steepctl
+
+# The worst level, all lines, and the sentences of the worst level.
+verdict=OK lines='' worst=''
+
+# rank LEVEL: unknown is worse than a warning and better than critical.
+rank() {
+	case $1 in
+	OK) echo 0 ;;
+	WARNING) echo 1 ;;
+	UNKNOWN) echo 2 ;;
+	CRITICAL) echo 3 ;;
+	esac
+}
+
+# note LEVEL SENTENCE
+note() {
+	case $1 in
+	ok) level=OK line=$2 ;;
+	warning) level=WARNING line="WARNING: $2" ;;
+	critical) level=CRITICAL line="CRITICAL: $2" ;;
+	*) level=UNKNOWN line="UNKNOWN: $2" ;;
+	esac
+	lines="$lines$line
+"
+	[ "$level" != OK ] || return 0
+	if [ "$(rank "$level")" -gt "$(rank "$verdict")" ]; then
+		verdict=$level worst=$2
+	elif [ "$level" = "$verdict" ]; then
+		worst="$worst $2"
+	fi
+}
+
+check_database() {
+	command -v psql >/dev/null || {
+		note unknown 'psql is not installed.'
+		return
+	}
+	known=$(cd -- "${STEEP_MIGRATIONS:-$sql/migrations}" && sha256sum -- *.sql) ||
+		refuse 'cannot find the migrations'
+	answer=$(run_sql status.sql -v known="$known" 2>&1) || :
+	while IFS='	' read -r level sentence; do
+		case $level in
+		ok | warning | critical) note "$level" "$sentence" ;;
+		*'no connection'*) note critical "${level#steepctl: }." ;;
+		?*) note unknown "${level#steepctl: }." ;;
+		esac
+	done <<END
+$answer
+END
+}
+
+has_services() {
+	command -v systemctl >/dev/null && systemctl cat steep-ingest.service >/dev/null 2>&1
+}
+
+# Prints the last error in a unit's journal, else its last line.
+last_words() {
+	journalctl -q -o cat -n 10 "_SYSTEMD_UNIT=$1" 2>/dev/null |
+		awk '/still could not bind/ { next }
+			/emerg|error|ERROR|cannot|invalid/ { found = $0 } { last = $0 }
+			END { if (last != "") print ": " (found != "" ? found : last) }'
+}
+
+check_settings() {
+	for file in /etc/steep/*.env; do
+		[ -r "$file" ] || continue
+		fault=$(settings_fault "$file")
+		[ -z "$fault" ] || note warning "$fault."
+	done
+	file=/etc/steep/prune.env fault=''
+	[ ! -r "$file" ] || fault=$(retention_fault "$file")
+	[ -z "$fault" ] || note warning "$fault."
+}
+
+# A service that its socket starts is inactive until the first request.
+check_services() {
+	for unit in steep-ingest.socket steep-query.socket steep-ingest.service steep-query.service nginx.service \
+		steep-prune.timer steep-prune.service; do
+		state=$(systemctl is-active "$unit" 2>/dev/null) || :
+		case $unit:$state in
+		*:active) note ok "$unit is active." ;;
+		steep-prune.service:failed) note warning "$unit failed$(last_words "$unit")" ;;
+		steep-prune.service:* | steep-ingest.service:inactive | steep-query.service:inactive) ;;
+		steep-prune.timer:*) note warning "$unit is $state: old events are not deleted." ;;
+		*) note critical "$unit is ${state:-missing}$(last_words "$unit")." ;;
+		esac
+	done
+}
+
+# fetch PATH: prints the HTTP status, 000 if there is no answer. The request holds no
+# secret, so the certificate need not name localhost.
+fetch() {
+	set -- -q -s -S -o /dev/null -w '%{http_code}' --max-time 20 --noproxy '*' "$url$1"
+	if [ -n "${STEEP_CA-}" ]; then
+		set -- --cacert "$STEEP_CA" "$@"
+	elif [ -z "${STEEP_URL-}" ] || [ "$url" = https://localhost ]; then
+		set -- --insecure "$@"
+	fi
+	curl "$@" 2>"$errors" || :
+}
+
+# check_program NAME STATUS: STATUS is what the program answers without credentials.
+check_program() {
+	code=$(fetch "/$1")
+	case $code in
+	"$2") ;;
+	000)
+		note critical "Nothing answers at $url: $(sed -n '1s/^curl: ([0-9]*) //p' "$errors")."
+		return
+		;;
+	*)
+		case $(fetch "/healthz/$1") in
+		200) note critical "$1.fcgi runs but does not answer requests ($code from $url/$1)." ;;
+		*) note critical "$1.fcgi does not answer ($code from $url/$1)." ;;
+		esac
+		return
+		;;
+	esac
+	code=$(fetch "/readyz/$1")
+	case $code in
+	200) note ok "$1.fcgi is ready." ;;
+	404) note ok "$1.fcgi answers." ;;
+	*) note critical "$1.fcgi is not ready ($code from $url/readyz/$1): it has not read its credentials, or cannot reach the database." ;;
+	esac
+}
+
+check_certificate() {
+	address=${url#https://} address=${address%%/*}
+	case $address in *:*[0-9]) ;; *) address=$address:443 ;; esac
+	certificate=$(timeout 20 openssl s_client -connect "$address" -servername "${address%:*}" </dev/null 2>/dev/null |
+		openssl x509 2>/dev/null) || return 0
+	end=$(printf '%s\n' "$certificate" | openssl x509 -noout -enddate)
+	end=${end#notAfter=}
+	if ! printf '%s\n' "$certificate" | openssl x509 -noout -checkend 0 >/dev/null; then
+		note critical "The certificate expired at $end."
+	elif ! printf '%s\n' "$certificate" | openssl x509 -noout -checkend 1209600 >/dev/null; then
+		note warning "The certificate expires at $end."
+	else
+		note ok "The certificate is valid until $end."
+	fi
+}
+
+# Prints the address of this machine's site.
+site_url() {
+	address=$(site_address /etc/nginx/snippets/steep/listen.conf 2>/dev/null)
+	printf 'https://%s' "${address:-localhost}" | sed 's/:443$//'
+}
+
+# Through the site, as clients do.
+check_programs() {
+	url=${STEEP_URL:-$(site_url)} url=${url%/}
+	command -v curl >/dev/null || {
+		note unknown 'The programs were not checked: curl is not installed.'
+		return
+	}
+	errors=$(mktemp)
+	check_program ingest 405
+	check_program query 401
+	check_certificate
+	rm -f "$errors"
+}
+
+status() {
+	if has_services; then
+		check_services
+		check_settings
+		check_programs
+	elif [ -n "${STEEP_URL-}" ]; then
+		check_programs
+	else
+		note ok 'The programs were not checked: they are not on this machine, and STEEP_URL is not set.'
+	fi
+	check_database
+	printf 'STEEP %s: %s\n' "$verdict" "${worst:-all is well.}"
+	printf '%s' "$lines"
+	case $verdict in
+	OK) exit 0 ;;
+	WARNING) exit 1 ;;
+	CRITICAL) exit 2 ;;
+	*) exit 3 ;;
+	esac
+}

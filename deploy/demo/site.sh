@@ -1,0 +1,81 @@
+# nginx and the two programs. Sourced by serve.
+# shellcheck shell=sh disable=SC2154 # set by serve
+
+# Runs before anything is started.
+check_port() {
+	if [ -n "$(listeners "$port")" ]; then
+		fail "port $port is in use; set another with STEEP_PORT"
+	fi
+}
+
+# The site of the tree, with the four snippets that depend on the installation.
+configure_nginx() {
+	rm -f nginx/snippets/steep/*
+	cp "$lib/nginx/steep.conf" nginx/steep.conf
+	cp "$lib"/nginx/snippets/*.conf nginx/snippets/steep/
+
+	{
+		echo "listen 127.0.0.1:$port ssl http2 default_server;"
+		# nginx fails if the system has no IPv6.
+		if grep -qs '^0\{31\}1 ' /proc/net/if_inet6; then
+			echo "listen [::1]:$port ssl http2 default_server;"
+		fi
+		echo 'server_name _;'
+		# Relative to this folder; the rest is relative to the state folder.
+		echo 'ssl_certificate ../tls/server.crt;'
+		echo 'ssl_certificate_key ../tls/server.key;'
+	} >nginx/snippets/steep/listen.conf
+	cat >nginx/snippets/steep/upstream.conf <<'END'
+upstream steep_ingest { server unix:run/ingest.sock; }
+upstream steep_query { server unix:run/query.sock; }
+upstream steep_ingest_health { server unix:run/ingest-health.sock; }
+upstream steep_query_health { server unix:run/query-health.sock; }
+END
+	cat >nginx/snippets/steep/log.conf <<'END'
+access_log log/access.log steep;
+error_log log/nginx-error.log crit;
+END
+	echo 'root lib/nginx/html;' >nginx/snippets/steep/page.conf
+
+	cat >nginx/nginx.conf <<'END'
+daemon off;
+worker_processes auto;
+worker_rlimit_nofile 4096;
+worker_shutdown_timeout 3s;
+pid run/nginx.pid;
+error_log log/nginx-error.log warn;
+events {
+    worker_connections 2048;
+}
+http {
+    include /etc/nginx/mime.types;
+    default_type application/octet-stream;
+    sendfile on;
+    client_body_temp_path nginx/tmp/body;
+    fastcgi_temp_path nginx/tmp/fastcgi;
+    proxy_temp_path nginx/tmp/proxy;
+    scgi_temp_path nginx/tmp/scgi;
+    uwsgi_temp_path nginx/tmp/uwsgi;
+    include steep.conf;
+}
+END
+}
+
+# Checks the STEEP_* and VIBETEA_* variables before anything is started.
+check_programs() {
+	for program in ingest query; do
+		PGUSER=steep_$program "$lib/build/$program.fcgi" -t || exit 1
+	done
+}
+
+start_programs() {
+	for program in ingest query; do
+		PGUSER=steep_$program keep_listening "$program" TERM "$lib/build/$program.fcgi"
+	done
+}
+
+# The prefix is relative, as nginx reads a * or [ in the path of an included file as a
+# pattern.
+start_nginx() {
+	keep_running nginx QUIT nginx -p ./ -c nginx/nginx.conf
+}
