@@ -1,19 +1,9 @@
 #include "complete.h"
 
-#include "event/skim.h"
-
-#include <json-c/json.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* Which members an event has, of whatever type. */
-struct presence {
-    bool id;
-    bool source;
-    bool timestamp;
-};
 
 struct completer *completer_new(const char *source)
 {
@@ -87,40 +77,56 @@ static size_t append(char *text, size_t length, const char *more, size_t more_le
     return length + more_length;
 }
 
-static size_t append_member(char *text, size_t length, const char *name, const char *value,
-                            size_t value_length)
+/* Adds a member that is a string, and notes where its value is. */
+static size_t append_member(char *text, size_t length, const char *name, const char *string,
+                            size_t string_length, struct event_text *value)
 {
     length = append(text, length, "\"", 1);
     length = append(text, length, name, strlen(name));
-    length = append(text, length, "\":\"", 3);
-    for (size_t i = 0; i < value_length; i++) {
-        if (value[i] == '"' || value[i] == '\\')
+    length = append(text, length, "\":", 2);
+    value->text = text + length;
+    text[length++] = '"';
+    for (size_t i = 0; i < string_length; i++) {
+        if (string[i] == '"' || string[i] == '\\')
             text[length++] = '\\';
-        text[length++] = value[i];
+        text[length++] = string[i];
     }
-    return append(text, length, "\",", 2);
+    text[length++] = '"';
+    value->length = (size_t)(text + length - value->text);
+    return append(text, length, ",", 1);
 }
 
-/* Writes the object with the missing members at its front; returns its length. */
-static size_t fill_in(struct completer *completer, const struct splitter_element *object,
-                      const struct presence *has)
+/* Rewrites an event's object with the missing members at its front. */
+static void fill_in(struct completer *completer, struct scan_event *event)
 {
+    struct event_text *id = &event->members[SCAN_ID];
+    struct event_text *source = &event->members[SCAN_SOURCE];
+    struct event_text *timestamp = &event->members[SCAN_TIMESTAMP];
     char *text = completer->text;
     size_t length = append(text, 0, "{", 1);
-    const char *rest = object->text + 1;
-    const char *end = object->text + object->length;
+    const char *rest = event->text + 1;
+    const char *end = event->text + event->length;
 
-    if (!has->id)
-        length = append_member(text, length, "id", completer->id, COMPLETE_ID_BYTES);
-    if (!has->source)
-        length = append_member(text, length, "source", completer->source, completer->source_length);
-    if (!has->timestamp)
-        length = append_member(text, length, "timestamp", completer->stamp, COMPLETE_STAMP_BYTES);
+    if (id->text == NULL) {
+        make_id(completer);
+        length = append_member(text, length, "id", completer->id, COMPLETE_ID_BYTES, id);
+    }
+    if (source->text == NULL)
+        length = append_member(text, length, "source", completer->source, completer->source_length,
+                               source);
+    if (timestamp->text == NULL) {
+        make_stamp(completer);
+        length = append_member(text, length, "timestamp", completer->stamp, COMPLETE_STAMP_BYTES,
+                               timestamp);
+    }
+    if (length == 1)
+        return; /* nothing is missing */
     while (rest < end && strchr(" \t\r\n", *rest) != NULL && *rest != '\0')
         rest++;
     if (*rest == '}')
         length--; /* the comma */
-    return append(text, length, rest, (size_t)(end - rest));
+    event->length = append(text, length, rest, (size_t)(end - rest));
+    event->text = text;
 }
 
 /* Finds the one element of a line, which goes between brackets for it. */
@@ -136,93 +142,17 @@ static enum error find_element(struct completer *completer, const char *line, si
     return ERROR_NONE;
 }
 
-/* What json-c finds in an event that can't be skimmed; all of it where it finds no object. */
-static enum error find_members(const struct splitter_element *element, struct presence *has)
-{
-    struct json_tokener *tokener = json_tokener_new_ex(BATCH_EVENT_DEPTH + 1);
-    struct json_object *object;
-
-    if (tokener == NULL)
-        return ERROR_INTERNAL;
-    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
-    object = json_tokener_parse_ex(tokener, element->text, (int)element->length);
-    *has = (struct presence){true, true, true};
-    if (json_object_is_type(object, json_type_object)) {
-        has->id = json_object_object_get_ex(object, "id", NULL);
-        has->source = json_object_object_get_ex(object, "source", NULL);
-        has->timestamp = json_object_object_get_ex(object, "timestamp", NULL);
-    }
-    json_object_put(object);
-    json_tokener_free(tokener);
-    return ERROR_NONE;
-}
-
-/* An event whose members stand there plainly: one look at it is enough. */
-static enum error complete_skimmed(struct completer *completer, struct event *event,
-                                   const char **text, size_t *text_length)
-{
-    const struct splitter_element *element = &completer->batch.events[0];
-    const struct event_text source = {completer->source, completer->source_length};
-    const struct presence has = {event->id.text != NULL, event->source.text != NULL,
-                                 event->timestamp.text != NULL};
-
-    *text = element->text;
-    *text_length = element->length;
-    if (!has.id) {
-        make_id(completer);
-        event->id = (struct event_text){completer->id, sizeof(completer->id)};
-    }
-    if (!has.source)
-        event->source = source;
-    if (!has.timestamp) {
-        make_stamp(completer);
-        event->timestamp = (struct event_text){completer->stamp, COMPLETE_STAMP_BYTES};
-    }
-    if (!has.id || !has.source || !has.timestamp) {
-        *text_length = fill_in(completer, element, &has);
-        *text = completer->text;
-    }
-    if (*text_length > BATCH_EVENT_BYTES || element->depth > BATCH_EVENT_DEPTH)
-        return ERROR_INVALID_EVENT;
-    return event_check(event, &source);
-}
-
-/* Any other: it is completed by what json-c finds, and then judged as the server does. */
-static enum error complete_parsed(struct completer *completer, const char **text,
-                                  size_t *text_length)
-{
-    struct splitter_element *element = &completer->batch.events[0];
-    struct presence has;
-    enum error error = find_members(element, &has);
-
-    if (error != ERROR_NONE)
-        return error;
-    if (!has.id || !has.source || !has.timestamp) {
-        size_t length;
-
-        make_id(completer);
-        make_stamp(completer);
-        length = fill_in(completer, element, &has);
-        if (length > BATCH_EVENT_BYTES)
-            return ERROR_INVALID_EVENT;
-        error = find_element(completer, completer->text, length);
-        if (error != ERROR_NONE)
-            return error;
-    }
-    *text = element->text;
-    *text_length = element->length;
-    return batch_check(&completer->batch, completer->source, completer->source_length);
-}
-
 enum error complete_event(struct completer *completer, const char *line, size_t length,
                           const char **text, size_t *text_length)
 {
-    struct event event;
+    struct scan_event *event = &completer->batch.events[0];
     enum error error = find_element(completer, line, length);
 
     if (error != ERROR_NONE)
         return error;
-    if (skim_event(&completer->batch.events[0], &event))
-        return complete_skimmed(completer, &event, text, text_length);
-    return complete_parsed(completer, text, text_length);
+    if (event->is_json)
+        fill_in(completer, event);
+    *text = event->text;
+    *text_length = event->length;
+    return batch_check(&completer->batch, completer->source, completer->source_length);
 }

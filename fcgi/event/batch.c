@@ -2,7 +2,6 @@
 
 #include "base/utf8.h"
 #include "event/event.h"
-#include "event/skim.h"
 
 #include <json-c/json.h>
 #include <stdbool.h>
@@ -10,9 +9,9 @@
 
 enum error batch_split(struct batch *batch, const char *body, size_t length)
 {
-    struct splitter splitter;
-    struct splitter_element beyond;
-    enum splitter_step step;
+    struct scan scan;
+    struct scan_event beyond;
+    enum scan_step step;
     size_t nodes = 0;
 
     batch->count = 0;
@@ -20,18 +19,18 @@ enum error batch_split(struct batch *batch, const char *body, size_t length)
     if (!utf8_valid((const unsigned char *)body, length))
         return ERROR_INVALID_REQUEST;
 
-    splitter_begin(&splitter, body, length);
+    scan_begin(&scan, body, length);
     for (;;) {
         bool fits = batch->count < BATCH_EVENTS;
-        struct splitter_element *event = fits ? &batch->events[batch->count] : &beyond;
+        struct scan_event *event = fits ? &batch->events[batch->count] : &beyond;
 
-        step = splitter_next(&splitter, event);
-        if (step != SPLITTER_ELEMENT)
+        step = scan_next(&scan, event);
+        if (step != SCAN_EVENT)
             break;
         batch->count++;
         nodes += event->nodes;
     }
-    if (step == SPLITTER_BROKEN)
+    if (step == SCAN_BROKEN)
         return ERROR_INVALID_REQUEST;
     if (batch->count == 0)
         return ERROR_EMPTY_BATCH;
@@ -40,103 +39,112 @@ enum error batch_split(struct batch *batch, const char *body, size_t length)
     return ERROR_NONE;
 }
 
-/* Parses one element whole; false where it is not JSON. null is a NULL event. */
-static bool parse(struct json_tokener *tokener, const struct splitter_element *text,
-                  struct json_object **event)
-{
-    enum json_tokener_error result;
-
-    *event = json_tokener_parse_ex(tokener, text->text, (int)text->length);
-    result = json_tokener_get_error(tokener);
-    if (result == json_tokener_success)
-        return json_tokener_get_parse_end(tokener) == text->length;
-    /* A number by itself could go on: json-c ends it at a NUL. */
-    if (result != json_tokener_continue || *text->text == '{' || *text->text == '[')
-        return false;
-    *event = json_tokener_parse_ex(tokener, "", 1);
-    return json_tokener_get_error(tokener) == json_tokener_success;
-}
-
-/* A member that is a string; no text otherwise. */
-static struct event_text string_member(struct json_object *object, const char *name)
-{
-    struct json_object *value;
-
-    if (!json_object_object_get_ex(object, name, &value) ||
-        !json_object_is_type(value, json_type_string))
-        return (struct event_text){NULL, 0};
-    return (struct event_text){json_object_get_string(value),
-                               (size_t)json_object_get_string_len(value)};
-}
-
-/* What the rules look at in an event that was parsed; it points into the object. */
-static struct event read_event(struct json_object *object, const struct splitter_element *text)
-{
-    struct json_object *ignored;
-    struct json_object *payload;
-    bool has_event_type = json_object_object_get_ex(object, "eventType", &ignored);
-
-    return (struct event){
-        .id = string_member(object, "id"),
-        .source = string_member(object, "source"),
-        .timestamp = string_member(object, "timestamp"),
-        .type = string_member(object, has_event_type ? "eventType" : "type"),
-        .has_payload = json_object_object_get_ex(object, "payload", &payload) &&
-                       json_object_is_type(payload, json_type_object) && !text->is_lax,
-    };
-}
+/* Reads the strings of an event's members; json-c resolves their escapes. */
+struct reader {
+    struct json_tokener *tokener; /* NULL until it is needed */
+    struct json_object *strings[SCAN_MEMBERS];
+};
 
 /*
- * Judges an event by all that json-c makes of it. Its tokener is new: json_tokener_reset (0.16)
- * would leave half a surrogate pair of one event to the next.
+ * A member that is a string; no text otherwise. False when memory is short.
+ *
+ * One tokener reads all of them. Up to json-c 0.18 it would take half a surrogate pair from one
+ * string to the next, but only where the string breaks off; one that the scanner passed does not.
  */
-static enum error check_parsed(const struct splitter_element *text, const struct event_text *source)
+static bool read_string(struct reader *reader, const struct scan_event *scanned,
+                        enum scan_member member, struct event_text *text)
 {
-    struct json_tokener *tokener = json_tokener_new_ex(BATCH_EVENT_DEPTH + 1);
-    struct json_object *object;
-    enum error error = ERROR_INVALID_EVENT;
+    const struct event_text *value = &scanned->members[member];
+    struct json_object *string;
 
-    if (tokener == NULL)
-        return ERROR_INTERNAL;
-    /* Without JSON_TOKENER_VALIDATE_UTF8: batch_split has looked at the whole body. */
-    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
-    if (!parse(tokener, text, &object)) {
-        /* Of raw control characters in strings, json-c minds NUL alone. */
-        error = text->has_control ? ERROR_INVALID_PAYLOAD : ERROR_INVALID_REQUEST;
-    } else if (json_object_is_type(object, json_type_object)) {
-        struct event event = read_event(object, text);
+    *text = (struct event_text){NULL, 0};
+    if (value->text == NULL || *value->text != '"')
+        return true;
+    *text = (struct event_text){value->text + 1, value->length - 2};
+    if (memchr(text->text, '\\', text->length) == NULL)
+        return true;
 
-        error = event_check(&event, source);
+    if (reader->tokener == NULL)
+        reader->tokener = json_tokener_new();
+    if (reader->tokener == NULL)
+        return false;
+    string = json_tokener_parse_ex(reader->tokener, value->text, (int)value->length);
+    if (string == NULL)
+        return false;
+    *text = (struct event_text){json_object_get_string(string),
+                                (size_t)json_object_get_string_len(string)};
+    reader->strings[member] = string;
+    return true;
+}
+
+/* What the rules look at; it points into the body and the reader's strings. False as above. */
+static bool read_event(struct reader *reader, const struct scan_event *scanned, struct event *event)
+{
+    const struct event_text *payload = &scanned->members[SCAN_PAYLOAD];
+    bool has_event_type = scanned->members[SCAN_EVENT_TYPE].text != NULL;
+
+    event->has_payload = payload->text != NULL && *payload->text == '{' && scanned->is_storable;
+    return read_string(reader, scanned, SCAN_ID, &event->id) &&
+           read_string(reader, scanned, SCAN_SOURCE, &event->source) &&
+           read_string(reader, scanned, SCAN_TIMESTAMP, &event->timestamp) &&
+           read_string(reader, scanned, has_event_type ? SCAN_EVENT_TYPE : SCAN_TYPE, &event->type);
+}
+
+static void forget_strings(struct reader *reader)
+{
+    for (size_t i = 0; i < SCAN_MEMBERS; i++) {
+        json_object_put(reader->strings[i]);
+        reader->strings[i] = NULL;
     }
-    json_object_put(object);
-    json_tokener_free(tokener);
+}
+
+static void free_reader(struct reader *reader)
+{
+    forget_strings(reader);
+    if (reader->tokener != NULL)
+        json_tokener_free(reader->tokener);
+}
+
+static enum error check_one(struct reader *reader, const struct scan_event *scanned,
+                            const struct event_text *source)
+{
+    struct event event;
+    enum error error;
+
+    if (scanned->length > BATCH_EVENT_BYTES || scanned->depth > BATCH_EVENT_DEPTH)
+        return ERROR_INVALID_EVENT;
+    /* A raw control character is the event's own fault; other bad JSON is the batch's. */
+    if (!scanned->is_json)
+        return scanned->has_control ? ERROR_INVALID_PAYLOAD : ERROR_INVALID_REQUEST;
+    if (*scanned->text != '{')
+        return ERROR_INVALID_EVENT;
+    error = read_event(reader, scanned, &event) ? event_check(&event, source) : ERROR_INTERNAL;
+    forget_strings(reader);
     return error;
 }
 
-static enum error check_one(const struct splitter_element *text, const struct event_text *source)
+static enum error check_all(struct reader *reader, struct batch *batch,
+                            const struct event_text *source)
 {
-    struct event event;
+    for (size_t i = 0; i < batch->count; i++) {
+        enum error error = check_one(reader, &batch->events[i], source);
 
-    if (text->length > BATCH_EVENT_BYTES || text->depth > BATCH_EVENT_DEPTH)
-        return ERROR_INVALID_EVENT;
-    if (skim_event(text, &event))
-        return event_check(&event, source);
-    return check_parsed(text, source);
+        if (error == ERROR_INVALID_REQUEST || error == ERROR_INTERNAL)
+            return error;
+        if (error != ERROR_NONE)
+            batch_reject(batch, i, error);
+    }
+    return batch->rejected_count > 0 ? batch->rejected[0].error : ERROR_NONE;
 }
 
 enum error batch_check(struct batch *batch, const char *source, size_t source_length)
 {
     const struct event_text wanted = {source, source_length};
+    struct reader reader = {.tokener = NULL};
+    enum error error = check_all(&reader, batch, &wanted);
 
-    for (size_t i = 0; i < batch->count; i++) {
-        enum error verdict = check_one(&batch->events[i], &wanted);
-
-        if (verdict == ERROR_INVALID_REQUEST || verdict == ERROR_INTERNAL)
-            return verdict;
-        if (verdict != ERROR_NONE)
-            batch_reject(batch, i, verdict);
-    }
-    return batch->rejected_count > 0 ? batch->rejected[0].error : ERROR_NONE;
+    free_reader(&reader);
+    return error;
 }
 
 void batch_reject(struct batch *batch, size_t index, enum error error)

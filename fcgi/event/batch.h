@@ -1,18 +1,15 @@
 /*
  * A batch: the bytes of a JSON array of events, checked by the data model's
- * validation rules without being changed.
+ * validation rules and passed on unchanged.
  *
- * There are two judges. The splitter finds where each event begins and ends,
- * so that number, size and depth are known before anything is built, and looks
- * at each token; json-c then reads one event at a time, unless skimming it has
- * shown the same already. What both let pass and PostgreSQL doesn't, it
- * refuses later.
+ * The scanner judges the JSON and finds what the rules look at; json-c resolves
+ * escapes. PostgreSQL parses the whole again, and may refuse it later.
  */
 #ifndef STEEP_BATCH_H
 #define STEEP_BATCH_H
 
 #include "base/error.h"
-#include "event/splitter.h"
+#include "event/scan.h"
 
 #include <stddef.h>
 
@@ -31,32 +28,32 @@ struct batch_rejection {
 
 struct batch {
     size_t count;
-    struct splitter_element events[BATCH_EVENTS];
-    size_t rejected_count; /* in order of index, one an event */
-    struct batch_rejection rejected[BATCH_EVENTS];
+    struct scan_event events[BATCH_EVENTS];
+    size_t rejected_count;
+    struct batch_rejection rejected[BATCH_EVENTS]; /* in order of index, one for each event */
 };
 
 /*
  * Finds the events of a body. body[length] must be a readable NUL; the events
  * point into the body, which must outlive them.
  *
- * ERROR_INVALID_REQUEST: not UTF-8, or not the outline of a JSON array;
+ * ERROR_INVALID_REQUEST: not UTF-8, or its brackets and quotes form no array;
  * ERROR_EMPTY_BATCH: no event;
- * ERROR_BATCH_TOO_LARGE: more than 1000 of them, or more than 200,000 objects
+ * ERROR_BATCH_TOO_LARGE: more than 1000 events, or more than 200,000 objects
  * and arrays in all.
  */
 enum error batch_split(struct batch *batch, const char *body, size_t length) MUST_CHECK;
 
 /*
- * Checks each event by itself; every bad one is listed in rejected.
- * source is X-Source-ID, which each event's source must equal.
+ * Checks each event by itself and lists every bad one in rejected. source is
+ * X-Source-ID, which each event's source must equal.
  *
- * ERROR_INVALID_REQUEST: something in the array is not JSON; the error of the
- * first event rejected; ERROR_INTERNAL when memory is short.
+ * ERROR_INVALID_REQUEST: an event is not JSON; ERROR_INTERNAL: memory is short;
+ * otherwise the error of the first event rejected.
  */
 enum error batch_check(struct batch *batch, const char *source, size_t source_length) MUST_CHECK;
 
-/* Lists one more event as rejected, behind those with a lower index; passes over one not there. */
+/* Adds an event to rejected; its index must be above those there. Ignores one beyond the batch. */
 void batch_reject(struct batch *batch, size_t index, enum error error);
 
 #endif

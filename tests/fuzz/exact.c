@@ -105,7 +105,6 @@ struct json_object *exact_parse(const char *text, size_t length)
 
     require(quoted != NULL && tokener != NULL, "there is memory");
     quoted_length = quote_numbers(quoted, text, length);
-    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
     object = json_tokener_parse_ex(tokener, quoted, (int)quoted_length);
     require(json_tokener_get_error(tokener) == json_tokener_success, "what is stored is JSON");
     json_tokener_free(tokener);

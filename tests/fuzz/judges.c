@@ -12,7 +12,7 @@
 #include <endian.h>
 #include <libpq-fe.h>
 
-/* The file itself, for what it keeps to itself: the ways of reading an event. */
+/* The file itself, for its static functions, which read an event. */
 #include "event/batch.c" // NOLINT(bugprone-suspicious-include)
 
 enum { MUTATIONS = 8 };
@@ -92,30 +92,24 @@ static bool is_stored(const PGresult *row, int column, const struct event_text *
 
 /* An event as ingest.fcgi reads it. */
 struct reading {
-    struct json_object *object; /* the texts may point into it */
+    struct reader reader; /* the texts may point into its strings */
     struct event event;
     int64_t microseconds;
 };
 
-/* Caller puts the object. */
-static struct reading read_accepted(const struct splitter_element *text)
+/* Caller frees the reader. */
+static struct reading read_accepted(const struct scan_event *scanned)
 {
-    struct json_tokener *tokener = json_tokener_new_ex(BATCH_EVENT_DEPTH + 1);
-    struct reading reading;
+    struct reading reading = {.reader = {.tokener = NULL}};
 
-    require(tokener != NULL, "there is memory");
-    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT);
-    require(parse(tokener, text, &reading.object), "what is accepted is JSON to json-c");
-    json_tokener_free(tokener);
-    if (!skim_event(text, &reading.event))
-        reading.event = read_event(reading.object, text);
+    require(read_event(&reading.reader, scanned, &reading.event), "there is memory");
     require(rfc3339_parse(reading.event.timestamp.text, reading.event.timestamp.length,
                           &reading.microseconds),
             "what is accepted has a timestamp");
     return reading;
 }
 
-static void compare_payload(const struct splitter_element *text, const PGresult *row, int column)
+static void compare_payload(const struct scan_event *text, const PGresult *row, int column)
 {
     struct json_object *event = exact_parse(text->text, text->length);
     struct json_object *stored =
@@ -129,7 +123,7 @@ static void compare_payload(const struct splitter_element *text, const PGresult 
     json_object_put(event);
 }
 
-static void compare(const struct splitter_element *text, const struct reading *reading)
+static void compare(const struct scan_event *text, const struct reading *reading)
 {
     const struct event *event = &reading->event;
     PGresult *row = expect(
@@ -172,7 +166,7 @@ static void compare_all(const struct batch *batch, int64_t inserted)
     }
     require(inserted == expected, "each id is stored once");
     for (size_t i = 0; i < batch->count; i++)
-        json_object_put(readings[i].object);
+        free_reader(&readings[i].reader);
 }
 
 static void judge(const struct batch *batch, const char *body, size_t length)

@@ -169,13 +169,31 @@ static void lists_every_bad_event_in_order(void **state)
 static void judges_an_event_without_regard_to_the_one_before(void **state)
 {
     (void)state;
-    /* json-c keeps the first half of a surrogate pair that broke off. */
     assert_judged("[" EVENT("evt_1", "{\"\x01\":\"\\ud83d\\uZ\"}") "," EVENT(
                       "evt_2", "{}") ",{\"id\":\"\\u0065vt_3\"}]",
                   ERROR_INVALID_PAYLOAD);
     assert_int_equal(batch.rejected_count, 2);
     assert_int_equal(batch.rejected[1].index, 2);
     assert_int_equal(batch.rejected[1].error, ERROR_SOURCE_MISMATCH);
+}
+
+static void reads_an_escape_without_regard_to_the_one_before(void **state)
+{
+    /* json-c can keep half a surrogate pair for the next string. */
+    static const char *const IDS[] = {
+        "evt_\\ud83d",        "evt_\\ud83d\\n", "evt_\\ud83d\\ud83d", "evt_\\ude00",
+        "evt_\\ud83d\\ude00", "evt_\\ud83dx",   "evt_\\ud836\\udc00", "\\ud83d",
+    };
+    char body[200];
+    (void)state;
+    for (size_t i = 0; i < sizeof(IDS) / sizeof(IDS[0]); i++) {
+        snprintf(body, sizeof(body),
+                 "[{\"id\":\"%s\"},{\"id\":\"\\u0065vt_1\"},{\"id\":\"\\ude00evt_1\"}]", IDS[i]);
+        judge(body, strlen(body));
+        assert_int_equal(batch.rejected_count, 3);
+        assert_int_equal(batch.rejected[1].error, ERROR_SOURCE_MISMATCH);
+        assert_int_equal(batch.rejected[2].error, ERROR_INVALID_EVENT_ID);
+    }
 }
 
 static void says_first_that_a_body_is_not_json(void **state)
@@ -198,6 +216,7 @@ int main(void)
         cmocka_unit_test(bounds_a_batch_at_200000_objects_and_arrays),
         cmocka_unit_test(lists_every_bad_event_in_order),
         cmocka_unit_test(judges_an_event_without_regard_to_the_one_before),
+        cmocka_unit_test(reads_an_escape_without_regard_to_the_one_before),
         cmocka_unit_test(says_first_that_a_body_is_not_json),
     };
 

@@ -86,6 +86,7 @@ static void checks_the_type(void **state)
         TYPED("\"eventType\":\"summary\""),
         TYPED("\"eventType\":\"error\""),
         TYPED("\"eventType\":\"error\",\"type\":\"nonsense\""),
+        TYPED("\"type\":\"nonsense\",\"eventType\":\"error\""),
     };
     static const char *const BAD[] = {
         TYPED("\"type\":\"Tool\""),
@@ -118,7 +119,7 @@ static void checks_the_payload(void **state)
     assert_event(EVENT("evt_1", "{}"), ERROR_NONE);
 }
 
-static void refuses_a_payload_of_lax_tokens(void **state)
+static void refuses_a_payload_that_jsonb_does_not_store(void **state)
 {
     (void)state;
     assert_value("NaN", ERROR_INVALID_PAYLOAD);
@@ -130,24 +131,22 @@ static void refuses_a_payload_of_lax_tokens(void **state)
 
 static void refuses_leading_zeros_and_bare_points(void **state)
 {
-    /* json-c takes some of them and not others: 422 or 400. */
-    static const char *const BAD[] = {"01", "-01", "00", "1.", "-.5", "1.e5", "0x10", "1e+", "--1"};
+    static const char *const LAX[] = {"01", "-01", "00", "1.", "-.5", "1.e5"};
+    static const char *const BROKEN[] = {"0x10", "1e+", "--1", ".5", "+1"};
     (void)state;
-    for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++) {
-        char body[200];
-        int length = snprintf(body, sizeof(body), "[" EVENT("evt_1", "{\"v\":%s}") "]", BAD[i]);
-        enum error error = judge(body, (size_t)length);
-
-        if (error != ERROR_INVALID_PAYLOAD && error != ERROR_INVALID_REQUEST)
-            fail_msg("%s: %d", BAD[i], (int)error);
-    }
+    for (size_t i = 0; i < sizeof(LAX) / sizeof(LAX[0]); i++)
+        assert_value(LAX[i], ERROR_INVALID_PAYLOAD);
+    for (size_t i = 0; i < sizeof(BROKEN) / sizeof(BROKEN[0]); i++)
+        assert_value(BROKEN[i], ERROR_INVALID_REQUEST);
 }
 
-static void refuses_a_raw_nul_in_a_payload(void **state)
+static void refuses_a_raw_nul_in_a_string(void **state)
 {
-    static const char BODY[] = "[" EVENT("evt_1", "{\"v\":\"a\0b\"}") "]";
+    static const char PAYLOAD[] = "[" EVENT("evt_1", "{\"v\":\"a\0b\"}") "]";
+    static const char ID[] = "[" EVENT("\\u0065vt_\0", "{}") "]";
     (void)state;
-    assert_int_equal(judge(BODY, sizeof(BODY) - 1), ERROR_INVALID_PAYLOAD);
+    assert_int_equal(judge(PAYLOAD, sizeof(PAYLOAD) - 1), ERROR_INVALID_PAYLOAD);
+    assert_int_equal(judge(ID, sizeof(ID) - 1), ERROR_INVALID_PAYLOAD);
 }
 
 static void lets_the_last_of_equal_names_count(void **state)
@@ -198,14 +197,7 @@ static size_t mutate(char *text, size_t length)
     return length;
 }
 
-static bool is_empty_object(const char *text, size_t length)
-{
-    size_t at = 1 + strspn(text + 1, " \t\n\r");
-
-    return at >= length || text[at] == '}';
-}
-
-static void judges_alike_what_is_skimmed_and_what_is_parsed(void **state)
+static void judges_alike_what_is_plain_escaped_and_parsed(void **state)
 {
     static const char *const SEEDS[] = {
         EVENT("evt_1", "{}"),
@@ -222,16 +214,10 @@ static void judges_alike_what_is_skimmed_and_what_is_parsed(void **state)
     for (int round = 0; round < 100000; round++) {
         const char *seed = SEEDS[draw(sizeof(SEEDS) / sizeof(SEEDS[0]))];
         size_t length = strlen(seed);
-        enum error skimmed;
 
         memcpy(text, seed, length + 1);
         length = mutate(text, length);
-        if (is_empty_object(text, length))
-            continue;
-        skimmed = judge_event(text, length);
-        if (judge_parsed_event(text, length) != skimmed)
-            fail_msg("%.*s: %d, another when parsed", (int)length, text, (int)skimmed);
-        stored += skimmed == ERROR_NONE;
+        stored += judge_each_way(text, length) == ERROR_NONE;
     }
     assert_in_range(stored, 20000, 80000);
 }
@@ -245,11 +231,11 @@ int main(void)
         cmocka_unit_test(checks_the_timestamp),
         cmocka_unit_test(checks_the_type),
         cmocka_unit_test(checks_the_payload),
-        cmocka_unit_test(refuses_a_payload_of_lax_tokens),
+        cmocka_unit_test(refuses_a_payload_that_jsonb_does_not_store),
         cmocka_unit_test(refuses_leading_zeros_and_bare_points),
-        cmocka_unit_test(refuses_a_raw_nul_in_a_payload),
+        cmocka_unit_test(refuses_a_raw_nul_in_a_string),
         cmocka_unit_test(lets_the_last_of_equal_names_count),
-        cmocka_unit_test(judges_alike_what_is_skimmed_and_what_is_parsed),
+        cmocka_unit_test(judges_alike_what_is_plain_escaped_and_parsed),
     };
 
     return cmocka_run_group_tests_name("event", tests, NULL, NULL);

@@ -3,8 +3,12 @@
 #define STEEP_UNIT_JUDGE_H
 
 #include "event/batch.h"
+#include "event/event.h"
 #include "unit.h"
 
+#include <ctype.h>
+#include <json-c/json.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,33 +58,96 @@ static inline enum error judge_event(const char *event, size_t length)
     return error;
 }
 
-/* The same, with a member in front whose name nobody can skim. */
-static inline enum error judge_parsed_event(const char *event, size_t length)
+/* The same when each string that begins with a letter has an escape there. */
+static inline enum error judge_escaped_event(const char *event, size_t length)
 {
-    static const char FIRST[] = "{\"\\u0078\":0,";
-    size_t more = strlen(FIRST) - 1;
-    char *longer = malloc(length + more);
+    char *escaped = malloc(length * 6 + 1);
+    char *to = escaped;
+    bool is_inside = false;
     enum error error;
 
-    memcpy(longer, FIRST, strlen(FIRST));
-    memcpy(longer + strlen(FIRST), event + 1, length - 1);
-    error = judge_event(longer, length + more);
-    free(longer);
+    for (size_t i = 0; i < length; i++) {
+        *to++ = event[i];
+        if (event[i] == '"') {
+            is_inside = !is_inside;
+            if (is_inside && i + 1 < length && isalpha((unsigned char)event[i + 1]))
+                to += sprintf(to, "\\u%04x", (unsigned)event[++i]);
+        } else if (event[i] == '\\' && is_inside && i + 1 < length) {
+            *to++ = event[++i];
+        }
+    }
+    error = judge_event(escaped, (size_t)(to - escaped));
+    free(escaped);
     return error;
 }
 
-/* An event to be judged like that, skimmed and parsed. */
+static inline struct event_text parsed_string(struct json_object *object, const char *name)
+{
+    struct json_object *value;
+
+    if (!json_object_object_get_ex(object, name, &value) ||
+        !json_object_is_type(value, json_type_string))
+        return (struct event_text){NULL, 0};
+    return (struct event_text){json_object_get_string(value),
+                               (size_t)json_object_get_string_len(value)};
+}
+
+/*
+ * The same when json-c reads the event, which is the one that was judged last. It reads what is
+ * JSON to the scanner, and refuses the rest.
+ */
+static inline enum error judge_parsed_event(const char *event, size_t length)
+{
+    static const struct event_text SOURCE = {"macbook", 7};
+    const struct scan_event *scanned = &batch.events[0];
+    struct json_tokener *tokener = json_tokener_new_ex(BATCH_EVENT_DEPTH + 1);
+    struct json_object *object, *value;
+    enum error error = scanned->has_control ? ERROR_INVALID_PAYLOAD : ERROR_INVALID_REQUEST;
+
+    json_tokener_set_flags(tokener, scanned->is_json ? 0 : JSON_TOKENER_STRICT);
+    object = json_tokener_parse_ex(tokener, event, (int)length);
+    assert_int_equal(json_tokener_get_error(tokener) == json_tokener_success &&
+                         json_tokener_get_parse_end(tokener) == length,
+                     scanned->is_json);
+    if (object != NULL) {
+        struct event read = {
+            .id = parsed_string(object, "id"),
+            .source = parsed_string(object, "source"),
+            .timestamp = parsed_string(object, "timestamp"),
+            .type = parsed_string(object, json_object_object_get_ex(object, "eventType", NULL)
+                                              ? "eventType"
+                                              : "type"),
+            .has_payload = json_object_object_get_ex(object, "payload", &value) &&
+                           json_object_is_type(value, json_type_object) && scanned->is_storable,
+        };
+
+        error = event_check(&read, &SOURCE);
+    }
+    json_object_put(object);
+    json_tokener_free(tokener);
+    return error;
+}
+
+/* The verdict on an event, which must be the same with escapes and when json-c reads it. */
+static inline enum error judge_each_way(const char *event, size_t length)
+{
+    enum error error = judge_event(event, length);
+
+    if (event[0] == '{' && batch.count == 1 && batch.events[0].length == length &&
+        length <= BATCH_EVENT_BYTES && batch.events[0].depth <= BATCH_EVENT_DEPTH &&
+        judge_parsed_event(event, length) != error)
+        fail_msg("%.*s: %d, another when parsed", (int)length, event, (int)error);
+    if (length <= BATCH_EVENT_BYTES / 6 && judge_escaped_event(event, length) != error)
+        fail_msg("%.*s: %d, another with escapes", (int)length, event, (int)error);
+    return error;
+}
+
 static inline void assert_event(const char *event, enum error expected)
 {
-    size_t length = strlen(event);
-    enum error skimmed = judge_event(event, length);
-    enum error parsed = skimmed;
+    enum error error = judge_each_way(event, strlen(event));
 
-    if (event[0] == '{' && event[1] == '"' && length + 10 <= BATCH_EVENT_BYTES)
-        parsed = judge_parsed_event(event, length);
-    if (skimmed != expected || parsed != expected)
-        fail_msg("%.200s: %d, parsed %d, expected %d", event, (int)skimmed, (int)parsed,
-                 (int)expected);
+    if (error != expected)
+        fail_msg("%.200s: %d, expected %d", event, (int)error, (int)expected);
 }
 
 #endif
