@@ -1,6 +1,6 @@
 /*
- * Completing an event: the members that a line leaves out are filled in, and
- * the whole is judged by the code that the server has.
+ * Completes an event: fills in the members that a line leaves out, and checks
+ * the result as the server does.
  */
 #ifndef STEEP_COMPLETE_H
 #define STEEP_COMPLETE_H
