@@ -1,6 +1,6 @@
 /*
- * Makes an event of a line: adds a missing id, source and timestamp, and
- * validates it by the same code as the server.
+ * Completes an event: fills in the members that a line leaves out, and checks
+ * the result as the server does.
  */
 #ifndef STEEP_COMPLETE_H
 #define STEEP_COMPLETE_H
@@ -21,10 +21,10 @@ struct completer {
     char source[COMPLETE_SOURCE_BYTES + 1];
     size_t source_length;
     struct batch batch;
-    unsigned char random[COMPLETE_RANDOM_BYTES]; /* unused from random_at on */
+    unsigned char random[COMPLETE_RANDOM_BYTES]; /* not yet used from random_at on */
     size_t random_at;
     char id[COMPLETE_ID_BYTES];
-    time_t second; /* of the stamp */
+    time_t second; /* whose stamp this is */
     char stamp[COMPLETE_STAMP_BYTES + 1];
     char line[COMPLETE_LINE_BYTES + 4];
     char text[COMPLETE_LINE_BYTES + 2048];
@@ -34,17 +34,18 @@ struct completer {
 struct completer *completer_new(const char *source);
 
 /*
- * Completes the event of a line of at most COMPLETE_LINE_BYTES. Missing members
- * are inserted at the front; the others keep their bytes. *text points into the
- * completer and is valid until the next call.
+ * Completes the event of a line of at most COMPLETE_LINE_BYTES. An id, a
+ * source and a timestamp are added in front where there is none of that name;
+ * what is there stays byte for byte. *text points into the completer and lives
+ * until the next call.
  *
- * Returns ERROR_INVALID_REQUEST if the line isn't one JSON object in UTF-8,
- * one of the errors of an event, or ERROR_INTERNAL if there is no memory.
+ * ERROR_INVALID_REQUEST: the line isn't one JSON object in UTF-8; else an
+ * event's errors, or ERROR_INTERNAL when memory is short.
  */
 enum error complete_event(struct completer *completer, const char *line, size_t length,
                           const char **text, size_t *text_length) MUST_CHECK;
 
-/* An error's code and message, for the log and rejected.ndjson. */
+/* What is said of a line for an error: a code and a sentence. */
 const char *complete_error_code(enum error error);
 const char *complete_error_message(enum error error);
 

@@ -48,8 +48,8 @@ struct reader {
 /*
  * A member that is a string; no text otherwise. False when memory is short.
  *
- * One tokener reads all of them. Up to json-c 0.18 it would take half a surrogate pair from one
- * string to the next, but only where the string breaks off; one that the scanner passed does not.
+ * One tokener reads all of them. json-c keeps half a surrogate pair for the next string where one
+ * breaks off, and no string that is JSON does.
  */
 static bool read_string(struct reader *reader, const struct scan_event *scanned,
                         enum scan_member member, struct event_text *text)
@@ -77,7 +77,7 @@ static bool read_string(struct reader *reader, const struct scan_event *scanned,
     return true;
 }
 
-/* What the rules look at; it points into the body and the reader's strings. False as above. */
+/* What the rules look at, in the body and the reader's strings. False when memory is short. */
 static bool read_event(struct reader *reader, const struct scan_event *scanned, struct event *event)
 {
     const struct event_text *payload = &scanned->members[SCAN_PAYLOAD];

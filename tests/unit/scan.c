@@ -73,7 +73,7 @@ static void ends_at_once_in_an_empty_array(void **state)
     assert_int_equal(scan_next(&scan, &event), SCAN_END);
 }
 
-static void reports_an_array_without_end(void **state)
+static void reports_a_broken_array(void **state)
 {
     static const char *const BODIES[] = {
         "",      "{}",  "1",  "[",    "[{}",          "[{}]]", "[{},]",
@@ -184,7 +184,7 @@ static void finds_no_member_of_another_name(void **state)
     }
 }
 
-static void knows_what_json_is(void **state)
+static void judges_what_is_json(void **state)
 {
     static const char *const BAD[] = {
         "{\"x\" 1}",
@@ -306,7 +306,7 @@ static void finds_raw_control_characters_in_strings(void **state)
     assert_false(only_event("{\"a\":\n\"\"}").has_control);
 }
 
-static void knows_what_jsonb_stores(void **state)
+static void judges_what_jsonb_stores(void **state)
 {
     static const char *const BAD[] = {
         "NaN",
@@ -351,7 +351,7 @@ static void knows_what_jsonb_stores(void **state)
         assert_storable(GOOD[i], true);
 }
 
-static void knows_which_numbers_a_double_holds(void **state)
+static void judges_which_numbers_a_double_holds(void **state)
 {
     static const char *const BAD[] = {
         "1e999",    "-1e999",   "1e309",       "1e-400",    "-1E-999",
@@ -388,7 +388,7 @@ static void knows_which_numbers_a_double_holds(void **state)
     assert_storable(digits, false);
 }
 
-static void knows_which_numbers_postgresql_stores(void **state)
+static void judges_which_numbers_postgresql_stores(void **state)
 {
     static const char *const BAD[] = {"0e-20000", "0.0e-16383", "0e99999999999", "0e2000000000",
                                       "0e-99999999999"};
@@ -410,20 +410,20 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(finds_the_bytes_of_each_event),
         cmocka_unit_test(ends_at_once_in_an_empty_array),
-        cmocka_unit_test(reports_an_array_without_end),
+        cmocka_unit_test(reports_a_broken_array),
         cmocka_unit_test(finds_the_members_where_they_stand),
         cmocka_unit_test(leaves_a_value_as_it_is_written),
         cmocka_unit_test(lets_the_last_of_equal_names_count),
         cmocka_unit_test(reads_names_with_escapes),
         cmocka_unit_test(finds_no_member_of_another_name),
-        cmocka_unit_test(knows_what_json_is),
+        cmocka_unit_test(judges_what_is_json),
         cmocka_unit_test(judges_up_to_64_levels),
         cmocka_unit_test(looks_at_every_byte_of_a_string),
         cmocka_unit_test(counts_levels_and_nodes),
         cmocka_unit_test(finds_raw_control_characters_in_strings),
-        cmocka_unit_test(knows_what_jsonb_stores),
-        cmocka_unit_test(knows_which_numbers_a_double_holds),
-        cmocka_unit_test(knows_which_numbers_postgresql_stores),
+        cmocka_unit_test(judges_what_jsonb_stores),
+        cmocka_unit_test(judges_which_numbers_a_double_holds),
+        cmocka_unit_test(judges_which_numbers_postgresql_stores),
     };
 
     return cmocka_run_group_tests_name("scan", tests, NULL, NULL);
