@@ -1,7 +1,8 @@
-"""Upgrades: a migration while programs run, and the data model's own events and database."""
+"""Upgrades: a migration while programs run, the data model's own events and database, and state of older files."""
 
 import concurrent.futures
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from database import made_database
 from fastcgi import ingest_params, program, query_params
 from monitor import Monitor, encode
-from stack import ROOT, wait_for
+from stack import ROOT, SLOWNESS, running, wait_for
 
 # Batches and queries have to wait for its lock.
 MIGRATION = """
@@ -158,3 +159,16 @@ def test_the_data_models_own_database_is_refused_and_not_changed(data_model, old
     assert 'relation "events" already exists' in refused.value.stderr
     assert "20260203_create_events_table.sql failed and was rolled back" in refused.value.stderr
     assert (schema(tool, old), rows(data_model)) == (before, stored)
+
+
+def test_a_state_folder_of_older_files_is_refused_by_name():
+    with running("older") as stack:
+        with stack.connect() as connection:
+            connection.execute("UPDATE public.schema_migrations SET sha256 = repeat('0', 64)")
+        assert stack.stop() == 0
+        done = subprocess.run([str(ROOT / "deploy" / "run")], text=True, capture_output=True, stdin=subprocess.DEVNULL, timeout=120 * SLOWNESS,
+                              env=os.environ | {"STEEP_STATE": str(stack.state), "STEEP_PORT": str(stack.port)})
+        assert done.returncode == 1
+        assert done.stderr == (f"steep: the database in {stack.state} was made by other migrations than this version's;"
+                               f" to start again, remove the folder {stack.state} and the events in it\n")
+        assert not (stack.state / "run.env").exists() and (stack.state / "pg").exists()
