@@ -27,7 +27,7 @@ WITH ours AS (
   SELECT name, ours.sha256 AS ours, recorded.sha256 AS recorded
   FROM ours FULL JOIN public.schema_migrations AS recorded USING (name)
 ), problems (level, sentence) AS (
-  SELECT 'critical', format('The database has %s, a migration of a newer version.', max(name))
+  SELECT 'critical', format('The database has %s, a migration of another version.', max(name))
   FROM compared WHERE ours IS NULL HAVING count(*) > 0
   UNION ALL
   SELECT 'warning', format('Pending migrations: %s; run steepctl migrate.', count(*))
@@ -41,8 +41,8 @@ UNION ALL
 SELECT 'ok', format('All migrations are applied: %s, the newest is %s.', count(*), max(name))
 FROM public.schema_migrations WHERE NOT EXISTS (SELECT FROM problems);
 
--- What the programs need of their roles, and nobody else is to have. A restore where
--- the roles were missing is what spoils this.
+-- The privileges that the programs' roles need, and that no other role should have. A
+-- restore without the roles loses them.
 WITH wanted (role, may_login, may_bypass) AS (
   VALUES ('steep_owner', false, true), ('steep_ingest', true, false), ('steep_query', true, false), ('steep_prune', true, false)
 ), functions (role, signature, migration) AS (

@@ -68,7 +68,7 @@ def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):
 
 @pytest.mark.parametrize("fault, expected, sentence", [
     ("INSERT INTO public.schema_migrations VALUES ('29990101_newer.sql', 'x')", CRITICAL,
-     "The database has 29990101_newer.sql, a migration of a newer version."),
+     "The database has 29990101_newer.sql, a migration of another version."),
     ("DELETE FROM public.schema_migrations WHERE name ~ '^2026020[78]'", WARNING, "Pending migrations: 2; run steepctl migrate."),
     ("UPDATE public.schema_migrations SET sha256 = 'x' WHERE name ~ '^20260205'", WARNING,
      "20260205_create_credentials.sql has changed since it was applied to the database."),
