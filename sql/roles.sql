@@ -1,7 +1,7 @@
--- The roles that a dump's owners and grants name, made or put right on a cluster that
--- does not have them: steepctl roles prints this, to be run by a superuser before
--- pg_restore. Passwords are not in it. A dump has no roles, since they belong to the
--- cluster; the migrations make the same ones (tests/e2e/test_backup.py compares them).
+-- The roles, in the only place that states them. They belong to the cluster, not to a
+-- database: sql/migrate runs this file before a database's pending migrations, and
+-- steepctl roles prints it for an empty cluster that a dump is to be restored into, since
+-- a dump contains no roles. Run it as a superuser, as often as you like. It sets no passwords.
 
 DO $$
 DECLARE
@@ -15,12 +15,15 @@ BEGIN
 END
 $$;
 
+-- BYPASSRLS: row level security is forced on every table and there is no policy, so a
+-- SECURITY DEFINER function of any other owner would see no rows.
 ALTER ROLE steep_owner NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION BYPASSRLS;
 ALTER ROLE steep_ingest LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
 ALTER ROLE steep_query LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
 ALTER ROLE steep_prune LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
+-- BYPASSRLS: pg_dump refuses a table of which it might not see every row.
 ALTER ROLE steep_backup LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION BYPASSRLS;
--- Whether it may log in is for whoever made it to say.
+-- It may exist already, made by somebody else, whose other attributes are kept.
 ALTER ROLE service_role BYPASSRLS;
 
 DO $$
@@ -31,7 +34,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON ROLE steep_owner IS 'steep: owns all tables and functions; nobody logs in as it';
+COMMENT ON ROLE steep_owner IS 'steep: owns all tables and functions; cannot log in';
 COMMENT ON ROLE steep_ingest IS 'steep: the program that stores events';
 COMMENT ON ROLE steep_query IS 'steep: the program that reads hourly aggregates';
 COMMENT ON ROLE steep_prune IS 'steep: deletes old events';
@@ -54,8 +57,8 @@ BEGIN
       ['statement_timeout', '10s'],
       ['lock_timeout', '5s'],
       ['idle_in_transaction_session_timeout', '10s'],
-      -- The server's log is to quote nothing that a client sent: not as a
-      -- parameter, nor in an error's DETAIL or CONTEXT, nor in a plan.
+      -- The server's log must not quote what a client sent: not as a parameter,
+      -- in an error's DETAIL or CONTEXT, or in a plan.
       ['log_statement', 'none'],
       ['log_min_duration_statement', '-1'],
       ['log_min_error_statement', 'panic'],
@@ -70,6 +73,6 @@ BEGIN
 END
 $$;
 
--- An error's first line may quote as well: a timestamp that does not cast is in
--- it. "log" ranks above "error"; the program logs each SQLSTATE it is given.
+-- The message of an error may quote too, for example an invalid timestamp. "log" ranks
+-- above "error", so errors are not logged; the program logs the SQLSTATE of each.
 ALTER ROLE steep_ingest SET log_min_messages = 'log';

@@ -27,7 +27,7 @@ WITH ours AS (
   SELECT name, ours.sha256 AS ours, recorded.sha256 AS recorded
   FROM ours FULL JOIN public.schema_migrations AS recorded USING (name)
 ), problems (level, sentence) AS (
-  SELECT 'critical', format('The database has %s, a migration of a newer version.', max(name))
+  SELECT 'critical', format('The database has %s, a migration of another version.', max(name))
   FROM compared WHERE ours IS NULL HAVING count(*) > 0
   UNION ALL
   SELECT 'warning', format('Pending migrations: %s; run steepctl migrate.', count(*))
@@ -41,28 +41,26 @@ UNION ALL
 SELECT 'ok', format('All migrations are applied: %s, the newest is %s.', count(*), max(name))
 FROM public.schema_migrations WHERE NOT EXISTS (SELECT FROM problems);
 
--- What the programs need of their roles, and nobody else is to have. A restore where
--- the roles were missing is what spoils this.
-WITH roles (role, may_login, may_bypass, since) AS (
-  VALUES ('steep_owner', false, true, NULL), ('steep_ingest', true, false, NULL), ('steep_query', true, false, NULL),
-    ('steep_prune', true, false, '20260215_create_pruning_role.sql')
-), functions (role, signature, since) AS (
+-- The privileges that the programs' roles need, and that no other role should have. A
+-- restore without the roles loses them.
+WITH wanted (role, may_login, may_bypass) AS (
+  VALUES ('steep_owner', false, true), ('steep_ingest', true, false), ('steep_query', true, false), ('steep_prune', true, false)
+), functions (role, signature, migration) AS (
   VALUES
-    ('steep_ingest', 'public.bulk_insert_events(jsonb)', NULL), ('steep_ingest', 'public.find_invalid_events(text[])', NULL),
-    ('steep_ingest', 'public.count_foreign_ids(jsonb)', NULL), ('steep_ingest', 'public.list_monitor_keys()', NULL),
-    ('steep_query', 'public.get_hourly_aggregates(integer,text)', NULL), ('steep_query', 'public.list_access_tokens()', NULL),
-    ('steep_ingest', 'public.log_failure(text,text)', '20260214_create_log_failure.sql'),
-    ('steep_query', 'public.log_failure(text,text)', '20260214_create_log_failure.sql'),
-    ('steep_prune', 'public.prune_events(interval,integer)', '20260215_create_pruning_role.sql'),
-    ('steep_ingest', 'public.schema_level()', '20260216_create_schema_level.sql'),
-    ('steep_query', 'public.schema_level()', '20260216_create_schema_level.sql')
-), wanted AS (
-  -- What a migration makes that is still to be applied is not missed.
-  SELECT role, may_login, may_bypass FROM roles
-  WHERE since IS NULL OR EXISTS (SELECT FROM public.schema_migrations WHERE name = since)
+    ('steep_ingest', 'public.bulk_insert_events(jsonb)', '20260203_create_events_table.sql'),
+    ('steep_ingest', 'public.list_monitor_keys()', '20260205_create_credentials.sql'),
+    ('steep_query', 'public.list_access_tokens()', '20260205_create_credentials.sql'),
+    ('steep_query', 'public.get_hourly_aggregates(integer,text)', '20260206_create_hourly_counts.sql'),
+    ('steep_ingest', 'public.find_invalid_events(text[])', '20260207_create_diagnostics.sql'),
+    ('steep_ingest', 'public.count_foreign_ids(jsonb)', '20260207_create_diagnostics.sql'),
+    ('steep_ingest', 'public.log_failure(text,text)', '20260207_create_diagnostics.sql'),
+    ('steep_query', 'public.log_failure(text,text)', '20260207_create_diagnostics.sql'),
+    ('steep_ingest', 'public.schema_level()', '20260207_create_diagnostics.sql'),
+    ('steep_query', 'public.schema_level()', '20260207_create_diagnostics.sql'),
+    ('steep_prune', 'public.prune_events(interval,integer)', '20260208_create_retention.sql')
 ), callable AS (
-  SELECT role, signature FROM functions
-  WHERE since IS NULL OR EXISTS (SELECT FROM public.schema_migrations WHERE name = since)
+  -- A function whose migration is pending is not missing.
+  SELECT role, signature FROM functions JOIN public.schema_migrations ON name = migration
 ), present AS (
   SELECT role, may_login, may_bypass, pg_roles.* FROM wanted JOIN pg_catalog.pg_roles ON rolname = role
 ), definers AS (

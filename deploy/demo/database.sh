@@ -97,6 +97,12 @@ answers_sql() {
 prepare_database() {
 	wait_until postgres 120 answers_sql
 	sql -d postgres -v name=steep -f "$lib/sql/admin/create-database.sql"
-	output=$("$lib/sql/migrate" 2>&1) || fail "the migrations failed:
-$output"
+	status=0
+	output=$("$lib/sql/migrate" 2>&1) || status=$?
+	case $status in
+	0) ;;
+	3) fail "the database in $state was made by other migrations than this version's; to start again, remove the folder $state and the events in it" ;;
+	*) fail "the migrations failed:
+$output" ;;
+	esac
 }

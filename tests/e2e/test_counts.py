@@ -6,7 +6,6 @@ import json
 import os
 import random
 import secrets
-import shutil
 import signal
 import threading
 import time
@@ -15,8 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from database import made_database
-from stack import ROOT, alive, wait_for
+from stack import alive, wait_for
 
 # The data model's query over the events, in a session whose TimeZone is UTC. It leaves open in which order the
 # sources of an hour come; ours is that of bytes.
@@ -303,37 +301,6 @@ def test_a_reader_and_a_truncate_do_not_deadlock(database):
                 connection.execute("TRUNCATE public.events")
         for each in reading:
             each.result()
-
-
-def test_a_database_from_before_migrates_in_place(cluster, tmp_path):
-    for migration in sorted((ROOT / "sql" / "migrations").glob("*.sql"))[:3]:
-        shutil.copy(migration, tmp_path)
-    with made_database(cluster) as database:
-        database.migrate(STEEP_MIGRATIONS=str(tmp_path))
-        with database.connect() as connection:
-            assert connection.execute("SELECT to_regclass('public.hourly_counts')").fetchone() == (None,)
-            with connection.cursor() as cursor:
-                chooser = random.Random(1)
-                cursor.executemany(INSERT, [(f"evt_old_{n}", SOURCES[n % 5], time.time() - chooser.uniform(-9, 35 * 86400))
-                                            for n in range(3000)])
-        # Others go on storing meanwhile; whoever has to wait is stored and counted after it.
-        finished = threading.Event()
-
-        def send():
-            with database.connect() as connection:
-                while not finished.is_set():
-                    connection.execute("SELECT public.bulk_insert_events(%s::jsonb)", (batch("meanwhile", 20),))
-
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            sending = pool.submit(send)
-            try:
-                done = database.migrate()
-            finally:
-                finished.set()
-            sending.result()
-        assert "applied" in done.stdout
-        assert "events" in done.stderr, "it says how many events there are before it starts"
-        assert_exact(database)
 
 
 def test_counts_check_finds_what_bypassed_the_triggers_and_rebuild_mends_it(stack, database):

@@ -68,10 +68,10 @@ def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):
 
 @pytest.mark.parametrize("fault, expected, sentence", [
     ("INSERT INTO public.schema_migrations VALUES ('29990101_newer.sql', 'x')", CRITICAL,
-     "The database has 29990101_newer.sql, a migration of a newer version."),
-    ("DELETE FROM public.schema_migrations WHERE name ~ '^2026021[23]'", WARNING, "Pending migrations: 2; run steepctl migrate."),
-    ("UPDATE public.schema_migrations SET sha256 = 'x' WHERE name ~ '^20260204'", WARNING,
-     "20260204_create_credentials.sql has changed since it was applied to the database."),
+     "The database has 29990101_newer.sql, a migration of another version."),
+    ("DELETE FROM public.schema_migrations WHERE name ~ '^2026020[78]'", WARNING, "Pending migrations: 2; run steepctl migrate."),
+    ("UPDATE public.schema_migrations SET sha256 = 'x' WHERE name ~ '^20260205'", WARNING,
+     "20260205_create_credentials.sql has changed since it was applied to the database."),
     ("DROP TABLE public.schema_migrations", CRITICAL, "The database is not migrated; run steepctl migrate."),
     ("REVOKE EXECUTE ON FUNCTION public.bulk_insert_events FROM steep_ingest", CRITICAL,
      "Role steep_ingest cannot execute public.bulk_insert_events(jsonb);"
@@ -83,7 +83,7 @@ def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):
      "Role steep_prune cannot execute public.prune_events(interval,integer);"
      " run GRANT EXECUTE ON FUNCTION public.prune_events(interval,integer) TO steep_prune."),
     ("DROP FUNCTION public.log_failure", CRITICAL, "Function public.log_failure(text,text) is missing."),
-    ("DROP FUNCTION public.log_failure, public.schema_level; DELETE FROM public.schema_migrations WHERE name ~ '^2026021[46]'",
+    ("DROP FUNCTION public.log_failure, public.prune_events; DELETE FROM public.schema_migrations WHERE name ~ '^2026020[78]'",
      WARNING, "Pending migrations: 2; run steepctl migrate."),
     ("DROP FUNCTION public.get_hourly_aggregates", CRITICAL, "Function public.get_hourly_aggregates(integer,text) is missing."),
     ("REVOKE USAGE ON SCHEMA public FROM steep_query", CRITICAL,

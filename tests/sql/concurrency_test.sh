@@ -1,5 +1,5 @@
 #!/bin/sh
-# What takes more than one session: deadlocks, the limit of keys, notifications.
+# Tests of more than one session: deadlocks, waiting, the limit of keys, notifications.
 # shellcheck source-path=SCRIPTDIR source=tap.sh
 . "$(dirname "$0")/tap.sh"
 
@@ -18,7 +18,7 @@ SELECT inserted_count FROM public.bulk_insert_events((
 SQL
 }
 
-# Both start when the lock is let go.
+# All start when the lock is released.
 together='SELECT pg_advisory_lock_shared(1); SELECT pg_advisory_unlock_shared(1);'
 bad=
 for round in 1 2 3 4 5 6; do
@@ -36,9 +36,9 @@ for round in 1 2 3 4 5 6; do
 	[ "$sum" = 20000 ] || bad="$bad $round:$sum"
 	run_psql -c 'TRUNCATE public.events'
 done
-expect 'batches with the same ids in other orders do not deadlock' "$bad" ''
+expect 'batches with the same ids in different orders do not deadlock' "$bad" ''
 
-# batch_of SOURCE HOUR PREFIX COUNT: SQL for as many events of one hour.
+# batch_of SOURCE HOUR PREFIX COUNT: SQL for a batch of COUNT events in one hour.
 batch_of() {
 	cat <<SQL
 SELECT inserted_count FROM public.bulk_insert_events((
@@ -48,12 +48,12 @@ SELECT inserted_count FROM public.bulk_insert_events((
 SQL
 }
 
-# As a session that would fail if it had to wait for another.
+# at_once SQL: as a program, failing if it has to wait for a lock
 at_once() {
 	run_psql -c "SET SESSION AUTHORIZATION steep_ingest; SET lock_timeout = '1s'" -c "$1" 2>&1
 }
 
-# hold SQL: a transaction that stays open; release SQL ends it.
+# hold SQL: opens a transaction that stays open; release SQL ends it
 hold() {
 	rm -f "$scratch/held" "$scratch/holds"
 	mkfifo "$scratch/held"
@@ -75,7 +75,7 @@ release() {
 	wait "$holder"
 }
 
-# A session of this database that waits for another.
+# await_waiting: until a session of this database waits for a lock
 await_waiting() {
 	until [ "$(run_psql -c "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
 		AND wait_event_type = 'Lock'")" = 1 ]; do
@@ -83,11 +83,11 @@ await_waiting() {
 	done
 }
 
-# What is answered, what is noted beside the counts, and where those are wrong.
-answered() {
+# What a query returns, how many events are in deltas, and which counts are wrong.
+queried() {
 	run_psql -F ' ' -R ', ' -c 'SELECT source, hour, event_count FROM public.get_hourly_aggregates()'
 }
-noted() {
+in_deltas() {
 	run_psql -c 'SELECT coalesce(sum(event_count), 0) FROM public.hourly_count_deltas'
 }
 wrong() {
@@ -98,51 +98,51 @@ for end in COMMIT ROLLBACK; do
 	case $end in COMMIT) held=5 ;; ROLLBACK) held=0 ;; esac
 	run_psql -c 'TRUNCATE public.events' -c "$(batch_of m 10 a 1)" >/dev/null
 	hold "$(batch_of m 10 b 5)"
-	expect 'a batch does not wait for another of its source and hour' "$(at_once "$(batch_of m 10 c 2)")" 2
-	expect '... nor does the next' "$(at_once "$(batch_of m 10 d 3)")" 3
-	expect '... and a reader sees both, and not what is open' "$(answered)" 'm 10 6'
-	expect '... while they are noted' "$(noted)" 5
-	expect '... and right' "$(wrong)" ''
+	expect 'a batch does not wait for another one of its source and hour' "$(at_once "$(batch_of m 10 c 2)")" 2
+	expect '... nor does a third' "$(at_once "$(batch_of m 10 d 3)")" 3
+	expect '... and a query counts both, without the open transaction' "$(queried)" 'm 10 6'
+	expect '... from the deltas' "$(in_deltas)" 5
+	expect '... and the counts are correct' "$(wrong)" ''
 	expect_match 'a DELETE waits' "$(at_once 'RESET SESSION AUTHORIZATION; DELETE FROM public.events')" '*lock timeout*'
 	release "$end"
-	expect "after a $end all is answered" "$(answered)" "m 10 $((6 + held))"
-	expect '... and right' "$(wrong)" ''
-	expect '... and the next batch' "$(at_once "$(batch_of m 10 e 1)")" 1
-	expect '... takes up what was noted' "$(noted)" 0
-	expect '... and adds it' "$(answered)" "m 10 $((7 + held))"
+	expect "after the $end a query counts everything" "$(queried)" "m 10 $((6 + held))"
+	expect '... and the counts are correct' "$(wrong)" ''
+	expect '... and the next batch is stored' "$(at_once "$(batch_of m 10 e 1)")" 1
+	expect '... removes the deltas' "$(in_deltas)" 0
+	expect '... and adds it' "$(queried)" "m 10 $((7 + held))"
 done
 
 run_psql -c 'TRUNCATE public.events' -c "$(batch_of m 10 a 1) $(batch_of n 10 b 1) $(batch_of o 10 c 1)" >/dev/null
 hold "$(batch_of m 10 d 1)"
-expect 'of two counts' "$(at_once "$(batch_of m 10 e 1) $(batch_of n 10 f 1)")" '1
+expect 'two batches, one of them of a locked count, are stored' "$(at_once "$(batch_of m 10 e 1) $(batch_of n 10 f 1)")" '1
 1'
 release COMMIT
 hold "$(batch_of n 10 g 1)"
-expect '... one is noted, and two' "$(at_once "$(batch_of n 10 h 2)"):$(noted)" '2:3'
-expect 'who begins an hour' "$(at_once "$(batch_of o 11 i 1)")" 1
-expect '... takes up what is left over, but for a count that is locked' "$(noted)" 2
-expect '... and all is right' "$(wrong)" ''
+expect '... and a delta of one is followed by one of two' "$(at_once "$(batch_of n 10 h 2)"):$(in_deltas)" '2:3'
+expect 'a batch that starts an hour is stored' "$(at_once "$(batch_of o 11 i 1)")" 1
+expect '... removes leftover deltas, except those of a locked count' "$(in_deltas)" 2
+expect '... and the counts are correct' "$(wrong)" ''
 release ROLLBACK
-expect 'who begins the next' "$(at_once "$(batch_of o 12 j 1)")" 1
-expect '... takes up that as well' "$(noted)" 0
-expect '... and adds it' "$(answered)" 'o 12 1, o 11 1, m 10 3, n 10 4, o 10 1'
+expect 'a batch that starts the next hour is stored' "$(at_once "$(batch_of o 12 j 1)")" 1
+expect '... removes those too' "$(in_deltas)" 0
+expect '... and adds it' "$(queried)" 'o 12 1, o 11 1, m 10 3, n 10 4, o 10 1'
 
 hold 'DELETE FROM public.events'
 expect 'a batch does not wait for a DELETE' "$(at_once "$(batch_of n 10 k 2)")" 2
-expect '... that takes its count away' "$(answered)" 'o 12 1, o 11 1, m 10 3, n 10 6, o 10 1'
+expect '... that removes its count' "$(queried)" 'o 12 1, o 11 1, m 10 3, n 10 6, o 10 1'
 release COMMIT
-expect '... and is counted without it' "$(answered)" 'n 10 2'
-expect '... and right' "$(wrong)" ''
-expect 'the next batch' "$(at_once "$(batch_of n 10 l 1)")" 1
-expect '... makes the count anew' "$(run_psql -c 'SELECT event_count FROM public.hourly_counts')" 3
-expect '... with what was noted' "$(noted)" 0
+expect '... and is counted afterwards' "$(queried)" 'n 10 2'
+expect '... and the counts are correct' "$(wrong)" ''
+expect 'the next batch is stored' "$(at_once "$(batch_of n 10 l 1)")" 1
+expect '... creates the count again' "$(run_psql -c 'SELECT event_count FROM public.hourly_counts')" 3
+expect '... with the delta' "$(in_deltas)" 0
 
 hold "SAVEPOINT part; $(batch_of n 10 m 5) ROLLBACK TO part; $(batch_of n 10 n 1) $(batch_of n 10 o 1)"
-expect 'a batch beside a transaction of several' "$(at_once "$(batch_of n 10 p 1)")" 1
+expect 'a batch does not wait for a transaction of several batches' "$(at_once "$(batch_of n 10 p 1)")" 1
 release "$(batch_of n 10 q 1) COMMIT"
-expect '... is counted, and they are' "$(answered)" 'n 10 7'
-expect '... and noted no more, as the last of them came later' "$(noted)" 0
-expect '... and right' "$(wrong)" ''
+expect '... it and they are counted' "$(queried)" 'n 10 7'
+expect '... and no delta is left, since the last of them came later' "$(in_deltas)" 0
+expect '... and the counts are correct' "$(wrong)" ''
 
 for level in 'REPEATABLE READ' SERIALIZABLE; do
 	hold "SET TRANSACTION ISOLATION LEVEL $level; SELECT now()"
@@ -152,7 +152,7 @@ for level in 'REPEATABLE READ' SERIALIZABLE; do
 \set VERBOSITY sqlstate
 $(batch_of n 10 s 1) COMMIT"
 	expect "an old snapshot at $level fails" "$(grep ERROR "$scratch/holder")" 'ERROR:  40001'
-	expect '... and miscounts nothing' "$(wrong)" ''
+	expect '... and the counts are correct' "$(wrong)" ''
 	run_psql -c "DELETE FROM public.events WHERE id = 'evt_r1'"
 done
 
@@ -164,10 +164,10 @@ waiting=$!
 await_waiting
 release "DELETE FROM public.events WHERE id = 'evt_b1'; COMMIT"
 wait "$waiting" || :
-expect 'who waits for a count holds none that comes behind it' "$(cat "$scratch/waits" "$scratch/holder")" ''
-expect '... and all is right' "$(answered):$(wrong)" 'm 10 1, n 10 1:'
+expect 'a session that waits for a count holds none that follows it' "$(cat "$scratch/waits" "$scratch/holder")" ''
+expect '... and the counts are correct' "$(queried):$(wrong)" 'm 10 1, n 10 1:'
 
-# Who waits for a count that is just being made goes on with what becomes of it.
+# A batch that waits for a count being created continues after its COMMIT or ROLLBACK.
 for end in COMMIT ROLLBACK; do
 	case $end in COMMIT) held=1 ;; ROLLBACK) held=0 ;; esac
 	run_psql -c 'TRUNCATE public.events'
@@ -177,12 +177,12 @@ for end in COMMIT ROLLBACK; do
 	await_waiting
 	release "$end"
 	wait "$waiting"
-	expect "after the $end of an hour's first batch both are counted as they should" "$(answered)" "m 10 $((1 + held))"
-	expect '... and right' "$(wrong)" ''
+	expect "after the $end of an hour's first batch the waiting one is counted correctly" "$(queried)" "m 10 $((1 + held))"
+	expect '... and the counts are correct' "$(wrong)" ''
 done
 run_psql -c 'TRUNCATE public.events'
 
-# add_keys ISOLATION: 12 at once; sets $have
+# add_keys ISOLATION: adds 12 at once; sets $have
 add_keys() {
 	run_psql -c 'SELECT pg_advisory_lock(1)' -c 'SELECT pg_sleep(0.3)' >/dev/null &
 	sleep 0.1
@@ -196,14 +196,14 @@ add_keys() {
 	run_psql -c 'DELETE FROM public.monitor_keys'
 }
 add_keys 'READ COMMITTED'
-expect 'of 12 keys added at once, 8 are' "$have" '8|8'
-expect '... and 4 are told why not' "$(grep -c 'at most 8 public keys' "$scratch/keys")" 4
+expect 'of 12 keys added at once, 8 are stored' "$have" '8|8'
+expect '... and 4 refused with a reason' "$(grep -c 'at most 8 public keys' "$scratch/keys")" 4
 add_keys 'REPEATABLE READ'
-expect_match 'an older snapshot makes no ninth' "$have" '[1-8]|[1-8]'
+expect_match 'an older snapshot cannot add a ninth' "$have" '[1-8]|[1-8]'
 add_keys 'SERIALIZABLE'
 expect_match '... at any isolation level' "$have" '[1-8]|[1-8]'
 
-# notified SQL: what a listener hears of another session's change
+# notified SQL: what a listener receives when another session runs it
 notified() {
 	cat >"$scratch/listen" <<SQL
 LISTEN monitor_keys_changed;
@@ -214,16 +214,16 @@ SQL
 	run_psql -f "$scratch/listen" 2>&1 | grep -v '^$' | sed 's/ received from.*//'
 }
 for table in monitor_keys access_tokens; do
-	heard="Asynchronous notification \"${table}_changed\""
+	received="Asynchronous notification \"${table}_changed\""
 	case $table in
 	monitor_keys) columns='(source, public_key)' ;;
 	access_tokens) columns='(label, token_sha256)' ;;
 	esac
-	expect "a row inserted into $table is heard of, without a payload" \
-		"$(notified "INSERT INTO public.$table $columns VALUES ('x', sha256('x')), ('y', sha256('y'))")" "$heard"
-	expect '... one updated' "$(notified "UPDATE public.$table SET created_at = now()")" "$heard"
-	expect '... one deleted' "$(notified "DELETE FROM public.$table WHERE created_at < now()")" "$heard"
-	expect '... and a TRUNCATE' "$(notified "TRUNCATE public.$table")" "$heard"
-	expect '... but nothing that was rolled back' "$(notified "BEGIN; TRUNCATE public.$table; ROLLBACK")" ''
+	expect "an INSERT into $table notifies, with an empty payload" \
+		"$(notified "INSERT INTO public.$table $columns VALUES ('x', sha256('x')), ('y', sha256('y'))")" "$received"
+	expect '... an UPDATE' "$(notified "UPDATE public.$table SET created_at = now()")" "$received"
+	expect '... a DELETE' "$(notified "DELETE FROM public.$table WHERE created_at < now()")" "$received"
+	expect '... and a TRUNCATE' "$(notified "TRUNCATE public.$table")" "$received"
+	expect '... and not if it is rolled back' "$(notified "BEGIN; TRUNCATE public.$table; ROLLBACK")" ''
 done
 finish

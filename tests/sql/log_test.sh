@@ -1,6 +1,6 @@
 #!/bin/sh
-# No payload in PostgreSQL's log, whatever the operator had logged: a private
-# cluster whose settings tell all, and one as it comes.
+# No payload is in PostgreSQL's log, whatever the operator logs: one private cluster with
+# default settings, and one that logs everything.
 # shellcheck source-path=SCRIPTDIR source=tap.sh
 . "$(dirname "$0")/tap.sh"
 
@@ -9,19 +9,19 @@ find='SELECT * FROM public.find_invalid_events(ARRAY[:batch]::text[]);'
 count='SELECT public.count_foreign_ids(:batch::text::jsonb);'
 event='{"id": "evt_1", "source": "MARK", "timestamp": "2026-02-03T14:35:00Z", "type": "tool", "payload": {"x": "MARK"}}'
 
-# leaks: how many lines hold the mark; a printed plan has it as numbers, and calls
-# the rows that it locks PLANROWMARK
+# leaks: the number of lines with the mark; a printed plan has it as numbers, and has an
+# unrelated PLANROWMARK
 leaks() {
 	sed 's/ROWMARK//' "$cluster/log" | grep -c 'MARK\|77 65 82 75' || :
 }
 
-# send USER SQL BATCH: as a parameter of the extended protocol, like the programs
+# send USER SQL BATCH: the batch as a parameter of the extended protocol, as the programs do
 send() {
 	echo "$2" >"$scratch/script"
 	"$bindir/pgbench" -n -M extended -t 1 -U "$1" -D "batch=$3" -f "$scratch/script" "$PGDATABASE" >"$scratch/sent" 2>&1 || :
 }
 
-# send_all USER: what is stored, and what is refused in each way
+# send_all USER: batches that are stored, and batches refused for every reason
 send_all() {
 	send "$1" "$insert" "[$event]"
 	send "$1" "$insert" "[$event]"
@@ -41,7 +41,7 @@ send_all() {
 	send "$1" "$insert" '"MARK"'
 }
 
-# await SQL: until it says t, for at most 5 seconds
+# await SQL: until it returns t, for at most 5 seconds
 await() {
 	for _ in $(seq 50); do
 		[ "$(run_psql -c "$1")" != t ] || return 0
@@ -49,7 +49,7 @@ await() {
 	done
 }
 
-# send_blocked SECONDS: a batch that waits for another session that has its id
+# send_blocked SECONDS SQL: a batch that waits for another session that inserted its id
 send_blocked() {
 	run_psql -c 'BEGIN' -c "INSERT INTO public.events VALUES ('evt_b', 'm', now(), 'tool', '{}')" \
 		-c "SELECT pg_sleep($1)" -c 'ROLLBACK' >/dev/null &
@@ -58,7 +58,7 @@ send_blocked() {
 	wait
 }
 
-# deadlock: the other session loses, and its DETAIL quotes what steep_ingest runs
+# deadlock: the other session fails, and its DETAIL quotes the statement of steep_ingest
 deadlock() {
 	mkfifo "$scratch/other"
 	run_psql <"$scratch/other" >"$scratch/loser" 2>&1 &
@@ -87,23 +87,23 @@ try_cluster() {
 	export PGDATABASE
 
 	send_all steep_ingest
-	expect "a program's batches were sent, $kind" "$(run_psql -c 'SELECT count(*) FROM public.events')" 1
-	expect 'what is sent, stored or refused, is not in the log' "$(leaks)" 0
+	expect "one event was stored, $kind" "$(run_psql -c 'SELECT count(*) FROM public.events')" 1
+	expect 'no batch is in the log, stored or refused' "$(leaks)" 0
 
 	send_blocked 6 "$insert"
-	expect_match '... nor is what waited too long for a lock' "$(cat "$scratch/sent")" '*canceling statement due to lock timeout*'
+	expect_match '... nor one that waited too long for a lock' "$(cat "$scratch/sent")" '*canceling statement due to lock timeout*'
 	send_blocked 2 "SET statement_timeout = '1s'; $insert"
-	expect_match '... or took too long' "$(cat "$scratch/sent")" '*canceling statement due to statement timeout*'
-	expect '... (quoted nowhere)' "$(leaks)" 0
+	expect_match '... or ran too long' "$(cat "$scratch/sent")" '*canceling statement due to statement timeout*'
+	expect '... (neither is quoted)' "$(leaks)" 0
 	deadlock
-	expect "a deadlock shows the program's statement" "$(grep -c 'Process.*bulk_insert_events([$]1::text::jsonb)' "$cluster/log")" 1
-	expect '... without what was in it' "$(leaks)" 0
+	expect "a deadlock quotes the program's statement" "$(grep -c 'Process.*bulk_insert_events([$]1::text::jsonb)' "$cluster/log")" 1
+	expect '... without its parameter' "$(leaks)" 0
 
 	send steep_ingest "SELECT public.log_failure(:batch::text, '55P03');" "$(printf '0a1b\n2026 LOG:  forged')"
-	expect 'a failed request is one line, whatever its id is given as' \
+	expect 'a failed request is one line, whatever its id contains' \
 		"$(grep -c 'LOG:  request 0a1b2026LOGforged failed with SQLSTATE 55P03$' "$cluster/log"):$(grep -c '^.2026 LOG: \|^2026 LOG: ' "$cluster/log")" 1:0
 
-	# The same from a role without the settings, to see that the log would tell.
+	# The same from a role without the settings, to see that this test finds leaks.
 	send_all postgres
 	expect_match "without the role's settings there are leaks, $kind" "$(leaks)" '[1-9]*'
 
@@ -113,8 +113,8 @@ try_cluster() {
 	databases=
 }
 
-try_cluster 'with the settings as they come'
-try_cluster 'with an operator who has everything logged' \
+try_cluster 'with default settings'
+try_cluster 'with everything logged' \
 	'log_statement = all' 'log_min_duration_statement = 0' 'log_min_messages = debug1' 'log_min_error_statement = debug5' \
 	'log_error_verbosity = verbose' 'log_parameter_max_length = -1' 'log_parameter_max_length_on_error = -1' \
 	'log_lock_waits = on' 'debug_print_plan = on' 'debug_print_parse = on' "log_line_prefix = '%m [%p] %q%u@%d '" \

@@ -16,7 +16,7 @@ names=$(cd "$here/../../sql/migrations" && printf '%s\n' *.sql)
 count=$(echo "$names" | wc -l)
 applied=$(echo "$names" | sed 's/^/applied /')
 
-# fingerprint: what a database is
+# fingerprint: a checksum of the database's dump
 fingerprint() {
 	pg_dump "$database" | sed '/restrict /d' | cksum
 }
@@ -24,61 +24,61 @@ fingerprint() {
 make_database
 run
 expect 'migrating succeeds' "$status" 0
-expect '... says what it did' "$out" "$applied
+expect '... reports each migration' "$out" "$applied
 done: $database has every migration"
-expect '... and nothing else' "$err" ''
-expect '... and records it' "$(run_psql -d "$database" -c 'SELECT name FROM public.schema_migrations ORDER BY name')" "$names"
+expect '... prints nothing to stderr' "$err" ''
+expect '... and records them' "$(run_psql -d "$database" -c 'SELECT name FROM public.schema_migrations ORDER BY name')" "$names"
 
 before=$(fingerprint)
 run
 expect 'migrating again succeeds' "$status" 0
-expect '... says that nothing is to do' "$out" "nothing to do: $database has every migration"
+expect '... reports that there is nothing to do' "$out" "nothing to do: $database has every migration"
 expect '... and changes nothing' "$(fingerprint)" "$before"
 
 run PGOPTIONS='-c role=steep_query'
-expect 'without a superuser nothing is done' "$status" 1
-expect_match '... and a sentence says so' "$err" 'migrate: needs a superuser*steep_query is none*'
+expect 'a user who is not a superuser is refused' "$status" 1
+expect_match '... with a reason' "$err" 'migrate: needs a superuser*steep_query is not one*'
 
 make_database
 run PGOPTIONS='-c role=pg_monitor'
-expect 'nor on a new database' "$status $(run_psql -d "$database" -c "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace")" '1 0'
+expect '... on a new database too, and nothing is created' "$status $(run_psql -d "$database" -c "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace")" '1 0'
 
 run PGDATABASE=steep_test_of_no_name
-expect 'a database that is not there is refused' "$status" 1
-expect_match "... with the server's word" "$err" '*"steep_test_of_no_name" does not exist*'
+expect 'a missing database is an error' "$status" 1
+expect_match "... reported by the server" "$err" '*"steep_test_of_no_name" does not exist*'
 
 run STEEP_MIGRATIONS="$scratch/nowhere"
-expect 'a folder that is not there is refused' "$status" 1
+expect 'a missing folder is refused' "$status" 1
 mkdir "$scratch/empty"
 run STEEP_MIGRATIONS="$scratch/empty"
-expect 'so is one without migrations' "$status" 1
+expect 'so is a folder without migrations' "$status" 1
 
-# Any client: as one string of SQL, in which a psql command would be an error.
+# For any client: sent as one string, in which a psql command would be a syntax error.
 for name in $names; do
 	status=0
 	run_psql -d "$database" -c "$(cat "$here/../../sql/migrations/$name")" >"$scratch/out" 2>&1 || status=$?
 	expect "$name is plain SQL" "$status $(cat "$scratch/out")" '0 '
 done
 
-# What fails leaves nothing behind: not its tables, its roles, its record.
+# A migration that fails leaves nothing behind: no table, role or record.
 make_database
 folder="$scratch/a folder"
 mkdir "$folder"
 echo "CREATE TABLE public.half (); CREATE ROLE steep_test_$$; SELECT 1 / 0;" >"$folder/1.sql"
 run STEEP_MIGRATIONS="$folder"
 expect 'a migration that fails is an error' "$status" 1
-expect_match '... shown with its file and line' "$err" '*1.sql:1: ERROR:  division by zero*'
+expect_match '... reported with its file and line' "$err" '*1.sql:1: ERROR:  division by zero*'
 expect '... and leaves nothing behind' "$(run_psql -d "$database" -c "
 	SELECT to_regclass('public.half'), to_regclass('public.schema_migrations'), to_regrole('steep_test_$$')")" '||'
 
 echo 'CREATE TABLE public.good ();' >"$folder/0.sql"
 run STEEP_MIGRATIONS="$folder"
-expect 'what came before it stays' "$out $(run_psql -d "$database" -c "
+expect 'earlier migrations are kept' "$out $(run_psql -d "$database" -c "
 	SELECT to_regclass('public.good'), string_agg(name, ' ') FROM public.schema_migrations")" 'applied 0.sql good|0.sql'
 
 echo 'CREATE TABLE public.late (n int UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO public.late VALUES (1), (1);' >"$folder/1.sql"
 run STEEP_MIGRATIONS="$folder"
-expect 'so is one that fails at COMMIT' "$status $(run_psql -d "$database" -c "
+expect 'a migration that fails at COMMIT leaves nothing behind' "$status $(run_psql -d "$database" -c "
 	SELECT to_regclass('public.late'), count(*) FROM public.schema_migrations")" '1 |1'
 
 echo 'SET ROLE pg_monitor;' >"$folder/1.sql"
@@ -86,39 +86,49 @@ run STEEP_MIGRATIONS="$folder"
 expect 'a migration need not reset its role' "$status $out" "0 applied 1.sql
 done: $database has every migration"
 
-# A file that changed.
+# A file that changed after it was applied.
 echo 'CREATE TABLE public.good (n int);' >"$folder/0.sql"
 echo 'CREATE TABLE public.next ();' >"$folder/2.sql"
 run STEEP_MIGRATIONS="$folder"
-expect 'a file that changed since is refused' "$status" 1
-expect_match '... by name' "$err" 'migrate: 0.sql has changed since it was applied*'
-expect '... before anything is done' "$(run_psql -d "$database" -c "SELECT to_regclass('public.next')")" ''
+expect 'a changed file is refused' "$status" 3
+expect_match '... and named' "$err" 'migrate: 0.sql has changed since it was applied*'
+expect '... before any other is applied' "$(run_psql -d "$database" -c "SELECT to_regclass('public.next')")" ''
 
-# A database that a newer version has migrated.
+# Events stored between two migrations are counted.
+make_database
+mkdir "$scratch/first"
+cp "$here/../../sql/migrations/20260203_create_events_table.sql" "$scratch/first"
+run STEEP_MIGRATIONS="$scratch/first"
+run_psql -d "$database" -c "INSERT INTO public.events VALUES ('evt_1', 'm', '2026-02-03T14:35:00Z', 'tool', '{}')"
+run
+expect 'a migration counts the events stored before it' "$status $(run_psql -d "$database" -c "
+	SELECT count(*), (SELECT count(*) FROM public.check_hourly_counts()) FROM public.hourly_counts")" '0 1|0'
+
+# A database that another version migrated.
 make_database
 run
 run_psql -d "$database" -c "INSERT INTO public.schema_migrations VALUES ('29990101_newer.sql', 'x')"
 before=$(fingerprint)
 run
-expect 'a database of a newer version is refused' "$status $out" '1 '
-expect_match '... by the name of what it has had' "$err" "migrate: $database has had 29990101_newer.sql, which*"
-expect '... and not changed' "$(fingerprint)" "$before"
+expect 'an unknown migration in the database is refused' "$status $out" '3 '
+expect_match '... and named' "$err" "migrate: 29990101_newer.sql was applied to $database and is unknown to this version*"
+expect '... and the database is not changed' "$(fingerprint)" "$before"
 
 database=steep_test_$$_ascii
 createdb -T template0 -E SQL_ASCII --locale=C "$database"
 databases="$databases $database"
 run
 expect 'a database that is not UTF8 is refused' "$status" 1
-expect_match '... with a sentence' "$err" 'migrate: needs a database in UTF8; *_ascii is in SQL_ASCII'
+expect_match '... with a reason' "$err" 'migrate: needs a database in UTF8; *_ascii is in SQL_ASCII'
 drop_databases
 
-# race FILE DATABASE: a runner in the background
+# race FILE DATABASE: starts a runner in the background
 race() {
 	PGDATABASE=$2 "$migrate" >"$scratch/$1" 2>&1 &
 }
 
-# race_rounds ROUNDS COMMAND DESCRIPTION: on one database, then on two of one
-# cluster; the command puts things back after each round
+# race_rounds ROUNDS COMMAND DESCRIPTION: two runners on one database, then on two of one
+# cluster; the command restores the state after each round
 race_rounds() {
 	bad=
 	for round in $(seq "$1"); do
@@ -135,7 +145,7 @@ race_rounds() {
 		drop_databases
 		"$2"
 	done
-	expect "two runners at once on one database, $3" "$bad" ''
+	expect "two runners on one database, $3" "$bad" ''
 
 	bad=
 	for round in $(seq "$1"); do
@@ -152,18 +162,17 @@ race_rounds() {
 		drop_databases
 		"$2"
 	done
-	expect "two runners at once on two databases, $3" "$bad" ''
+	expect "two runners on two databases, $3" "$bad" ''
 }
 
 drop_roles() {
 	run_psql -c 'DROP ROLE IF EXISTS steep_owner, steep_ingest, steep_query, steep_backup, steep_prune, service_role'
 }
 
-race_rounds 5 : 'with the roles there'
+race_rounds 5 : 'with the roles present'
 if start_cluster 'max_connections = 30'; then
-	race_rounds 5 drop_roles 'without'
+	race_rounds 5 drop_roles 'without the roles'
 
-	# Logins and readers do not wait for a runner.
 	mkdir "$scratch/slow"
 	echo 'SELECT pg_sleep(600);' >"$scratch/slow/1.sql"
 	make_database
@@ -173,7 +182,7 @@ if start_cluster 'max_connections = 30'; then
 		kill -s 0 "$sleeper" || break
 		sleep 0.1
 	done
-	expect 'one may log in, and read roles, while a runner holds its lock' \
+	expect 'logins and readers of pg_roles do not wait for a runner' \
 		"$(PGOPTIONS='-c lock_timeout=10s' psql -XAtq -c "
 			SELECT granted FROM pg_locks WHERE relation = 'pg_authid'::regclass AND mode = 'ShareRowExclusiveLock'" \
 			-c 'SELECT count(*) > 0 FROM pg_roles' 2>&1 | tr '\n' ' ')" 't t '
@@ -182,22 +191,22 @@ if start_cluster 'max_connections = 30'; then
 	drop_databases
 	drop_roles
 
-	# What was there before.
+	# Roles that exist already.
 	run_psql -c 'CREATE ROLE service_role LOGIN NOINHERIT' -c 'CREATE ROLE steep_owner LOGIN CREATEROLE' \
 		-c 'CREATE ROLE steep_query NOLOGIN BYPASSRLS SUPERUSER'
 	make_database
 	run
-	expect 'roles that were there are brought to their attributes' "$status $(run_psql -c "
+	expect 'existing roles get the attributes of roles.sql' "$status $(run_psql -c "
 		SELECT rolname, rolcanlogin, rolbypassrls, rolsuper, rolcreaterole FROM pg_roles
 		WHERE rolname IN ('steep_owner', 'steep_query') ORDER BY 1" | tr '\n' ' ')" '0 steep_owner|f|t|f|f steep_query|t|f|f|f '
-	expect '... and service_role is left its login' "$(run_psql -c "
+	expect '... and service_role keeps its own' "$(run_psql -c "
 		SELECT rolcanlogin, rolinherit, rolbypassrls FROM pg_roles WHERE rolname = 'service_role'")" 't|f|t'
 
 	run_psql -c 'CREATE ROLE stranger LOGIN'
-	expect_match 'a stranger cannot connect' "$(psql -X -U stranger "$database" -c 'SELECT 1' 2>&1)" '*permission denied for database*'
-	expect 'a program can' "$(run_psql -U steep_query "$database" -c 'SHOW timezone')" UTC
+	expect_match 'another role cannot connect' "$(psql -X -U stranger "$database" -c 'SELECT 1' 2>&1)" '*permission denied for database*'
+	expect 'a program can, with its settings' "$(run_psql -U steep_query "$database" -c 'SHOW timezone')" UTC
 	run PGUSER=stranger PGDATABASE=postgres
-	expect_match 'a user that is no superuser is refused' "$status $err" '1 migrate: needs a superuser*stranger is none*'
+	expect_match 'a role without privileges is refused' "$status $err" '1 migrate: needs a superuser*stranger is not one*'
 else
 	skip 'runners on a cluster without the roles' 'no private cluster here'
 fi

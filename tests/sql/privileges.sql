@@ -1,11 +1,13 @@
--- Who may do what: roles x objects x operations. What is, is read from the
--- catalog; what is to be, stands in the table below. An object that the table
--- does not have fails here until somebody has decided about it.
+-- Who may do what: roles x objects x operations. The table below states the privileges
+-- wanted; the actual ones come from the catalog. A new object fails here until it has a row.
 BEGIN;
 SELECT no_plan();
 
--- Empty is nothing. steep_owner owns all of it (schema_public.sql), so that it
--- may do everything and needs no column; public is any other role of the cluster.
+-- MAINTAIN is new in PostgreSQL 17.
+SELECT CASE WHEN current_setting('server_version_num')::integer >= 170000 THEN 'MAINTAIN ' ELSE '' END AS maintain \gset
+
+-- An empty cell means no privilege. steep_owner has no column: it owns every object
+-- (schema_public.sql). public is any other role of the cluster.
 CREATE TEMP TABLE decided (
   kind text, object text, steep_ingest text, steep_query text, service_role text, steep_backup text, steep_prune text,
   public text
@@ -15,7 +17,7 @@ INSERT INTO decided VALUES
   ('schema', 'public', 'USAGE', 'USAGE', 'USAGE', 'USAGE', 'USAGE', ''),
 
   ('table', 'access_tokens', '', '', '', 'SELECT', '', ''),
-  ('table', 'events', '', '', 'DELETE INSERT REFERENCES SELECT TRIGGER TRUNCATE UPDATE', 'SELECT', '', ''),
+  ('table', 'events', '', '', 'DELETE INSERT ' || :'maintain' || 'REFERENCES SELECT TRIGGER TRUNCATE UPDATE', 'SELECT', '', ''),
   ('table', 'hourly_count_deltas', '', '', '', 'SELECT', '', ''),
   ('table', 'hourly_counts', '', '', '', 'SELECT', '', ''),
   ('table', 'monitor_keys', '', '', '', 'SELECT', '', ''),
@@ -30,34 +32,36 @@ INSERT INTO decided VALUES
   ('function', 'log_failure(text,text)', 'EXECUTE', 'EXECUTE', '', '', '', ''),
   ('function', 'schema_level()', 'EXECUTE', 'EXECUTE', '', '', '', ''),
 
-  -- Whoever may delete and update events may prune them, and the role of the daily run.
+  -- For service_role, which may delete and update events anyway, and for the daily run.
   ('function', 'empty_payloads(interval,integer,timestamp with time zone)', '', '', 'EXECUTE', '', 'EXECUTE', ''),
   ('function', 'prune_events(interval,integer)', '', '', 'EXECUTE', '', 'EXECUTE', ''),
 
-  -- An administrator's.
+  -- For administrators only.
   ('function', 'check_hourly_counts()', '', '', '', '', '', ''),
   ('function', 'rebuild_hourly_counts()', '', '', '', '', '', ''),
 
-  -- Triggers'.
+  -- For triggers only.
   ('function', 'assign_monitor_key_slot()', '', '', '', '', '', ''),
   ('function', 'change_hourly_counts(text[],timestamp with time zone[],bigint[])', '', '', '', '', '', ''),
   ('function', 'count_deleted_events()', '', '', '', '', '', ''),
   ('function', 'count_inserted_events()', '', '', '', '', '', ''),
   ('function', 'count_updated_events()', '', '', '', '', '', ''),
   ('function', 'notify_changed()', '', '', '', '', '', ''),
-  ('function', 'truncate_hourly_counts()', '', '', '', '', '', ''),
+  ('function', 'truncate_hourly_counts()', '', '', '', '', '', '');
 
-  -- PostgreSQL's own that write, and that it would let everybody call.
-  ('function', 'pg_catalog.lo_creat(integer)', '', '', '', '', '', ''),
-  ('function', 'pg_catalog.lo_create(oid)', '', '', '', '', '', ''),
-  ('function', 'pg_catalog.lo_from_bytea(oid,bytea)', '', '', '', '', '', ''),
-  ('function', 'pg_catalog.pg_logical_emit_message(boolean,text,bytea)', '', '', '', '', '', ''),
-  ('function', 'pg_catalog.pg_logical_emit_message(boolean,text,text)', '', '', '', '', '', '');
+-- Functions of PostgreSQL that write, and that every role may call by default. Their
+-- arguments differ between versions.
+CREATE TEMP VIEW writers AS
+  SELECT oid, proname, 'pg_catalog.' || oid::regprocedure AS object FROM pg_proc
+  WHERE pronamespace = 'pg_catalog'::regnamespace
+    AND proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'pg_logical_emit_message');
+SELECT is(count(DISTINCT proname), 4::bigint, 'PostgreSQL has the functions that write') FROM writers;
+INSERT INTO decided SELECT 'function', object, '', '', '', '', '', '' FROM writers;
 
 CREATE TEMP VIEW roles AS
   SELECT unnest(ARRAY['steep_ingest', 'steep_query', 'service_role', 'steep_backup', 'steep_prune', 'public']) AS role;
 
--- The schemas that are not PostgreSQL's own, nor made for these tests.
+-- Schemas that are neither PostgreSQL's nor the tests'.
 CREATE TEMP VIEW our_schemas AS
   SELECT oid, nspname FROM pg_namespace
   WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'tap');
@@ -73,11 +77,9 @@ CREATE TEMP VIEW objects AS
   SELECT 'function', oid, oid::regprocedure::text FROM pg_proc
   WHERE pronamespace IN (SELECT oid FROM our_schemas)
   UNION ALL
-  SELECT 'function', oid, 'pg_catalog.' || oid::regprocedure FROM pg_proc
-  WHERE pronamespace = 'pg_catalog'::regnamespace
-    AND proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'pg_logical_emit_message')
+  SELECT 'function', oid, object FROM writers
   UNION ALL
-  -- A type for its own sake, not the one that comes with each table, or an array's.
+  -- Without the types that come with each table, and array types.
   SELECT 'type', oid, oid::regtype::text FROM pg_type
   WHERE typnamespace IN (SELECT oid FROM our_schemas) AND typtype <> 'b'
     AND (typrelid = 0 OR (SELECT relkind FROM pg_class WHERE oid = typrelid) = 'c')
@@ -91,15 +93,15 @@ CREATE TEMP VIEW operations AS
   FROM (VALUES
     ('database', 'CONNECT CREATE TEMPORARY'),
     ('schema', 'CREATE USAGE'),
-    ('table', 'DELETE INSERT REFERENCES SELECT TRIGGER TRUNCATE UPDATE'),
+    ('table', 'DELETE INSERT ' || :'maintain' || 'REFERENCES SELECT TRIGGER TRUNCATE UPDATE'),
     ('sequence', 'SELECT UPDATE USAGE'),
     ('function', 'EXECUTE'),
     ('type', 'USAGE'),
     ('foreign server', 'USAGE')
   ) AS kinds (kind, words);
 
--- What each role may do in the end, be it by a grant of its own, to PUBLIC, on
--- some columns only, or to a role that it is a member of.
+-- The effective privileges: granted to the role, to PUBLIC, on single columns, or to a role
+-- that it is a member of.
 CREATE TEMP VIEW allowed AS
   SELECT kind, object, role, operation
   FROM objects JOIN operations USING (kind) CROSS JOIN roles
@@ -122,20 +124,20 @@ CREATE TEMP VIEW actual AS
 CREATE TEMP VIEW undecided AS
   SELECT kind, object FROM objects EXCEPT SELECT kind, object FROM decided;
 
--- The cells in which what is differs from what is to be.
+-- The cells whose actual privileges differ from those wanted.
 CREATE TEMP VIEW differences AS
   SELECT kind, object, role, operations, to_jsonb(decided)->>role AS wanted
   FROM actual JOIN decided USING (kind, object)
   WHERE operations <> to_jsonb(decided)->>role;
 
-SELECT is_empty('SELECT * FROM undecided', 'every object has been decided about');
-SELECT is_empty('SELECT kind, object FROM decided EXCEPT SELECT kind, object FROM objects', '... and is still there');
+SELECT is_empty('SELECT * FROM undecided', 'every object has a row');
+SELECT is_empty('SELECT kind, object FROM decided EXCEPT SELECT kind, object FROM objects', '... and every row an object');
 SELECT is(actual.operations, to_jsonb(decided)->>role, format('%s, %s %s: %s', role, kind, object,
   coalesce(nullif(to_jsonb(decided)->>role, ''), 'nothing')))
 FROM actual JOIN decided USING (kind, object)
 ORDER BY kind, object, role;
 
--- No role that has no column has been granted anything.
+-- Roles without a column have no grants.
 SELECT is_empty($$
   SELECT object, grantee::regrole
   FROM (
@@ -152,14 +154,14 @@ SELECT is_empty($$
   ) AS acls (object, acl, owner), aclexplode(acl)
   WHERE grantee NOT IN (0, owner, 'steep_owner'::regrole, 'steep_ingest'::regrole, 'steep_query'::regrole, 'service_role'::regrole, 'steep_backup'::regrole,
     'steep_prune'::regrole)
-$$, 'nobody else has been granted anything');
-SELECT is_empty('SELECT parname FROM pg_parameter_acl', 'no role may set a parameter that others may not');
+$$, 'no other role has a grant');
+SELECT is_empty('SELECT parname FROM pg_parameter_acl', 'no role may set a privileged parameter');
 SELECT results_eq($$
   SELECT defaclrole::regrole::text, defaclobjtype::text, (SELECT count(*) FROM aclexplode(defaclacl) WHERE grantee <> defaclrole)
   FROM pg_default_acl
-$$, $$VALUES ('steep_owner', 'f', 0::bigint)$$, 'what the owner makes later is nobody else''s, functions neither');
+$$, $$VALUES ('steep_owner', 'f', 0::bigint)$$, 'nothing is granted on objects that the owner creates later, functions included');
 
--- That all this would tell. Each is taken back, or goes with the transaction.
+-- The checks above find what they are made for. Each change is undone, or rolled back at the end.
 SET ROLE steep_owner;
 CREATE TABLE public.undecided_table (n serial);
 CREATE VIEW public.undecided_view AS SELECT 1;
@@ -172,31 +174,31 @@ SELECT set_eq('SELECT kind, object FROM undecided', $$VALUES
   ('table', 'undecided_table'), ('sequence', 'undecided_table_n_seq'), ('table', 'undecided_view'),
   ('function', 'undecided_function()'), ('function', 'undecided_procedure()'), ('type', 'undecided_type'),
   ('schema', 'undecided_schema')
-$$, 'a new object fails until it is decided about');
+$$, 'a new object without a row is found');
 DROP SCHEMA undecided_schema;
 
-PREPARE told AS SELECT kind, object, role, operations FROM differences;
-SELECT is_empty('told', 'before anything is granted there is no difference');
+PREPARE found AS SELECT kind, object, role, operations FROM differences;
+SELECT is_empty('found', 'before any change there is no difference');
 GRANT SELECT (payload) ON public.events TO steep_query;
-SELECT results_eq('told', $$VALUES ('table', 'events', 'steep_query', 'SELECT')$$, 'a column granted is a difference');
+SELECT results_eq('found', $$VALUES ('table', 'events', 'steep_query', 'SELECT')$$, 'a grant on a column is found');
 REVOKE SELECT (payload) ON public.events FROM steep_query;
 GRANT TRIGGER ON public.monitor_keys TO PUBLIC;
-SELECT set_eq('told', $$SELECT 'table' AS kind, 'monitor_keys' AS object, role,
-    CASE role WHEN 'steep_backup' THEN 'SELECT TRIGGER' ELSE 'TRIGGER' END AS operations FROM roles$$, 'a grant to PUBLIC is one for every role');
+SELECT set_eq('found', $$SELECT 'table' AS kind, 'monitor_keys' AS object, role,
+    CASE role WHEN 'steep_backup' THEN 'SELECT TRIGGER' ELSE 'TRIGGER' END AS operations FROM roles$$, 'a grant to PUBLIC is found for every role');
 REVOKE TRIGGER ON public.monitor_keys FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.list_access_tokens() TO steep_ingest;
-SELECT results_eq('told', $$VALUES ('function', 'list_access_tokens()', 'steep_ingest', 'EXECUTE')$$, 'a function granted is one');
+SELECT results_eq('found', $$VALUES ('function', 'list_access_tokens()', 'steep_ingest', 'EXECUTE')$$, 'a grant on a function is found');
 REVOKE EXECUTE ON FUNCTION public.list_access_tokens() FROM steep_ingest;
 REVOKE CONNECT ON DATABASE :"DBNAME" FROM steep_query;
-SELECT results_eq('told', $$VALUES ('database', 'this one', 'steep_query', '')$$, 'what is missing is one');
+SELECT results_eq('found', $$VALUES ('database', 'this one', 'steep_query', '')$$, 'a missing grant is found');
 GRANT CONNECT ON DATABASE :"DBNAME" TO steep_query;
 GRANT service_role TO steep_ingest;
-SELECT set_eq('told', $$VALUES
-  ('table', 'events', 'steep_ingest', 'DELETE INSERT REFERENCES SELECT TRIGGER TRUNCATE UPDATE'),
+SELECT set_eq('found', $$VALUES
+  ('table', 'events', 'steep_ingest', (SELECT service_role FROM decided WHERE object = 'events')),
   ('function', 'empty_payloads(interval,integer,timestamp with time zone)', 'steep_ingest', 'EXECUTE'),
   ('function', 'prune_events(interval,integer)', 'steep_ingest', 'EXECUTE'),
   ('function', 'get_hourly_aggregates(integer,text)', 'steep_ingest', 'EXECUTE')
-$$, 'a membership is one');
+$$, 'a membership is found');
 
 SELECT * FROM finish();
 ROLLBACK;

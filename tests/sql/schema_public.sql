@@ -1,4 +1,4 @@
--- Rules that hold for every object in schema public, of today and of tomorrow.
+-- Rules for every object in schema public, present and future.
 BEGIN;
 SELECT no_plan();
 
@@ -9,8 +9,8 @@ CREATE TEMP VIEW our_functions AS
   SELECT oid, oid::regprocedure AS name, proowner, proacl, prosecdef, proconfig FROM pg_proc
   WHERE pronamespace = 'public'::regnamespace;
 
-SELECT ok((SELECT count(*) >= 4 FROM our_tables), 'there are tables to look at');
-SELECT ok((SELECT count(*) >= 6 FROM our_functions), 'there are functions to look at');
+SELECT ok((SELECT count(*) >= 4 FROM our_tables), 'there are tables to check');
+SELECT ok((SELECT count(*) >= 6 FROM our_functions), 'there are functions to check');
 
 SELECT is_empty($$SELECT relname FROM our_tables WHERE relowner <> 'steep_owner'::regrole$$,
   'steep_owner owns every table');
@@ -22,18 +22,18 @@ SELECT is_empty('SELECT polname FROM pg_policy', 'there is no policy');
 SELECT is_empty($$
   SELECT relname, grantee::regrole FROM our_tables, aclexplode(relacl)
   WHERE grantee <> relowner AND (relname, grantee) <> ('events', 'service_role'::regrole)
-$$, 'no role but service_role, on events, has a privilege on a table');
-SELECT is_empty('SELECT name FROM our_functions WHERE proacl IS NULL', 'no function has the default privileges');
+$$, 'only service_role has privileges on a table, and only on events');
+SELECT is_empty('SELECT name FROM our_functions WHERE proacl IS NULL', 'no function has default privileges');
 SELECT is_empty($$
   SELECT name FROM our_functions, aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee = 0
-$$, 'PUBLIC may execute nothing');
+$$, 'PUBLIC may execute no function');
 SELECT is_empty($$
   SELECT name FROM our_functions
   WHERE NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, public, pg_temp']
-$$, 'every function pins search_path, pg_temp last');
+$$, 'every function sets search_path, with pg_temp last');
 SELECT is_empty($$
   SELECT name FROM our_functions WHERE prosecdef AND NOT coalesce(proconfig, '{}') @> ARRAY['TimeZone=UTC']
-$$, 'every definer function pins TimeZone');
+$$, 'every SECURITY DEFINER function sets TimeZone');
 
 SELECT is_empty($$SELECT relname FROM our_tables WHERE obj_description(oid, 'pg_class') IS NULL$$,
   'every table has a comment');

@@ -1,4 +1,4 @@
-# Sourced by the shell tests: TAP, databases of a test's own, and a cluster of its own.
+# Sourced by the shell tests: TAP, and databases and a cluster for a test alone.
 # shellcheck shell=sh
 set -eu
 LC_ALL=C
@@ -30,7 +30,7 @@ expect() {
 
 # expect_match DESCRIPTION GOT PATTERN
 expect_match() {
-	# shellcheck disable=SC2254 # a pattern is meant
+	# shellcheck disable=SC2254 # it is a pattern
 	case $2 in
 	$3) expect "$1" yes yes ;;
 	*) expect "$1" "$2" "$3" ;;
@@ -69,9 +69,9 @@ as_cluster_user() {
 	fi
 }
 
-# start_cluster [SETTING...]: a private one of the same programs, and PG* to it. Its
-# socket is in a folder that only its user can enter, so that "trust" trusts nobody
-# else. Answers 1 where a cluster can't be made.
+# start_cluster [SETTING...]: starts a private cluster of the same programs, and sets PG* to
+# it. Its socket is in a folder that only its user can enter, which is what makes "trust"
+# safe. Returns 1 if no cluster can be made.
 start_cluster() {
 	drop_databases
 	if [ -z "$bindir" ]; then

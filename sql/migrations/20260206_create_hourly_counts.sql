@@ -1,30 +1,12 @@
--- The hourly counts beside the events, kept by triggers, so that a heatmap costs
--- the same however many events there are. One transaction, as sql/migrate makes
--- it: nothing that is stored meanwhile is missed.
+-- Hourly counts beside the events, kept by triggers, so that a query costs the same however
+-- many events there are; and get_hourly_aggregates, which reads them.
 
 SET ROLE steep_owner;
 
--- INFO is shown whatever client_min_messages is. Before the lock, so that whoever
--- reads it can still interrupt.
-DO $$
-DECLARE
-  stored bigint := (SELECT count(*) FROM public.events);
-BEGIN
-  IF stored > 0 THEN
-    RAISE INFO 'counting % events: for about % s nothing can be stored, and senders are told to come back (measured: 1 s for each million)',
-      stored, ceil(stored * 1.0 / 1000000);
-  END IF;
-END
-$$;
-
-LOCK TABLE public.events IN SHARE ROW EXCLUSIVE MODE;
-
--- date and hour_of_day are what get_hourly_aggregates returns, made once when an
--- hour begins and not for every row of every answer: that was half its time. They
--- and the key never change, so that with free space in the page an update is HOT
--- and touches no index: 99.5 % of them were, at a fillfactor of 100, 90 or 50, as a
--- page's dead versions are soon cleared. 90 leaves room where pages are full, after
--- a rebuild, and the table small for its readers.
+-- date and hour_of_day are what get_hourly_aggregates returns. Computing them once, when an
+-- hour's row is created, halves its time. Neither they nor the key change, so an update is
+-- HOT, and touches no index, if the page has free space: 99.5 % were, at a fillfactor of 100,
+-- 90 and 50. 90 leaves room in pages that a rebuild filled.
 CREATE TABLE public.hourly_counts (
   source text COLLATE "C" NOT NULL,
   hour timestamptz NOT NULL,
@@ -34,29 +16,28 @@ CREATE TABLE public.hourly_counts (
   PRIMARY KEY (source, hour)
 ) WITH (fillfactor = 90);
 
-COMMENT ON TABLE public.hourly_counts IS 'How many events there are of each source and UTC hour; kept by the triggers on events';
+COMMENT ON TABLE public.hourly_counts IS 'The number of events of each source and UTC hour; kept by triggers on events';
 COMMENT ON COLUMN public.hourly_counts.source IS 'Name of the monitor that sent the events';
-COMMENT ON COLUMN public.hourly_counts.hour IS 'When the hour begins; infinity stands for itself';
-COMMENT ON COLUMN public.hourly_counts.event_count IS 'The number of events, less what hourly_count_deltas says; never 0 once a statement has ended';
-COMMENT ON COLUMN public.hourly_counts.date IS 'The hour''s date in UTC';
-COMMENT ON COLUMN public.hourly_counts.hour_of_day IS 'The hour''s number in its day of UTC, 0 to 23; NULL at infinity';
+COMMENT ON COLUMN public.hourly_counts.hour IS 'Start of the hour; infinity for events at infinity';
+COMMENT ON COLUMN public.hourly_counts.event_count IS 'The number of events, without those in hourly_count_deltas; never 0 after a statement';
+COMMENT ON COLUMN public.hourly_counts.date IS 'Date of the hour in UTC';
+COMMENT ON COLUMN public.hourly_counts.hour_of_day IS 'Hour of the day in UTC, 0 to 23; NULL at infinity';
 
--- The order of the answer for all sources; the primary key has that for one.
+-- The order of the result for all sources; the primary key gives it for one source.
 CREATE INDEX idx_hourly_counts_hour ON public.hourly_counts (hour DESC, source);
 
 ALTER TABLE public.hourly_counts ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.hourly_counts FORCE ROW LEVEL SECURITY;
 
--- A count stays locked until its transaction's commit is on disk, and whoever else
--- stores events of that source and hour is not to wait for it: what is added then
--- stands here, until the next who gets the lock takes it up. With batches of 10
--- events, 8 connections of one source stored 0.51 of what 8 connections of 8 sources
--- did while they waited, and as much since (1.03; PostgreSQL 15 on two cores, 400
--- batches each, medians of 3). A batch that meets nobody pays 0.02 to 0.04 ms more
--- (of 0.4 ms), and one of 1000 events in 700 hours 20 ms instead of 14.
+-- A row of hourly_counts stays locked until its transaction's commit is on disk. A batch
+-- that finds its source and hour locked does not wait: it adds its count here, and the next
+-- transaction that gets the lock moves it to hourly_counts. Eight connections that stored
+-- batches of 10 events of one source were half as fast as with eight sources (0.51) when
+-- they waited, and as fast (1.03) since (PostgreSQL 15 on two cores, 400 batches each,
+-- medians of 3). A batch that meets no other takes 0.02 to 0.04 ms longer (of 0.4 ms), and one
+-- of 1000 events in 700 hours takes 20 instead of 14 ms.
 --
--- The table is emptied all the time, and giving its pages back would lock everybody
--- out each time.
+-- The table is emptied all the time; truncating its file each time would lock everybody out.
 CREATE TABLE public.hourly_count_deltas (
   source text COLLATE "C" NOT NULL,
   hour timestamptz NOT NULL,
@@ -64,22 +45,21 @@ CREATE TABLE public.hourly_count_deltas (
 ) WITH (vacuum_truncate = off);
 
 COMMENT ON TABLE public.hourly_count_deltas IS
-  'Events that are to be added to hourly_counts, of transactions that met another one there; mostly empty';
+  'Counts still to be added to hourly_counts, from batches that found the row locked; mostly empty';
 COMMENT ON COLUMN public.hourly_count_deltas.source IS 'Name of the monitor that sent the events';
-COMMENT ON COLUMN public.hourly_count_deltas.hour IS 'When the hour begins; infinity stands for itself';
-COMMENT ON COLUMN public.hourly_count_deltas.event_count IS 'How many more events there are than hourly_counts says';
+COMMENT ON COLUMN public.hourly_count_deltas.hour IS 'Start of the hour; infinity for events at infinity';
+COMMENT ON COLUMN public.hourly_count_deltas.event_count IS 'The number of events to add';
 
 CREATE INDEX idx_hourly_count_deltas_hour ON public.hourly_count_deltas (hour DESC, source);
 
 ALTER TABLE public.hourly_count_deltas ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.hourly_count_deltas FORCE ROW LEVEL SECURITY;
 
--- For what may not stay beside the counts. Goes through the keys in their order, so
--- that two of them wait for each other and do not deadlock; then all the counts are
--- ours, and the next statement sees what was noted beside them until now. A CHECK
--- (event_count > 0) would refuse a decrease when it is proposed, before ON CONFLICT
--- turns it into an update; this looks at what came of it. Only counts that something
--- bypassed can fall below 0.
+-- Locks the rows in the order of their keys, so that two callers wait for each other
+-- instead of deadlocking. Once all are locked, the next statement sees every delta of these
+-- keys. CHECK (event_count > 0) would refuse a decrease, because it is tested before ON
+-- CONFLICT turns the INSERT into an UPDATE; so the result is tested. It is negative only if
+-- something bypassed the triggers.
 CREATE FUNCTION public.change_hourly_counts(sources text[], hours timestamptz[], changes bigint[])
 RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER
@@ -116,7 +96,7 @@ BEGIN
   END IF;
 
   IF lowest < 0 THEN
-    RAISE EXCEPTION 'the hourly counts know fewer events than there are'
+    RAISE EXCEPTION 'an hourly count would fall below 0: the counts do not match the events'
       USING ERRCODE = 'data_corrupted', HINT = 'Run steepctl counts rebuild.';
   ELSIF lowest = 0 THEN
     DELETE FROM public.hourly_counts AS counts
@@ -127,15 +107,14 @@ END
 $$;
 
 COMMENT ON FUNCTION public.change_hourly_counts(text[], timestamptz[], bigint[]) IS
-  'Adds to the hourly counts of different sources and hours, waiting for whoever is changing them, with what is noted beside them';
+  'Adds changes to the hourly counts, together with their deltas; waits for transactions that hold a count';
 
 REVOKE ALL ON FUNCTION public.change_hourly_counts(text[], timestamptz[], bigint[]) FROM PUBLIC;
 
--- Waits for nobody but who is just making the same count, and that in the order of
--- the keys. A count that is locked has the change noted beside it. Who holds the
--- lock, and nobody else, takes up what is noted there, by a statement that begins
--- after the lock was taken: it sees the count that the last holder left, and just
--- the changes which that one did not take up.
+-- Waits only for a transaction that is creating the same row, and that in the order of the
+-- keys. If the row is locked, the change becomes a delta. Only the transaction that holds
+-- the lock takes deltas away, by a statement that begins after it got the lock: it sees the
+-- count that the last holder left, and exactly the deltas that one did not take.
 CREATE FUNCTION public.count_inserted_events()
 RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -177,7 +156,7 @@ BEGIN
       CONTINUE;
     END IF;
 
-    -- ON CONFLICT would wait for whoever is changing a count that is there.
+    -- Looked for first, because ON CONFLICT would wait for the holder of an existing row.
     IF NOT EXISTS (
       SELECT FROM public.hourly_counts AS counts WHERE counts.source = change.source AND counts.hour = change.hour
     ) THEN
@@ -191,9 +170,9 @@ BEGIN
     VALUES (change.source, change.hour, change.event_count);
   END LOOP;
 
-  -- An hour's last changes have nobody who comes after them, and would be added by
-  -- every query of a month: who begins an hour takes up all that is left over, of any
-  -- source. The counts are locked by then, so that this waits for nobody.
+  -- Nothing follows the last deltas of an hour, and every query of the next 30 days would
+  -- have to add them. So whoever creates a row also folds all leftover deltas, of any source,
+  -- into the counts, as far as those can be locked without waiting.
   IF is_new THEN
     PERFORM public.change_hourly_counts(array_agg(left_over.source), array_agg(left_over.hour), array_agg(0::bigint))
     FROM (SELECT DISTINCT delta.source, delta.hour FROM public.hourly_count_deltas AS delta) AS left_over
@@ -208,7 +187,7 @@ END
 $$;
 
 COMMENT ON FUNCTION public.count_inserted_events() IS
-  'Trigger: adds the events that an INSERT stored to the hourly counts, or notes them beside a count that is locked';
+  'Trigger: adds inserted events to the hourly counts, or to the deltas where a count is locked';
 
 REVOKE ALL ON FUNCTION public.count_inserted_events() FROM PUBLIC;
 
@@ -229,12 +208,12 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION public.count_deleted_events() IS 'Trigger: takes the events that a DELETE removed from the hourly counts';
+COMMENT ON FUNCTION public.count_deleted_events() IS 'Trigger: subtracts deleted events from the hourly counts';
 
 REVOKE ALL ON FUNCTION public.count_deleted_events() FROM PUBLIC;
 
--- The difference of what was and what is, so that an UPDATE that moves nothing
--- touches no count.
+-- The difference of before and after, so that an UPDATE that moves no event to another
+-- source or hour changes no count.
 CREATE FUNCTION public.count_updated_events()
 RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
@@ -258,11 +237,11 @@ END
 $$;
 
 COMMENT ON FUNCTION public.count_updated_events() IS
-  'Trigger: moves the events that an UPDATE gave another source or hour in the hourly counts';
+  'Trigger: moves events whose source or hour an UPDATE changed to their new hourly counts';
 
 REVOKE ALL ON FUNCTION public.count_updated_events() FROM PUBLIC;
 
--- TRUNCATE, because a DELETE would show an older snapshot the counts of events
+-- TRUNCATE, because after a DELETE an older snapshot would still see the counts of events
 -- that it no longer sees.
 CREATE FUNCTION public.truncate_hourly_counts()
 RETURNS trigger
@@ -276,7 +255,7 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION public.truncate_hourly_counts() IS 'Trigger: forgets the hourly counts when the events are truncated';
+COMMENT ON FUNCTION public.truncate_hourly_counts() IS 'Trigger: empties the hourly counts when the events are truncated';
 
 REVOKE ALL ON FUNCTION public.truncate_hourly_counts() FROM PUBLIC;
 
@@ -306,13 +285,12 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION public.check_hourly_counts() IS
-  'Where the hourly counts are wrong: how many events are stored, and how many the counts say; no rows when all is right';
+  'Returns the hours whose count is wrong, with the number of events stored and the number counted; no rows if all are right';
 
 REVOKE ALL ON FUNCTION public.check_hourly_counts() FROM PUBLIC;
 
--- The lock comes first, and what follows sees what was committed until then: at
--- READ COMMITTED, that is, which the caller sees to. No TRUNCATE, which would show
--- a reader with an older snapshot no counts at all.
+-- READ COMMITTED, so that the statements after the lock see all that was committed before
+-- it. DELETE, because after a TRUNCATE an older snapshot would see no counts at all.
 CREATE FUNCTION public.rebuild_hourly_counts()
 RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
@@ -321,7 +299,7 @@ SET timezone = 'UTC'
 AS $$
 BEGIN
   IF current_setting('transaction_isolation') <> 'read committed' THEN
-    RAISE EXCEPTION 'the hourly counts are rebuilt at READ COMMITTED only'
+    RAISE EXCEPTION 'the hourly counts can be rebuilt only at READ COMMITTED'
       USING ERRCODE = 'invalid_transaction_state';
   END IF;
   LOCK TABLE public.events IN SHARE ROW EXCLUSIVE MODE;
@@ -337,15 +315,9 @@ END
 $$;
 
 COMMENT ON FUNCTION public.rebuild_hourly_counts() IS
-  'Makes the hourly counts anew from the events, while nothing can be stored, and returns the number of events';
+  'Recomputes the hourly counts from the events and returns the number of events; nothing can be stored meanwhile';
 
 REVOKE ALL ON FUNCTION public.rebuild_hourly_counts() FROM PUBLIC;
-
-DO $$
-BEGIN
-  PERFORM public.rebuild_hourly_counts();
-END
-$$;
 
 CREATE TRIGGER count_inserted
   AFTER INSERT ON public.events
@@ -366,11 +338,18 @@ CREATE TRIGGER truncate_counts
   AFTER TRUNCATE ON public.events
   FOR EACH STATEMENT EXECUTE FUNCTION public.truncate_hourly_counts();
 
--- STABLE: whatever it runs sees the caller's snapshot, so that the counts and the
--- events of the partial hour are of one instant. With the settings below each
--- statement walks an index in the order of the answer, in one plan that is made
--- once, whatever the statistics say and whatever is asked.
-CREATE OR REPLACE FUNCTION public.get_hourly_aggregates(days_back integer DEFAULT 7, source_filter text DEFAULT NULL)
+-- For events stored before this migration.
+DO $$
+BEGIN
+  PERFORM public.rebuild_hourly_counts();
+END
+$$;
+
+-- STABLE: all its statements use the caller's snapshot, so that the counts and the events of
+-- the partial hour are of one instant. With the settings below each statement reads an index
+-- in the order of the result, by a plan that is made once, whatever the statistics and the
+-- parameters are.
+CREATE FUNCTION public.get_hourly_aggregates(days_back integer DEFAULT 7, source_filter text DEFAULT NULL)
 RETURNS TABLE (source text, date date, hour integer, event_count bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
@@ -386,22 +365,21 @@ DECLARE
   first_hour CONSTANT timestamptz := date_trunc('hour', window_start);
   second_hour CONSTANT timestamptz := first_hour + interval '1 hour';
 BEGIN
-  -- TRUNCATE locks the events before the counts; in the other order the two could
-  -- wait for each other.
+  -- TRUNCATE locks the events before the counts; locking in another order could deadlock.
   PERFORM FROM public.events LIMIT 0;
 
-  -- Rarely: 7.1 ms of processor time for a month of 10 sources, where it is 4.3 else.
+  -- Rare, and slower: 7.1 instead of 4.3 ms of CPU time for 30 days of 10 sources.
   IF EXISTS (
     SELECT FROM public.hourly_count_deltas AS delta
     WHERE delta.hour >= second_hour AND (source_filter IS NULL OR delta.source = source_filter)
   ) THEN
-    -- A DELETE may have taken the count away beside which a change was noted.
+    -- FULL JOIN: a DELETE may have removed the count that a delta belongs to.
     RETURN QUERY
     SELECT
       source,
       coalesce(counts.date, (hour AT TIME ZONE 'UTC')::date),
       coalesce(counts.hour_of_day, extract(hour FROM hour AT TIME ZONE 'UTC')::integer),
-      coalesce(counts.event_count, 0) + coalesce(noted.event_count, 0)
+      coalesce(counts.event_count, 0) + coalesce(deltas.event_count, 0)
     FROM (
       SELECT * FROM public.hourly_counts
       WHERE hour >= second_hour AND (source_filter IS NULL OR source = source_filter)
@@ -410,7 +388,7 @@ BEGIN
       SELECT source, hour, sum(event_count)::bigint AS event_count FROM public.hourly_count_deltas
       WHERE hour >= second_hour AND (source_filter IS NULL OR source = source_filter)
       GROUP BY 1, 2
-    ) AS noted USING (source, hour)
+    ) AS deltas USING (source, hour)
     ORDER BY hour DESC, source;
   ELSIF source_filter IS NULL THEN
     RETURN QUERY
@@ -452,6 +430,9 @@ END
 $$;
 
 COMMENT ON FUNCTION public.get_hourly_aggregates(integer, text) IS
-  'Events counted by source and UTC hour from now() - days_back days on, of one source or (NULL) of all; newest hour first, then by source in byte order';
+  'Counts events by source and UTC hour from now() - days_back days on, of one source or of all (NULL); newest hour first, then by source in byte order';
+
+REVOKE ALL ON FUNCTION public.get_hourly_aggregates(integer, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.get_hourly_aggregates(integer, text) TO service_role, steep_query;
 
 RESET ROLE;

@@ -1,8 +1,7 @@
--- Who may send and who may read: the monitors' public keys and the readers' tokens.
+-- The monitors' public keys and the readers' access tokens.
 
 SET ROLE steep_owner;
 
--- Says that a table changed, and no more: who listens reads it again.
 CREATE FUNCTION public.notify_changed()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -15,12 +14,12 @@ END
 $$;
 
 COMMENT ON FUNCTION public.notify_changed() IS
-  'Trigger: notifies the channel TABLE_changed, without a payload';
+  'Trigger: notifies the channel TABLE_changed, with an empty payload; listeners read the table again';
 
 REVOKE ALL ON FUNCTION public.notify_changed() FROM PUBLIC;
 
--- The slot makes "at most 8 keys" a constraint, which holds at every isolation
--- level and in a restore; a trigger that counts rows would not.
+-- The slot makes "at most 8 keys" a constraint, which holds at every isolation level and
+-- in a restore. A trigger that counts rows would not.
 CREATE TABLE public.monitor_keys (
   source text NOT NULL CHECK (source COLLATE "C" ~ '^[!-~]([ -~]{0,253}[!-~])?$'),
   public_key bytea NOT NULL CHECK (octet_length(public_key) = 32),
@@ -30,18 +29,17 @@ CREATE TABLE public.monitor_keys (
   UNIQUE (source, slot)
 );
 
-COMMENT ON TABLE public.monitor_keys IS 'The Ed25519 public keys of the monitors, up to 8 of each';
+COMMENT ON TABLE public.monitor_keys IS 'The monitors'' Ed25519 public keys, up to 8 for each';
 COMMENT ON COLUMN public.monitor_keys.source IS 'Name of the monitor: printable ASCII without a space at either end';
 COMMENT ON COLUMN public.monitor_keys.public_key IS 'The 32 raw bytes of the key';
 COMMENT ON COLUMN public.monitor_keys.created_at IS 'When the key was registered';
-COMMENT ON COLUMN public.monitor_keys.slot IS 'Which of the source''s 8 places the key has; filled in by a trigger';
+COMMENT ON COLUMN public.monitor_keys.slot IS 'The key''s number among its source''s keys, 1 to 8; assigned by a trigger';
 
 ALTER TABLE public.monitor_keys ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.monitor_keys FORCE ROW LEVEL SECURITY;
 
--- One lock for all sources, so that adds wait for each other in any order. The
--- key's own slot, if it is there already, lets the primary key (or ON CONFLICT)
--- answer for it.
+-- One lock for all sources, so that keys may be added in any order. A key that exists
+-- gets its own slot again, so that the primary key (or ON CONFLICT) reports it.
 CREATE FUNCTION public.assign_monitor_key_slot()
 RETURNS trigger
 LANGUAGE plpgsql
@@ -59,14 +57,14 @@ BEGIN
 
   IF NOT FOUND THEN
     RAISE EXCEPTION 'a source has at most 8 public keys'
-      USING ERRCODE = 'check_violation', HINT = 'Remove one that is no longer used.';
+      USING ERRCODE = 'check_violation', HINT = 'Remove a key that is no longer used.';
   END IF;
   RETURN NEW;
 END
 $$;
 
 COMMENT ON FUNCTION public.assign_monitor_key_slot() IS
-  'Trigger: gives a key the first free place of its source, or refuses it when all 8 are taken';
+  'Trigger: assigns a key the first free slot of its source, and refuses it if all 8 are taken';
 
 REVOKE ALL ON FUNCTION public.assign_monitor_key_slot() FROM PUBLIC;
 
@@ -89,7 +87,7 @@ AS $$
   ORDER BY k.source COLLATE "C", k.slot;
 $$;
 
-COMMENT ON FUNCTION public.list_monitor_keys() IS 'Every public key that may sign, with the source it speaks for';
+COMMENT ON FUNCTION public.list_monitor_keys() IS 'Returns every registered public key and its source';
 
 REVOKE ALL ON FUNCTION public.list_monitor_keys() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.list_monitor_keys() TO steep_ingest;
@@ -101,11 +99,11 @@ CREATE TABLE public.access_tokens (
   expires_at timestamptz CHECK (isfinite(expires_at))
 );
 
-COMMENT ON TABLE public.access_tokens IS 'The tokens that may read; a token itself is stored nowhere';
-COMMENT ON COLUMN public.access_tokens.label IS 'What people call the token';
+COMMENT ON TABLE public.access_tokens IS 'The tokens that may read; the tokens themselves are not stored';
+COMMENT ON COLUMN public.access_tokens.label IS 'The token''s name';
 COMMENT ON COLUMN public.access_tokens.token_sha256 IS 'SHA-256 of the token''s characters';
-COMMENT ON COLUMN public.access_tokens.created_at IS 'When the token was made';
-COMMENT ON COLUMN public.access_tokens.expires_at IS 'From when on it is refused; NULL is never';
+COMMENT ON COLUMN public.access_tokens.created_at IS 'When the token was created';
+COMMENT ON COLUMN public.access_tokens.expires_at IS 'When the token expires; NULL means never';
 
 ALTER TABLE public.access_tokens ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.access_tokens FORCE ROW LEVEL SECURITY;
@@ -126,7 +124,7 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION public.list_access_tokens() IS
-  'Every token''s digest; the expired ones too, as expiry is checked at each request';
+  'Returns every token''s digest, of expired ones too: the program checks expiry at each request';
 
 REVOKE ALL ON FUNCTION public.list_access_tokens() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.list_access_tokens() TO steep_query;

@@ -1,11 +1,11 @@
--- What the ingest program asks after a batch that was refused, or that held
--- duplicates.
+-- What the programs ask or report when something is wrong: a batch was refused or contained
+-- duplicates, a request failed, the schema is not the one they were built for.
 
 SET ROLE steep_owner;
 
--- The table's own NOT NULLs and CHECKs are the rules, read from the catalog, so
--- that a rule added to the table is known here. An error caught is an error that
--- is not logged. Only the two classes that blame the data are caught.
+-- The rules are the table's own NOT NULL and CHECK constraints, read from the catalog, so
+-- that a constraint added later counts too. Only the two error classes that blame the data
+-- are caught; a caught error is not logged.
 CREATE FUNCTION public.find_invalid_events(events text[])
 RETURNS TABLE (index integer, error text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -61,7 +61,7 @@ END
 $$;
 
 COMMENT ON FUNCTION public.find_invalid_events(text[]) IS
-  'Which of these events bulk_insert_events would refuse, by position from 0: invalid_payload (not jsonb), invalid_timestamp (does not cast) or invalid_event (any other rule of the table); stores nothing';
+  'Returns the events that bulk_insert_events would refuse, by position from 0: invalid_payload (not jsonb), invalid_timestamp (does not cast) or invalid_event (breaks another rule of the table); stores nothing';
 
 REVOKE ALL ON FUNCTION public.find_invalid_events(text[]) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.find_invalid_events(text[]) TO steep_ingest;
@@ -79,9 +79,46 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION public.count_foreign_ids(jsonb) IS
-  'How many of the batch''s ids are stored under a source other than the event''s own';
+  'Counts the ids of a batch that are stored with another source than the event''s';
 
 REVOKE ALL ON FUNCTION public.count_foreign_ids(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.count_foreign_ids(jsonb) TO steep_ingest;
+
+-- The settings of the programs' roles keep errors, which may quote data, out of the server's
+-- log. This line tells an administrator where to look, and quotes nothing. Its level, LOG,
+-- is one that steep_ingest's log_min_messages lets through.
+CREATE FUNCTION public.log_failure(request_id text, code text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+BEGIN
+  RAISE LOG 'request % failed with SQLSTATE %',
+    left(regexp_replace(request_id, '[^0-9A-Za-z-]', '', 'g'), 64),
+    left(regexp_replace(code, '[^0-9A-Z]', '', 'g'), 5);
+END
+$$;
+
+COMMENT ON FUNCTION public.log_failure(text, text) IS
+  'Writes a request''s id, and the SQLSTATE that one of its statements failed with, to the server''s log';
+
+REVOKE ALL ON FUNCTION public.log_failure(text, text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.log_failure(text, text) TO steep_ingest, steep_query;
+
+CREATE FUNCTION public.schema_level()
+RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET timezone = 'UTC'
+AS $$
+BEGIN
+  RETURN (SELECT max(name COLLATE "C") FROM public.schema_migrations);
+END
+$$;
+
+COMMENT ON FUNCTION public.schema_level() IS 'Returns the name of the newest migration applied to this database';
+
+REVOKE ALL ON FUNCTION public.schema_level() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.schema_level() TO steep_ingest, steep_query;
 
 RESET ROLE;
