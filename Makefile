@@ -55,10 +55,12 @@ MONITOR = $(addprefix monitor_,monitor options input follow intake complete reje
 UNIT_batch = batch splitter skim event rfc3339 utf8 error
 UNIT_bearer = bearer
 UNIT_answer = monitor_answer
+UNIT_config = config log
 UNIT_complete = monitor_complete $(UNIT_batch)
 UNIT_error = error
 UNIT_event = $(UNIT_batch)
 UNIT_input = $(addprefix monitor_,input follow record) log unit_folder
+UNIT_json = $(UNIT_batch)
 UNIT_keyring = keyring signature
 UNIT_log = log
 UNIT_metrics = metrics reply error request clock
@@ -73,7 +75,7 @@ UNIT_sqlstate = sqlstate
 UNIT_textarray = textarray
 UNIT_utf8 = utf8
 UNIT_window = window utf8
-UNITS = answer batch bearer complete error event input keyring log metrics recovery reply rfc3339 signature skim splitter \
+UNITS = answer batch bearer complete config error event input json keyring log metrics recovery reply rfc3339 signature skim splitter \
 	spool sqlstate textarray utf8 window
 
 # What each fuzz target needs besides; clang builds them, see tests/fuzz/run.

@@ -4,9 +4,28 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <cmocka.h>
+
+enum { LISTED_BYTES = 128 };
+
+/* Takes the next text off a list, in which | separates them; false at its end, which is NULL. */
+static inline bool next_listed(const char **list, char text[static LISTED_BYTES])
+{
+    size_t length;
+
+    if (*list == NULL)
+        return false;
+    length = strcspn(*list, "|");
+    assert_true(length < LISTED_BYTES);
+    memcpy(text, *list, length);
+    text[length] = '\0';
+    *list = (*list)[length] == '|' ? *list + length + 1 : NULL;
+    return true;
+}
 
 #endif
