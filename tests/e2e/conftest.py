@@ -16,7 +16,7 @@ from psycopg.rows import namedtuple_row
 import conformance
 import wire
 from database import Cluster, made_database
-from monitor import Monitor
+from monitor import Monitor, encode
 from stack import ANSWER_HOOKS, Stack, addresses, running, wait_for
 
 
@@ -200,27 +200,37 @@ def refused(db, monitor, client):
 
 
 @pytest.fixture
-def accepted(db, monitor, client):
-    """Post what must be taken: its row as PostgreSQL holds it, found by the id."""
+def accepted_all(db, monitor, client):
+    """Post a batch that must be stored, of objects or JSON texts: the rows, in the batch's order."""
 
-    def post(event, sender=None, event_id=None):
-        events = [event] if isinstance(event, dict) else f"[{event}]"
-        answer = (sender or monitor).post(client, events)
+    def post(events):
+        texts = [event if isinstance(event, str) else encode(event).decode() for event in events]
+        answer = monitor.post(client, f"[{','.join(texts)}]")
         assert answer.status_code == 200, f"{answer.status_code}: {answer.text[:400]}"
-        assert (answer.json()["inserted"], answer.json()["duplicates"]) == (1, 0)
-        if event_id is None:
-            event_id = (event if isinstance(event, dict) else json.loads(event))["id"]
-        return stored(db, event_id)
+        assert (answer.json()["inserted"], answer.json()["duplicates"]) == (len(texts), 0)
+        return stored_all(db, [json.loads(text)["id"] for text in texts])
 
     return post
 
 
-def stored(db, event_id):
-    """An event's row with its time as text in UTC and its payload as PostgreSQL prints it; None when it isn't there."""
+@pytest.fixture
+def accepted(accepted_all):
+    """The same for one event: its row."""
+    return lambda event: accepted_all([event])[0]
+
+
+def stored_all(db, ids):
+    """Events' rows in the order of their ids, with the time as text in UTC and the payload as PostgreSQL prints it."""
     with db.cursor(row_factory=namedtuple_row) as cursor:
         return cursor.execute(
             "SELECT source, to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') AS instant, event_type,"
-            " payload::text AS payload FROM public.events WHERE id = %s", (event_id,)).fetchone()
+            " payload::text AS payload FROM public.events WHERE id = ANY(%(ids)s)"
+            " ORDER BY array_position(%(ids)s, id::text)", {"ids": ids}).fetchall()
+
+
+def stored(db, event_id):
+    """One event's row; None when it is not there."""
+    return next(iter(stored_all(db, [event_id])), None)
 
 
 class SlowClient(threading.Thread):
