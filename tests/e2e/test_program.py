@@ -15,7 +15,6 @@ from conftest import stored
 from fastcgi import STDIN, begin, ingest_params, program, query_params, read_answer, record
 from monitor import Monitor, base64_text, encode
 from stack import SLOWNESS, reachable_folder, wait_for
-from test_steepctl import BAD_KEYS
 from wire import SECRETS, check_nothing_echoed
 
 NAMES = ["ingest", "query"]
@@ -53,25 +52,20 @@ def test_t_accepts_a_good_configuration_without_a_database(name, stack):
     assert run(stack, name, "-t", STEEP_WORKERS="256", STEEP_DEADLINE="2", STEEP_DATABASE_WAIT="60").returncode == 0
 
 
-BAD_SETTINGS = [(name, variable, value) for name in NAMES for variable, values in {
-    "STEEP_WORKERS": ["0", "257", "-1", "x", "4x", "1.5", " 4", "99999999999999999999"],
-    "STEEP_DEADLINE": ["1", "601", "-20", "x", "20s"],
-    "STEEP_DATABASE_WAIT": ["-1", "61", "x", "8s"],
-}.items() for value in values] + [("ingest", "VIBETEA_PUBLIC_KEYS", value) for value in [
-    "x", "x:", ":", f":{Monitor('x').public_base64}", Monitor("x").public_base64, f"a:{Monitor('x').public_base64[:-1]}",
-    f"a:{Monitor('x').public_base64},b", f"a:{Monitor('x').public_base64},b:x", f"a:{base64_text(bytes(32))}",
-    f"a:{BAD_KEYS['off the curve']}", f"a:{BAD_KEYS['order 8']}", f"a:{BAD_KEYS['SPKI of X25519']}",
-    f"é:{Monitor('x').public_base64}",
-    f"{'x' * 256}:{Monitor('x').public_base64}", ",".join(f"a:{Monitor('x').public_base64}" for _ in range(9)),
-]]
+BAD_SETTINGS = [
+    ("ingest", "STEEP_WORKERS", "99999999999999999999"), ("query", "STEEP_WORKERS", "4x"), ("ingest", "STEEP_DEADLINE", "601"),
+    ("query", "STEEP_DEADLINE", "20s"), ("ingest", "STEEP_DATABASE_WAIT", "61"), ("query", "STEEP_DATABASE_WAIT", "8s"),
+    ("ingest", "VIBETEA_PUBLIC_KEYS", "x"), ("ingest", "VIBETEA_PUBLIC_KEYS", Monitor("x").public_base64),
+    ("ingest", "VIBETEA_PUBLIC_KEYS", ",".join(f"a:{Monitor('x').public_base64}" for _ in range(9))),
+]
 
 
 @pytest.mark.parametrize("name, variable, value", BAD_SETTINGS, ids=lambda value: ascii(value)[:24])
-def test_a_malformed_setting_is_refused_with_a_sentence(name, variable, value, stack):
+def test_an_invalid_setting_is_refused_with_a_sentence(name, variable, value, stack):
     checked = run(stack, name, "-t", **{variable: value})
     assert checked.returncode == os.EX_CONFIG
     assert variable in checked.stderr and " " in checked.stderr.strip()
-    # A key may be told from a value only by its length here: short ones can stand in any sentence.
+    # A short value may be a part of any sentence.
     assert len(value) < 30 or value not in checked.stderr
 
 
@@ -110,9 +104,9 @@ def test_check_key_prints_the_raw_form_of_a_good_key(form, stack):
     assert (done.returncode, done.stdout) == (0, sender.public_base64 + "\n")
 
 
-@pytest.mark.parametrize("kind", BAD_KEYS)
-def test_check_key_refuses_a_bad_key(kind, stack):
-    done = run(stack, "ingest", "--check-key", BAD_KEYS[kind])
+@pytest.mark.parametrize("key", ["", "x", base64_text(bytes(32))])
+def test_check_key_refuses_a_bad_key(key, stack):
+    done = run(stack, "ingest", "--check-key", key)
     assert done.returncode == 1 and not done.stdout and " " in done.stderr.strip()
 
 
@@ -165,13 +159,12 @@ def test_a_token_from_the_environment_is_good_beside_the_databases(query, token)
     error(query.ask(query_params("env-token-012345678")), 401, "invalid_token")
 
 
-@pytest.mark.parametrize("given", ["Bearer", "Bearer ", "Bearer  ", ""])
 @pytest.mark.parametrize("environment", [{}, {"VIBETEA_SUBSCRIBER_TOKEN": ""}], ids=["unset", "empty"])
-def test_an_empty_token_never_matches(given, environment, stack):
+def test_an_empty_token_never_matches(environment, stack):
     with program(stack, "query", **environment) as instance:
         wait_for(lambda: instance.ask(query_params("x")).status_code == 401, "the tokens to be read")
-        answer = instance.ask(query_params(HTTP_AUTHORIZATION=given))
-        assert answer.status_code == 401
+        for given in ("Bearer", "Bearer ", "Bearer  ", ""):
+            assert instance.ask(query_params(HTTP_AUTHORIZATION=given)).status_code == 401
 
 
 def test_empty_keys_are_no_keys(stack):

@@ -1,6 +1,5 @@
 """The hourly counts: who may ask, how the question is read, and that the answer is exact."""
 
-import base64
 import datetime
 import re
 import secrets
@@ -10,7 +9,7 @@ import pytest
 
 from conftest import query_with
 from monitor import new_id, now, rfc3339
-from stack import addresses, wait_for
+from stack import wait_for
 from wire import ALLOW, MARKER, QUERY_PATHS, SECRETS, check_error, check_headers, check_json, check_refused, header
 
 HOUR = datetime.timedelta(hours=1)
@@ -67,21 +66,12 @@ def test_no_authorization_is_missing_auth_before_the_parameters_are_read(query_s
     assert header(answer, "WWW-Authenticate") == "Bearer"
 
 
-def wrong_tokens(token):
-    return {
-        "another scheme": f"Basic {base64.b64encode(f'x:{token}'.encode()).decode()}",
-        "no scheme": token, "the scheme alone": "Bearer", "no space": f"Bearer{token}", "a scheme before": f"X Bearer {token}",
-        "another prefix": f"Bearerx {token}", "cut short": f"Bearer {token[:-1]}", "longer": f"Bearer {token}x",
-        "padded": f"Bearer {token}=", "another case": f"Bearer {token.swapcase()}", "twice": f"Bearer {token} {token}",
-        "two by comma": f"Bearer {token}, Bearer {token}", "quoted": f'Bearer "{token}"', "not the prefix": f"Bearer {token[4:]}",
-        "a tab": f"Bearer\t{token}x", "wildcard": "Bearer %", "quote": "Bearer ' OR ''='", "null": "Bearer null",
-        "very long": "Bearer " + "x" * 7000, "its first half": f"Bearer {token[:20]}", "high bytes": "Bearer \xff\xfe",
-    }
-
-
-@pytest.mark.parametrize("kind", wrong_tokens("x" * 50))
-def test_what_is_no_live_token_is_invalid_token(kind, client, token):
-    value = wrong_tokens(token)[kind].encode("latin-1")
+@pytest.mark.parametrize("wrong", [
+    "Basic eDp4", "{token}", "Bearer", "Bearer {token}x", "Bearer {half}", "Bearer {token}, Bearer {token}",
+    "Bearer " + "x" * 7000, "Bearer \xff\xfe",
+], ids=lambda value: ascii(value)[:40])
+def test_anything_but_a_valid_token_is_invalid_token(wrong, client, token):
+    value = wrong.format(token=token, half=token[:20]).encode("latin-1")
     answer = client.get("/query", headers=[(b"Authorization", value)])
     check_error(answer, 401, "invalid_token")
     assert header(answer, "WWW-Authenticate") == 'Bearer error="invalid_token"'
@@ -113,16 +103,6 @@ def test_a_token_in_the_query_string_is_not_looked_at(client):
     check_error(client.get("/query?access_token=x&token=x"), 401, "missing_auth")
 
 
-def test_an_expired_token_is_invalid(stack, client, db, fresh_source):
-    made = stack.steepctl("token", "add", fresh_source, "--expires", "1").stdout.split()[-1]
-    SECRETS.add(made)
-    wait_for(lambda: query_with(client, made).status_code == 200, "the token to be taken up")
-    db.execute("UPDATE public.access_tokens SET created_at = now() - interval '2 days', expires_at = now() - interval '1 s'"
-               " WHERE label = %s", (fresh_source,))
-    wait_for(lambda: query_with(client, made).status_code == 401, "the token to expire")
-    check_error(query_with(client, made), 401, "invalid_token")
-
-
 def test_a_token_expires_by_the_clock_and_not_by_a_notification(stack, client, db, fresh_source):
     made = stack.steepctl("token", "add", fresh_source, "--expires", "1").stdout.split()[-1]
     SECRETS.add(made)
@@ -130,61 +110,29 @@ def test_a_token_expires_by_the_clock_and_not_by_a_notification(stack, client, d
                (fresh_source,))
     wait_for(lambda: query_with(client, made).status_code == 200, "the token to be taken up", 2.5)
     wait_for(lambda: query_with(client, made).status_code == 401, "the token to expire")
+    check_error(query_with(client, made), 401, "invalid_token")
 
 
-@pytest.mark.parametrize("query_string, days", [
-    ("", 7), ("?", 7), ("?days=7", 7), ("?days=30", 30), ("?days=%37", 7), ("?da%79s=30", 30), ("?%64%61%79%73=%33%30", 30),
-    ("?x=1", 7), ("?x=1&days=30", 30), ("?days=30&x", 30), ("?days=30&", 30), ("?&days=30", 30), ("?&&days=30&&", 30),
-    ("?Days=30", 7), ("?DAYS=x", 7), ("?days[]=30", 7), ("?+days=30", 7), ("?days+=30", 7), ("?=30", 7), ("?day=30", 7),
-    ("?x=%E2%82%AC", 7), ("?x=%2B&y=+", 7), ("?dayss=x&source2=", 7), ("?days=30&x=days%3D7", 30), ("?x==&days=30", 30),
-    ("?" + "x=1&" * 300 + "days=30", 30),
-], ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize("query_string, days", [("", 7), ("?", 7), ("?days=7", 7), ("?x=1&da%79s=%33%30&x=%2B", 30)])
 def test_days_is_7_or_30_and_other_parameters_are_ignored(query_string, days, query):
     answer = query(query_string)
     assert answer.status_code == 200, answer.text
     assert check_json(answer)["meta"]["daysRequested"] == days
 
 
-@pytest.mark.parametrize("value", ["", "0", "1", "8", "14", "29", "31", "70", "77", "730", "07", "7.0", "7,30", "+7", "%2B7",
-                                   "7+", "+30", "%207", "7%20", "-7", "7%00", "%007", "7days", "7%0A", "0x7", "7e0", "1e1",
-                                   "seven", "NaN", "null", "%D9%A7", "%EF%BC%97", "30%FF", "9" * 400, "7=", "7;30", "%2537",
-                                   MARKER])
-def test_any_other_days_is_invalid_days(value, query):
-    check_error(query(f"?days={value}"), 400, "invalid_days")
+@pytest.mark.parametrize("query_string, code", [
+    ("days=8", "invalid_days"), (f"days={MARKER}", "invalid_days"), ("source=", "invalid_source"),
+    (f"source={MARKER}%01", "invalid_source"), ("source=" + "x" * 256, "invalid_source"), ("days=7&da%79s=7", "invalid_request"),
+    ("source=a&source=a", "invalid_request"), ("days=7%", "invalid_request"), ("x=%zz", "invalid_request"),
+], ids=lambda value: value[:30])
+def test_an_invalid_parameter_is_named_by_its_code(query_string, code, query):
+    check_error(query(f"?{query_string}"), 400, code)
 
 
-def test_days_without_a_value_is_invalid_days(query):
-    check_error(query("?days"), 400, "invalid_days")
-
-
-@pytest.mark.parametrize("value", ["", "x" * 256, "%C3%A9" * 128, "%00", "a%00b", "a%0Ab", "%0D", "%09", "%1F", "%7F", "%FF",
-                                   "a%C3", "%C0%80", "%C0%AF", "%ED%A0%80", "%F4%90%80%80", "%80", MARKER + "%01"],
-                         ids=lambda value: value[:30])
-def test_a_source_that_no_event_can_have_is_invalid_source(value, query):
-    check_error(query(f"?source={value}"), 400, "invalid_source")
-
-
-def test_source_without_a_value_is_invalid_source(query):
-    check_error(query("?source"), 400, "invalid_source")
-
-
-@pytest.mark.parametrize("query_string", ["days=7&days=7", "days=7&days=30", "source=a&source=a", "days=7&x=1&days=7",
-                                          "days=7&da%79s=7", "source=a&sourc%65=b", "days&days", "source=a&days=7&source=b"])
-def test_a_repeated_parameter_is_invalid_request(query_string, query):
-    check_error(query(f"?{query_string}"), 400, "invalid_request")
-
-
-def test_an_unknown_parameter_may_stand_twice_or_not(query):
+def test_an_unknown_parameter_may_be_repeated_or_not(query):
     # "A repeated parameter is refused; an unknown one is ignored": both sentences fit.
     answer = query("?x=1&x=2")
     assert answer.status_code == 200 or check_refused(answer, (400, "invalid_request"))
-
-
-@pytest.mark.parametrize("query_string", ["days=%", "days=7%", "days=%3", "days=%g7", "source=%zz", "source=a%2", "source=100%",
-                                          "%zz=1", "days=7&x=%", "days=7&x=%f", "days=7&%", "source=%u0041", "days=%%37",
-                                          "source=% 41".replace(" ", "+")])
-def test_broken_percent_encoding_is_invalid_request(query_string, query):
-    check_error(query(f"?{query_string}"), 400, "invalid_request")
 
 
 def test_head_has_the_headers_of_get_and_no_body(client, token, db, fresh_source):
@@ -333,32 +281,16 @@ def test_all_rows_are_in_the_stated_order(query):
     assert len({(*key, entry["source"]) for key, entry in zip(keys, got)}) == len(got)
 
 
-@pytest.mark.parametrize("name", ["with space", "plus+plus", "100%", "a&b=c", "a;b", "quote'\"", "back\\slash", "</script>",
-                                  "ünïcödé", "日本語", "\U0001f600", "%41", "a,b", "#frag", "?", "/", "null", " lead", "trail ",
-                                  "é" * 127, "x" * 255, "\u2028", "\u0080"], ids=ascii)
-def test_a_source_is_found_by_any_name_it_can_have(name, db, query):
-    db.execute("DELETE FROM public.events WHERE source = %s", (name,))
+def test_a_source_is_found_by_any_name_it_can_have(db, query):
+    names = ["with space", "plus+plus", "100%", "a&b=c", "a;b", "quote'\"", "back\\slash", "</script>", "ünïcödé", "日本語",
+             "\U0001f600", "%41", "a,b", "#frag", "?", "/", "null", " lead", "trail ", "é" * 127, "x" * 255, "\u2028"]
+    db.execute("DELETE FROM public.events WHERE source = ANY(%s)", (names,))
     at = now() - DAY
-    put(db, name, at)
-    # A control character (U+0080 is one to Unicode) may be refused where C0 alone are meant by the contract's word.
-    answers = [query(f"?source={encoder(name, safe='')}") for encoder in (quote, quote_plus)]
-    for answer in answers:
-        if name == "\u0080" and answer.status_code == 400:
-            check_error(answer, 400, "invalid_source")
-            continue
-        assert rows(answer) == [row(name, at, 1)]
-    db.execute("DELETE FROM public.events WHERE source = %s", (name,))
-
-
-def test_a_plus_is_a_space_and_an_escaped_plus_is_a_plus(db, query):
-    at = now() - DAY
-    tail = secrets.token_hex(4)
-    put(db, f"a b{tail}", at)
-    put(db, f"a+b{tail}", at, at)
-    assert rows(query(f"?source=a+b{tail}")) == [row(f"a b{tail}", at, 1)]
-    assert rows(query(f"?source=a%20b{tail}")) == [row(f"a b{tail}", at, 1)]
-    assert rows(query(f"?source=a%2Bb{tail}")) == [row(f"a+b{tail}", at, 2)]
-    assert rows(query(f"?sour%63e=a%2bb{tail}")) == [row(f"a+b{tail}", at, 2)]
+    for name in names:
+        put(db, name, at)
+        for encoder in (quote, quote_plus):
+            assert rows(query(f"?source={encoder(name, safe='')}")) == [row(name, at, 1)], name
+    db.execute("DELETE FROM public.events WHERE source = ANY(%s)", (names,))
 
 
 def test_a_source_is_matched_whole_and_never_as_a_pattern(db, query, fresh_source):
