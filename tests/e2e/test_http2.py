@@ -13,6 +13,7 @@ import pytest
 from conftest import query_with, stored
 from monitor import encode
 from stack import addresses, wait_for
+from wire import check_json
 
 HEADERS, RST_STREAM, SETTINGS, PING, CONTINUATION = 1, 3, 4, 6, 9
 END_STREAM, END_HEADERS = 1, 4
@@ -92,10 +93,11 @@ def http2(stack):
         yield connection
 
 
-def test_http2_is_spoken(stack, token):
+def test_http2_is_spoken(stack, monitor, token):
     with stack.client(next(addresses), http2=True) as client:
-        answer = query_with(client, token)
-        assert (answer.http_version, answer.status_code) == ("HTTP/2", 200)
+        for answer in (query_with(client, token), monitor.post(client, [monitor.event()])):
+            assert (answer.http_version, answer.status_code) == ("HTTP/2", 200)
+            check_json(answer)
 
 
 @pytest.mark.parametrize("length", ["0", "1", "+{}", "-1", "x", "{}0", "{},{}", "9999999999999999999999"])

@@ -106,16 +106,6 @@ def test_a_program_killed_with_a_batch_in_hand_is_503_and_the_batch_can_be_sent_
     assert body["inserted"] + body["duplicates"] == 1 and stored(db, event["id"])
 
 
-def test_a_table_that_stays_locked_is_503_in_time_and_nothing_is_stored(stack, db, monitor):
-    event = monitor.event()
-    with contextlib.closing(locked(stack)) as lock:
-        answer, seconds = post_later(stack, monitor, [event]).result(60 * SLOWNESS)
-        check_error(answer, 503, "unavailable")
-        assert seconds < 30
-        lock.rollback()
-    assert stored(db, event["id"]) is None
-
-
 def test_backends_that_are_terminated_cost_no_batch(db, client, monitor, query):
     for _ in range(3):
         db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'steep\\_%'")

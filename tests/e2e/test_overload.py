@@ -39,7 +39,7 @@ def at(seconds):
     return f"{time.time() + seconds:.3f}"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def impatient(stack, monitor):
     with program(stack, "ingest", STEEP_DEADLINE="2", VIBETEA_PUBLIC_KEYS=f"{monitor.source}:{monitor.public_base64}") as instance:
         yield instance

@@ -30,11 +30,6 @@ def test_a_path_out_of_the_page_leads_nowhere(path, raw):
     check_json(answer, endpoint=False)
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-def test_the_page_can_only_be_read(method, client):
-    check_error(client.request(method, "/"), 405, "method_not_allowed", endpoint=False)
-
-
 @pytest.mark.parametrize("path", ENDPOINTS)
 def test_trace_is_refused_in_json(path, raw):
     answer = raw(request_bytes("TRACE", path, [("Host", "localhost")]), "TRACE")

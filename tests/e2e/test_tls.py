@@ -2,9 +2,7 @@
 
 import re
 import socket
-import ssl
 import subprocess
-import warnings
 
 import pytest
 
@@ -101,25 +99,6 @@ def test_http_is_all_that_is_spoken_inside(offered, chosen, s_client):
 def test_whatever_name_a_client_asks_for_the_certificate_and_the_answer_are_the_same(name, s_client):
     output = s_client(*name, "-verify_hostname", "localhost", send=QUESTION, stay=True)
     assert "Verified peername: localhost" in output and '"error":"missing_auth"' in output
-
-
-@pytest.mark.parametrize("version, taken", [(ssl.TLSVersion.TLSv1, False), (ssl.TLSVersion.TLSv1_1, False),
-                                            (ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_3, True)])
-def test_tls_is_1_2_or_newer(version, taken, stack):
-    tls = ssl.create_default_context(cafile=stack.ca)
-    # Otherwise this side would refuse the old versions first.
-    tls.set_ciphers("ALL:@SECLEVEL=0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        tls.minimum_version = version
-        tls.maximum_version = version
-    if taken:
-        with stack.socket(tls=tls) as connection:
-            assert connection.version().replace("v1.", "v1_") == version.name
-    else:
-        with pytest.raises((ssl.SSLError, ConnectionError)) as refusal:
-            stack.socket(tls=tls)
-        assert "NO_PROTOCOLS" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1"])
