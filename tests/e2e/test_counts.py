@@ -202,7 +202,7 @@ def deltas_noted(database):
                                   " WHERE relname = 'hourly_count_deltas'").fetchone()[0]
 
 
-def test_whatever_happens_to_the_events_the_answer_is_the_data_models(database):
+def test_the_answer_matches_the_data_model_whatever_happens_to_the_events(database):
     seed = int(os.environ.get("SEED", secrets.randbelow(10**9)))
     writers = [Writer(database, seed + n) for n in range(5)]
     left = 0
@@ -235,7 +235,7 @@ def test_many_senders_of_one_source_get_no_error(database):
         assert counted.fetchone() == (8 * 10 * 50,)
 
 
-def test_a_reader_sees_counts_and_events_of_one_instant(database):
+def test_a_reader_sees_counts_and_events_of_one_snapshot(database):
     finished = threading.Event()
 
     def write(n):
@@ -261,7 +261,7 @@ def test_a_reader_sees_counts_and_events_of_one_instant(database):
             each.result()
 
 
-def test_an_older_snapshot_sees_no_counts_of_events_that_were_truncated(database):
+def test_an_older_snapshot_sees_no_counts_of_truncated_events(database):
     with database.connect() as old, database.connect() as connection:
         connection.execute(INSERT, ("evt_1", "a", time.time()))
         old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -336,7 +336,7 @@ def test_a_database_from_before_migrates_in_place(cluster, tmp_path):
         assert_exact(database)
 
 
-def test_counts_check_finds_what_bypassed_the_triggers_and_rebuild_mends_it(stack, database):
+def test_counts_check_finds_what_bypassed_the_triggers_and_rebuild_corrects_it(stack, database):
     assert stack.steepctl("counts", "check", PGDATABASE=database.name).returncode == 0
     with database.connect() as connection:
         connection.execute("SET session_replication_role = replica")
@@ -349,7 +349,7 @@ def test_counts_check_finds_what_bypassed_the_triggers_and_rebuild_mends_it(stac
     assert_exact(database)
 
 
-def test_status_knows_the_newest_event_of_an_hour_that_is_only_noted_beside_the_counts(stack, database):
+def test_status_shows_the_newest_event_of_an_hour_that_has_only_deltas(stack, database):
     with database.connect() as connection:
         connection.execute(INSERT, ("evt_1", "noted", 1770127200))
         connection.execute("INSERT INTO public.hourly_count_deltas SELECT source, hour, event_count FROM public.hourly_counts")

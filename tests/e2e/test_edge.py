@@ -35,7 +35,7 @@ def test_the_page_can_only_be_read(method, path, client):
 
 @pytest.mark.parametrize("method, target", [("GET", "/query"), ("POST", "/ingest"), ("PUT", "/ingest"), ("OPTIONS", "/query"),
                                             ("GET", "/"), ("GET", "/nowhere")])
-def test_the_status_line_has_a_space_behind_its_number(method, target, stack):
+def test_the_status_line_has_a_space_after_its_code(method, target, stack):
     # RFC 9112, 4: the reason may be empty, the space before it not be left out.
     headers = [("Host", "localhost"), ("Content-Length", "0"), ("Connection", "close")]
     with stack.socket(next(addresses)) as connection:
@@ -69,14 +69,14 @@ def test_a_request_can_be_found_in_both_logs_by_its_id(stack, client, monitor, q
     ("steep.example", True), ("steep.example:8443", True), ("localhost.example", True), ("10.example", True),
 ])
 @pytest.mark.parametrize("path", ["/query", "/", "/nowhere"])
-def test_strict_transport_security_is_for_names_only(path, host, expected, client):
+def test_strict_transport_security_is_sent_for_host_names_only(path, host, expected, client):
     value = header(client.get(path, headers={"Host": host}), "Strict-Transport-Security")
     assert (value is not None) == expected
     assert not expected or "max-age=63072000" in value
 
 
 @pytest.mark.parametrize("path", [*ENDPOINTS, "/", "/nowhere"])
-def test_the_servers_version_is_told_to_nobody(path, client):
+def test_no_answer_has_the_version_of_the_server(path, client):
     answer = client.get(path)
     assert not any(letter.isdigit() for letter in header(answer, "Server") or "")
     assert header(answer, "X-Powered-By") is None
@@ -140,7 +140,7 @@ def test_a_missing_program_is_503_from_nginx(stack, client, monitor):
     wait_for(lambda: monitor.post(client, [monitor.event()]).status_code == 200, "nginx to try the socket again", 30)
 
 
-def test_a_client_that_leaves_before_its_answer_does_no_harm(stack, monitor, client, db):
+def test_a_client_that_disconnects_before_its_answer_does_no_harm(stack, monitor, client, db):
     event = monitor.event()
     body = encode([event])
     headers = [("Host", "localhost"), ("Content-Length", str(len(body))), ("X-Source-ID", monitor.source),

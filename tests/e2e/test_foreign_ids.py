@@ -17,7 +17,7 @@ def foreign_lines(stack):
     return find
 
 
-def test_ids_of_another_source_are_counted_in_the_log_and_ones_own_are_not(client, monitor, other_monitor, foreign_lines, db):
+def test_only_ids_of_another_source_are_counted_in_the_log(client, monitor, other_monitor, foreign_lines, db):
     theirs = [monitor.event(), monitor.event()]
     own = other_monitor.event()
     assert monitor.post(client, theirs).json()["inserted"] == 2
@@ -31,7 +31,7 @@ def test_ids_of_another_source_are_counted_in_the_log_and_ones_own_are_not(clien
     assert [stored(db, event["id"]).source for event in theirs] == [monitor.source] * 2
 
 
-def test_sending_ones_own_batch_again_is_no_foreign_matter(client, monitor, other_monitor, foreign_lines):
+def test_resending_a_batch_logs_no_foreign_ids(client, monitor, other_monitor, foreign_lines):
     events = [monitor.event()]
     monitor.post(client, events)
     again = monitor.post(client, events)

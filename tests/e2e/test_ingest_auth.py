@@ -24,14 +24,14 @@ def test_a_signed_batch_is_stored_under_both_paths(path, client, monitor, db):
 
 @pytest.mark.parametrize("path", INGEST_PATHS)
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "BREW"])
-def test_another_method_than_post_is_refused_before_the_credentials_are_looked_at(path, method, client):
+def test_a_method_other_than_post_is_refused_before_the_credentials_are_checked(path, method, client):
     answer = client.request(method, path)
     check_error(answer, 405, "method_not_allowed")
     assert header(answer, "Allow") == ALLOW["ingest"]
 
 
 @pytest.mark.parametrize("path", INGEST_PATHS)
-def test_head_is_refused_with_the_headers_alone(path, client):
+def test_head_is_refused_with_headers_only(path, client):
     answer = client.head(path)
     check_headers(answer)
     assert answer.status_code == 405 and answer.content == b""
@@ -52,7 +52,7 @@ def test_missing_auth_comes_before_unknown_source(client):
 
 
 @pytest.mark.parametrize("signature", ["x", "A" * 88])
-def test_unknown_source_comes_before_the_signature_is_looked_at(signature, client):
+def test_unknown_source_comes_before_the_signature_is_checked(signature, client):
     headers = {"X-Source-ID": "nobody-knows", "X-Signature": signature}
     check_error(client.post("/ingest", content=b"[]", headers=headers), 401, "unknown_source")
 
@@ -86,14 +86,14 @@ def raw_post(stack, body, *headers):
         return exchange(connection, request_bytes("POST", "/ingest", [("Host", "localhost"), length, *headers], body))
 
 
-def test_spaces_around_a_header_are_no_part_of_it(stack, monitor):
+def test_spaces_around_the_value_of_a_header_are_ignored(stack, monitor):
     body = encode([monitor.event()])
     answer = raw_post(stack, body, ("X-Source-ID", f"  {monitor.source} "), ("X-Signature", f" {monitor.sign(body)}  "))
     assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("blank", ["X-Source-ID", "X-Signature"])
-def test_a_header_of_spaces_is_an_empty_one(blank, stack, monitor):
+def test_a_header_of_spaces_counts_as_empty(blank, stack, monitor):
     headers = monitor.headers(b"[]") | {blank: "   "}
     check_error(raw_post(stack, b"[]", *headers.items()), 401, "missing_auth")
 
@@ -116,7 +116,7 @@ def test_a_bad_signature_is_refused(how, refused, monitor):
     check_error(refused(body, headers={"X-Signature": signature}), 401, "invalid_signature")
 
 
-def test_another_monitors_key_does_not_sign_for_this_one(client, monitor, other_monitor, db):
+def test_the_key_of_another_monitor_is_refused(client, monitor, other_monitor, db):
     body = encode([monitor.event()])
     before = fingerprint(db)
     answer = client.post("/ingest", content=body,
@@ -125,7 +125,7 @@ def test_another_monitors_key_does_not_sign_for_this_one(client, monitor, other_
     assert fingerprint(db) == before
 
 
-def test_the_signature_is_of_the_bodys_exact_bytes(client, monitor, db):
+def test_the_signature_covers_the_exact_bytes_of_the_body(client, monitor, db):
     body = encode([monitor.event()])
     before = fingerprint(db)
     for changed in (body + b" ", body + b"\n", body.replace(b'"tool"', b'"TOOL"'), body[:-1], b" " + body):
@@ -135,19 +135,19 @@ def test_the_signature_is_of_the_bodys_exact_bytes(client, monitor, db):
 
 
 @pytest.mark.parametrize("body", [b"", b"not json", b"[{}]"], ids=ascii)
-def test_invalid_signature_comes_before_the_body_is_read(body, client, monitor):
+def test_invalid_signature_comes_before_the_body_is_parsed(body, client, monitor):
     headers = {"X-Source-ID": monitor.source, "X-Signature": "A" * 86 + "=="}
     check_error(client.post("/ingest", content=body, headers=headers), 401, "invalid_signature")
 
 
-def test_the_authorization_header_means_nothing_here(client, token):
+def test_an_authorization_header_does_not_authenticate_a_batch(client, token):
     answer = client.post("/ingest", content=b"[]", headers={"Authorization": f"Bearer {token}"})
     check_error(answer, 401, "missing_auth")
 
 
 @pytest.mark.parametrize("first_is_good", [True, False])
 @pytest.mark.parametrize("name", ["X-Source-ID", "X-Signature"])
-def test_of_a_repeated_header_one_value_counts(name, first_is_good, client, monitor, other_monitor, db):
+def test_a_repeated_header_is_refused_or_one_value_counts(name, first_is_good, client, monitor, other_monitor, db):
     # The contract doesn't say which one: the batch is stored as the monitor's own, or refused.
     event = monitor.event()
     body = encode([event])
@@ -162,7 +162,7 @@ def test_of_a_repeated_header_one_value_counts(name, first_is_good, client, moni
         assert row is None
 
 
-def test_a_header_with_underscores_is_not_taken_for_the_real_one(client, monitor):
+def test_a_header_with_underscores_is_ignored(client, monitor):
     body = b"[]"
     headers = {"X_Source_ID": monitor.source, "X_Signature": monitor.sign(body)}
     check_error(client.post("/ingest", content=body, headers=headers), 401, "missing_auth")
@@ -173,13 +173,13 @@ def test_a_header_with_underscores_is_not_taken_for_the_real_one(client, monitor
     (b"[]", 400, "empty_batch"),
     (b"[{}]", 422, "invalid_event_id"),
 ], ids=ascii)
-def test_a_good_signature_lets_the_body_be_judged(body, status, code, refused):
+def test_the_body_is_checked_after_a_valid_signature(body, status, code, refused):
     check_error(refused(body), status, code)
 
 
-def test_too_many_events_come_before_what_is_wrong_with_them(refused):
+def test_batch_too_large_comes_before_the_errors_of_events(refused):
     check_error(refused(b"[" + b",".join([b"{}"] * 1001) + b"]"), 400, "batch_too_large")
 
 
-def test_broken_json_at_the_end_comes_before_a_bad_event_at_the_start(refused):
+def test_invalid_json_comes_before_the_errors_of_events(refused):
     check_error(refused(b"[{},{]"), 400, "invalid_request")

@@ -17,20 +17,20 @@ MAX_BODY_BYTES = 5 * 1024 * 1024
 MAX_EVENT_BYTES = 64 * 1024
 
 
-def test_a_type_is_stored_from_either_field_and_eventType_counts_where_both_are_given(accepted_all, monitor):
+def test_the_type_is_read_from_eventType_or_type_and_eventType_wins(accepted_all, monitor):
     rows = accepted_all([*(monitor.event(eventType=kind) for kind in TYPES),
                          *(monitor.event(eventType=ABSENT, type=kind) for kind in TYPES),
                          monitor.event(eventType="agent", type="error"), monitor.event(eventType="agent", type="nonsense")])
     assert [row.event_type for row in rows] == [*TYPES, *TYPES, "agent", "agent"]
 
 
-def test_an_id_may_be_anything_behind_its_prefix_up_to_255_bytes(accepted_all, monitor, db):
+def test_an_id_may_have_any_text_after_its_prefix_up_to_255_bytes(accepted_all, monitor, db):
     ids = ["evt_1", "evt_" + "x" * 251, "evt_" + "é" * 125, "evt_evt_", "evt_ ", "evt_-._~/%00\\\"'", "evt_日本", "evt_\U0001f600"]
     db.execute("DELETE FROM public.events WHERE id = ANY(%s)", (ids,))
     assert len(accepted_all([monitor.event(id=each) for each in ids])) == len(ids)
 
 
-def test_the_first_broken_rule_of_an_event_is_its_code(refused, monitor):
+def test_an_event_is_refused_with_the_code_of_the_first_rule_that_it_breaks(refused, monitor):
     order = ["id", "source", "timestamp", "eventType", "payload"]
     codes = ["invalid_event_id", "source_mismatch", "invalid_timestamp", "invalid_event_type", "invalid_payload"]
     events = [monitor.event(**{name: None for name in order[at:]}) for at in range(len(order))]
@@ -54,7 +54,7 @@ def test_an_event_may_have_64_KiB_of_raw_bytes(accepted, refused, monitor):
     check_rejected(refused(f"[{event.replace('x', 'xx', 1)}]"), [(0, "invalid_event")])
 
 
-def test_a_batch_of_1000_is_taken_and_one_of_1001_is_not(client, monitor, refused):
+def test_a_batch_may_have_1000_events(client, monitor, refused):
     events = [monitor.event() for _ in range(1000)]
     answer = monitor.post(client, events)
     assert (answer.status_code, answer.json()["inserted"]) == (200, 1000)
@@ -65,7 +65,7 @@ def test_an_empty_array_is_empty_batch(refused):
     check_error(refused(" [\n\t\r]\n"), 400, "empty_batch")
 
 
-def test_one_bad_event_keeps_the_whole_batch_out(refused, monitor, db):
+def test_one_bad_event_refuses_the_whole_batch(refused, monitor, db):
     events = [monitor.event(), monitor.event(id="bad"), monitor.event()]
     check_rejected(refused(events), [(1, "invalid_event_id")])
     assert stored(db, events[0]["id"]) is None
@@ -83,11 +83,11 @@ def test_every_bad_event_is_listed_in_order_with_its_own_code(refused, monitor):
                                      (4, "source_mismatch"), (6, "invalid_event_id"), (7, "invalid_event")])
 
 
-def test_a_batch_of_1000_bad_events_lists_them_all(refused):
+def test_a_thousand_bad_events_are_all_listed(refused):
     check_rejected(refused("[" + ",".join(["1"] * 1000) + "]"), [(at, "invalid_event") for at in range(1000)])
 
 
-def test_what_is_left_when_the_rejected_are_taken_out_is_stored(refused, client, monitor):
+def test_a_batch_is_stored_once_its_rejected_events_are_removed(refused, client, monitor):
     lone = r'{"note":"\ud800"}'
     events = [monitor.raw_event(), monitor.raw_event(payload=lone), monitor.raw_event(timestamp='"x"'),
               monitor.raw_event(), monitor.raw_event(payload=lone)]
@@ -99,7 +99,7 @@ def test_what_is_left_when_the_rejected_are_taken_out_is_stored(refused, client,
     assert (answer.status_code, answer.json()["inserted"]) == (200, 2)
 
 
-def test_sending_a_batch_again_stores_nothing_and_says_so(client, monitor, db):
+def test_resending_a_batch_stores_nothing_and_reports_duplicates(client, monitor, db):
     events = [monitor.event() for _ in range(3)]
     assert monitor.post(client, events).json()["inserted"] == 3
     before = fingerprint(db)
@@ -110,7 +110,7 @@ def test_sending_a_batch_again_stores_nothing_and_says_so(client, monitor, db):
     assert fingerprint(db) == before
 
 
-def test_new_and_known_events_are_counted_apart(client, monitor):
+def test_new_and_known_events_are_counted_separately(client, monitor):
     known = monitor.event()
     monitor.post(client, [known])
     body = monitor.post(client, [monitor.event(), known, monitor.event()]).json()
@@ -135,7 +135,7 @@ def test_of_equal_ids_in_one_batch_the_first_is_stored(position, client, monitor
     assert json.loads(stored(db, twin).payload) == {"n": 0}
 
 
-def test_an_id_taken_by_another_monitor_is_a_duplicate_that_stays_its_own_and_is_logged(stack, client, monitor,
+def test_an_id_of_another_monitor_is_a_duplicate_and_logged(stack, client, monitor,
                                                                                       other_monitor, db):
     event = monitor.event()
     monitor.post(client, [event])
@@ -157,7 +157,7 @@ def test_ids_differ_when_their_bytes_do(client, monitor):
     assert monitor.post(client, [monitor.event(id=each) for each in ids]).json()["inserted"] == 4
 
 
-def test_overlapping_batches_at_once_store_each_event_once(stack, monitor, db):
+def test_concurrent_overlapping_batches_store_each_event_once(stack, monitor, db):
     events = [monitor.event() for _ in range(200)]
     batches = [events, events[::-1], events[50:150], events[150:50:-1]] * 3
 
@@ -187,7 +187,7 @@ def test_a_body_of_exactly_5_MiB_is_stored(client, monitor):
     assert answer.json()["inserted"] == 1000
 
 
-def test_the_batch_of_a_monitor_in_the_field_is_stored_to_the_byte(stack, db):
+def test_a_batch_of_an_existing_monitor_is_stored_exactly(stack, db):
     """What existing monitors send: the field is `type`, times have nine digits, connections are kept."""
     sender = registered(stack, "macbook")
     ids = [new_id() for _ in range(4)]
@@ -229,7 +229,7 @@ def test_a_query_string_does_not_matter(client, monitor):
     assert monitor.post(client, [monitor.event()], "/ingest?days=x&%zz").status_code == 200
 
 
-def test_a_compressed_body_is_not_json(refused):
+def test_a_compressed_body_is_invalid_request(refused):
     check_error(refused(gzip.compress(b"[]"), headers={"Content-Encoding": "gzip"}), 400, "invalid_request")
 
 

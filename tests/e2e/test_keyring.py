@@ -35,7 +35,7 @@ def knows(client, sender):
     return sender.post(client, "[]").json()["error"] == "empty_batch"
 
 
-def test_a_key_added_or_removed_counts_within_a_second(stack, client, name):
+def test_adding_or_removing_a_key_takes_effect_within_a_second(stack, client, name):
     sender = Monitor(name)
     times = []
     for _ in range(ROUNDS):
@@ -48,7 +48,7 @@ def test_a_key_added_or_removed_counts_within_a_second(stack, client, name):
     check_error(sender.post(client, "[]"), 401, "unknown_source")
 
 
-def test_a_token_added_or_revoked_counts_within_a_second(stack, client, name):
+def test_adding_or_revoking_a_token_takes_effect_within_a_second(stack, client, name):
     times = []
     for _ in range(ROUNDS):
         token = stack.steepctl("token", "add", name).stdout.split()[-1]
@@ -61,7 +61,7 @@ def test_a_token_added_or_revoked_counts_within_a_second(stack, client, name):
     check_error(query_with(client, token), 401, "invalid_token")
 
 
-def test_a_change_made_in_sql_counts_as_well(db, client, name):
+def test_a_change_made_in_sql_takes_effect_too(db, client, name):
     sender = Monitor(name)
     db.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)", (name, sender.public))
     assert seconds_until(lambda: knows(client, sender)) < SOON
@@ -80,7 +80,7 @@ def slow_reader(db):
     db.execute(definition)
 
 
-def test_a_change_made_while_the_keys_are_being_read_counts_as_soon(db, client, name, slow_reader):
+def test_a_change_made_during_a_read_of_the_keys_takes_effect_as_soon(db, client, name, slow_reader):
     # Its notification comes together with the answer of the read, which does not have it yet.
     senders = [Monitor(f"{name}-{n}") for n in range(2)]
     for sender in senders:
@@ -134,7 +134,7 @@ def half_reads(stack, db):
 
 
 @pytest.mark.parametrize("how", HALF_A_READ)
-def test_a_read_of_the_keys_that_fails_half_way_changes_nothing(how, half_reads, db, client, name):
+def test_a_read_of_the_keys_that_fails_halfway_changes_nothing(how, half_reads, db, client, name):
     kept, newcomer = Monitor(name), Monitor(f"{name}-new")
     add = "INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)"
     db.execute(add, (kept.source, kept.public))
@@ -149,7 +149,7 @@ def test_a_read_of_the_keys_that_fails_half_way_changes_nothing(how, half_reads,
 
 
 @pytest.mark.parametrize("how", HALF_A_READ)
-def test_a_read_of_the_tokens_that_fails_half_way_changes_nothing(how, half_reads, db, client, token, name):
+def test_a_read_of_the_tokens_that_fails_halfway_changes_nothing(how, half_reads, db, client, token, name):
     added = f"{name}-token"
     SECRETS.add(added)
     with half_reads("query", how) as failed:
@@ -160,7 +160,7 @@ def test_a_read_of_the_tokens_that_fails_half_way_changes_nothing(how, half_read
     wait_for(lambda: query_with(client, added).status_code == 200, "the new token, once it can be read")
 
 
-def test_many_changes_at_once_all_count(db, client, name):
+def test_many_changes_at_once_all_take_effect(db, client, name):
     senders = [Monitor(f"{name}-{n}") for n in range(200)]
     for sender in senders:
         db.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)",
@@ -217,7 +217,7 @@ def test_one_key_may_belong_to_two_monitors_under_their_own_names(stack, client,
     wait_for(lambda: knows(client, first) and knows(client, second), "both names")
 
 
-def test_an_empty_ring_is_a_ring_too(stack, client, name):
+def test_removing_the_last_key_makes_the_source_unknown(stack, client, name):
     # The last key of a monitor is taken like any other: the name is unknown then, not its signature wrong.
     sender = Monitor(name)
     stack.steepctl("monitor", "add", name, sender.public_base64)

@@ -43,19 +43,19 @@ def test_the_log_was_written(name, stack):
 
 
 @pytest.mark.parametrize("name", LOGS)
-def test_nothing_a_client_sent_makes_a_line_of_its_own(name, stack):
+def test_nothing_a_client_sent_begins_a_new_line(name, stack):
     # PostgreSQL begins the further lines of an entry with a tab, and an administrator's SQL has some of its own.
     content = re.sub(r"\n\t+", "\n", text(stack, name))
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", content)
 
 
 @pytest.mark.parametrize("name", ["ingest", "query"])
-def test_a_programs_log_has_no_report_of_a_sanitizer(name, stack):
+def test_no_program_logged_a_sanitizer_report(name, stack):
     assert not SANITIZER.search(text(stack, name))
 
 
 @pytest.mark.parametrize("name", ["ingest", "query"])
-def test_every_line_of_a_program_is_key_value(name, stack):
+def test_every_line_of_a_program_has_keys_and_values(name, stack):
     # But for what the shell that starts a program again says of those that a test killed.
     odd = [line for line in text(stack, name).splitlines() if not re.match(r"[a-z_]+=", line) and line != "Killed"]
     assert odd == []

@@ -17,7 +17,7 @@ def promtool(*arguments):
     return subprocess.run(["promtool", *arguments], text=True, capture_output=True, check=False, cwd=FOLDER)
 
 
-def test_the_rules_fire_when_they_should_and_not_before():
+def test_alerts_fire_when_they_should_and_not_before():
     done = promtool("test", "rules", str(ROOT / "tests" / "observability" / "alerts.yml"))
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -30,7 +30,7 @@ def test_every_alert_is_tested_to_fire():
     assert alerts == fired == silent and len(alerts) > 5
 
 
-def test_prometheus_takes_the_configuration():
+def test_prometheus_accepts_the_configuration():
     done = promtool("check", "config", "prometheus.yml")
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -51,7 +51,7 @@ def expressions():
     return alerts + [target["expr"] for panel in panels for target in panel["targets"]]
 
 
-def test_rules_and_dashboard_ask_for_series_that_there_are(served):
+def test_alerts_and_dashboard_use_existing_series(served):
     names, labels, values = served
     asked = expressions()
     assert len(asked) > 25

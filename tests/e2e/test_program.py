@@ -72,7 +72,7 @@ def test_an_invalid_setting_is_refused_with_a_sentence(name, variable, value, st
 @pytest.mark.parametrize("name, variable, value", [
     ("ingest", "STEEP_WORKERS", "0"), ("query", "STEEP_DEADLINE", "x"), ("ingest", "VIBETEA_PUBLIC_KEYS", "x"),
 ])
-def test_a_program_with_a_malformed_setting_does_not_start(name, variable, value, stack):
+def test_a_program_with_an_invalid_setting_does_not_start(name, variable, value, stack):
     with program(stack, name, database=False, **{variable: value}) as instance:
         assert instance.wait() == os.EX_CONFIG
         assert variable in instance.errors.read_text()
@@ -80,7 +80,7 @@ def test_a_program_with_a_malformed_setting_does_not_start(name, variable, value
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shift, begins", [(0, "<3>time="), (1, "time=")], ids=["journal", "another file"])
-def test_the_priority_stands_in_front_where_standard_error_is_the_journal(shift, begins, name, stack, tmp_path):
+def test_log_lines_have_a_priority_where_standard_error_is_the_journal(shift, begins, name, stack, tmp_path):
     with open(tmp_path / "stderr", "w+", encoding="utf-8") as errors:
         is_at = os.fstat(errors.fileno())
         environment = {"JOURNAL_STREAM": f"{is_at.st_dev}:{is_at.st_ino + shift}", "STEEP_WORKERS": "0"}
@@ -129,7 +129,7 @@ def query(stack):
         yield instance
 
 
-def test_a_key_from_the_environment_signs(ingest, db):
+def test_a_key_from_the_environment_is_accepted(ingest, db):
     for sender in (ingest.first, ingest.second):
         event = sender.event()
         body = encode([event])
@@ -143,7 +143,7 @@ def test_a_monitor_may_have_several_keys_in_the_environment(ingest):
     error(ingest.ask(ingest_params(b"[]", again), b"[]"), 400, "empty_batch")
 
 
-def test_the_environments_keys_add_to_the_databases(ingest, monitor):
+def test_keys_of_the_environment_add_to_those_of_the_database(ingest, monitor):
     error(ingest.ask(ingest_params(b"[]", monitor), b"[]"), 400, "empty_batch")
 
 
@@ -152,7 +152,7 @@ def test_a_key_from_the_environment_signs_for_its_own_name_only(ingest):
     error(ingest.ask(params, b"[]"), 401, "invalid_signature")
 
 
-def test_a_token_from_the_environment_is_good_beside_the_databases(query, token):
+def test_tokens_of_the_environment_add_to_those_of_the_database(query, token):
     for good in ("env-token-0123456789", token):
         answer = query.ask(query_params(good))
         assert answer.status_code == 200 and "aggregates" in answer.json()
@@ -167,7 +167,7 @@ def test_an_empty_token_never_matches(environment, stack):
             assert instance.ask(query_params(HTTP_AUTHORIZATION=given)).status_code == 401
 
 
-def test_empty_keys_are_no_keys(stack):
+def test_an_empty_list_of_keys_is_accepted(stack):
     with program(stack, "ingest", VIBETEA_PUBLIC_KEYS="") as instance:
         wait_for(lambda: instance.ask(ingest_params(b"", HTTP_X_SOURCE_ID="nobody", HTTP_X_SIGNATURE="x")).status_code == 401,
                  "the keys to be read")
@@ -193,7 +193,7 @@ def test_a_body_that_arrives_incomplete_is_invalid_request_or_unsigned(claimed, 
 
 
 @pytest.mark.parametrize("length", ["", "x", "-1", "+2", " 2", "2x", "0x2", "99999999999999999999999"])
-def test_a_content_length_that_is_no_number_does_no_harm(length, ingest):
+def test_an_invalid_content_length_does_no_harm(length, ingest):
     answer = ingest.ask(ingest_params(b"[]", ingest.first, CONTENT_LENGTH=length), b"[]")
     assert 400 <= answer.status_code < 500
 
@@ -205,7 +205,7 @@ def test_bytes_beyond_the_content_length_are_not_read(ingest, db):
     assert stored(db, event["id"])
 
 
-def test_a_web_server_that_goes_away_in_mid_body_does_no_harm(ingest):
+def test_a_web_server_that_disconnects_during_a_body_does_no_harm(ingest):
     for _ in range(20):
         body = encode([ingest.first.event()])
         begin(ingest.path, ingest_params(body, ingest.first), body[:20], end_of_body=False).close()
@@ -223,7 +223,7 @@ def test_garbage_instead_of_fastcgi_does_no_harm(ingest):
     error(ingest.ask(ingest_params(b"[]", ingest.first), b"[]"), 400, "empty_batch")
 
 
-def test_parameters_that_are_not_there_are_refused_in_the_ladders_order(ingest, query):
+def test_missing_parameters_are_refused_in_the_documented_order(ingest, query):
     error(ingest.ask({}), 405, "method_not_allowed")
     error(ingest.ask({"REQUEST_METHOD": "POST"}), 401, "missing_auth")
     error(query.ask({}), 405, "method_not_allowed")
@@ -252,7 +252,7 @@ def test_an_idle_program_ends_at_sigterm_with_status_0(name, stack):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_program_without_a_database_ends_at_sigterm_as_well(name, stack):
+def test_a_program_without_a_database_ends_at_sigterm_too(name, stack):
     with program(stack, name, database=False) as instance:
         instance.ask({})
         instance.terminate()
@@ -320,14 +320,14 @@ class TestWithoutADatabaseFromTheStart:
         error(lonely_query.ask({"REQUEST_METHOD": "POST"}), 405, "method_not_allowed")
 
     @pytest.mark.parametrize("source", ["nobody", "env-monitor"])
-    def test_what_may_be_known_to_the_database_is_503(self, source, lonely_ingest):
+    def test_a_source_that_the_database_may_know_is_503(self, source, lonely_ingest):
         stranger = Monitor(source)
         error(lonely_ingest.ask(ingest_params(b"[]", stranger), b"[]"), 503, "unavailable")
 
     @pytest.mark.parametrize("body, status, code", [
         (b"[]", 400, "empty_batch"), (b"x", 400, "invalid_request"), (b"[1]", 422, "invalid_event"),
     ], ids=ascii)
-    def test_the_environments_key_lets_the_body_be_judged(self, body, status, code, lonely_ingest):
+    def test_the_body_is_checked_after_a_signature_by_a_key_of_the_environment(self, body, status, code, lonely_ingest):
         error(lonely_ingest.ask(ingest_params(body, lonely_ingest.sender), body), status, code)
 
     def test_a_good_batch_waits_and_is_503(self, lonely_ingest):
@@ -336,24 +336,24 @@ class TestWithoutADatabaseFromTheStart:
         error(lonely_ingest.ask(ingest_params(body, lonely_ingest.sender), body), 503, "unavailable")
         assert time.monotonic() - started >= 0.9
 
-    def test_a_token_that_may_be_the_databases_is_503(self, lonely_query):
+    def test_a_token_that_the_database_may_know_is_503(self, lonely_query):
         error(lonely_query.ask(query_params("unknown")), 503, "unavailable")
 
-    def test_the_environments_token_lets_the_parameters_be_judged(self, lonely_query):
+    def test_the_parameters_are_checked_after_the_token_of_the_environment(self, lonely_query):
         error(lonely_query.ask(query_params("env-token-0123456789", "days=8")), 400, "invalid_days")
         error(lonely_query.ask(query_params("env-token-0123456789")), 503, "unavailable")
 
-    def test_nobody_exits_for_it(self, lonely_ingest, lonely_query):
+    def test_the_programs_keep_running(self, lonely_ingest, lonely_query):
         assert lonely_ingest.process.poll() is None and lonely_query.process.poll() is None
 
-    def test_the_log_says_what_is_wrong_and_no_secret(self, lonely_ingest, lonely_query):
+    def test_the_log_names_the_problem_and_no_secret(self, lonely_ingest, lonely_query):
         for instance in (lonely_ingest, lonely_query):
             log = instance.errors.read_text()
             assert log.strip() and "env-token-0123456789" not in log
             assert not any(secret in log for secret in SECRETS if len(secret) > 8)
 
 
-def test_a_program_that_began_without_a_database_takes_up_work_when_it_comes(stack, monitor, db):
+def test_a_program_started_without_a_database_serves_once_it_appears(stack, monitor, db):
     """PGHOST names a folder that appears later."""
     folder = reachable_folder("later")
     link = folder / "pg"

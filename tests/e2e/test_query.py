@@ -53,7 +53,7 @@ def test_a_token_gets_the_counts_under_both_paths(path, client, token):
 
 @pytest.mark.parametrize("path", QUERY_PATHS)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "BREW"])
-def test_another_method_than_get_or_head_is_refused_before_the_token_is_looked_at(path, method, client):
+def test_a_method_other_than_get_or_head_is_refused_before_the_token_is_checked(path, method, client):
     answer = client.request(method, path)
     check_error(answer, 405, "method_not_allowed")
     assert header(answer, "Allow") == ALLOW["query"]
@@ -98,7 +98,7 @@ def test_a_repeated_authorization_header_is_refused_or_one_of_them_counts(client
     check_refused(answer, (401, "invalid_token"), (400, "invalid_request"))
 
 
-def test_a_token_in_the_query_string_is_not_looked_at(client):
+def test_a_token_in_the_query_string_is_ignored(client):
     # A made-up one: a query string stands in the access log, which the last tests search for tokens.
     check_error(client.get("/query?access_token=x&token=x"), 401, "missing_auth")
 
@@ -151,7 +151,7 @@ def test_head_without_a_token_is_401_without_a_body(client):
     assert header(head, "WWW-Authenticate") == "Bearer"
 
 
-def test_the_meta_says_what_was_asked_and_when(query, db, fresh_source):
+def test_meta_has_the_number_of_rows_the_days_and_the_time(query, db, fresh_source):
     put(db, fresh_source, now() - DAY, now() - 2 * DAY)
     before = now() - datetime.timedelta(milliseconds=1)
     body = query(source=fresh_source, days=30).json()
@@ -162,12 +162,12 @@ def test_the_meta_says_what_was_asked_and_when(query, db, fresh_source):
     assert before <= fetched <= now()
 
 
-def test_no_events_are_no_rows(query, fresh_source):
+def test_a_source_without_events_has_no_rows(query, fresh_source):
     body = query(source=fresh_source).json()
     assert body["aggregates"] == [] and body["meta"]["totalCount"] == 0
 
 
-def test_the_count_is_exact_right_after_the_batch_was_acknowledged(client, new_monitor, query):
+def test_the_count_is_exact_as_soon_as_a_batch_is_acknowledged(client, new_monitor, query):
     sender = new_monitor()
     at = (now() - DAY).replace(minute=30)
     for total in range(1, 21):
@@ -191,7 +191,7 @@ def test_a_refused_batch_is_not_counted(client, new_monitor, counts):
     assert counts(sender.source) == []
 
 
-def test_what_an_administrator_deletes_or_moves_is_counted_no_more(db, counts, fresh_source):
+def test_deleted_and_moved_events_change_the_counts(db, counts, fresh_source):
     first, second = (now() - DAY).replace(minute=10), (now() - 3 * DAY).replace(minute=10)
     put(db, fresh_source, first, first, second)
     db.execute("DELETE FROM public.events WHERE source = %s AND timestamp = %s", (fresh_source, second))
@@ -208,7 +208,7 @@ def test_an_hour_begins_at_its_first_microsecond(db, counts, fresh_source):
                                     row(fresh_source, hour - HOUR, 1)]
 
 
-def test_hours_are_those_of_utc_whatever_the_offset(client, new_monitor, counts):
+def test_hours_are_in_utc_whatever_the_offset(client, new_monitor, counts):
     sender = new_monitor()
     noon = (now() - 3 * DAY).replace(hour=12, minute=15, second=0, microsecond=0)
     texts = [f"{noon.replace(tzinfo=None) + datetime.timedelta(hours=5, minutes=30):%Y-%m-%dT%H:%M:%S}+05:30",
@@ -227,7 +227,7 @@ def test_the_window_begins_days_ago_to_the_second(days, db, counts, fresh_source
 
 
 @pytest.mark.parametrize("days", [7, 30])
-def test_the_oldest_hour_counts_only_its_later_part(days, db, counts, fresh_source):
+def test_the_oldest_hour_is_counted_from_the_start_of_the_window(days, db, counts, fresh_source):
     # Whole hours come from the kept counts, this one can't: half of it is out.
     edge = now() - days * DAY
     hour = edge.replace(minute=0, second=0, microsecond=0)
@@ -236,21 +236,21 @@ def test_the_oldest_hour_counts_only_its_later_part(days, db, counts, fresh_sour
     assert counts(fresh_source, days) == [row(fresh_source, later, 2)]
 
 
-def test_an_hour_behind_the_oldest_is_counted_whole(db, counts, fresh_source):
+def test_an_hour_after_the_oldest_is_counted_whole(db, counts, fresh_source):
     # Not the very next one: this hour may end between here and the question.
     following = (now() - 7 * DAY).replace(minute=0, second=0, microsecond=0) + 2 * HOUR
     put(db, fresh_source, following, following + HOUR - datetime.timedelta(microseconds=1))
     assert counts(fresh_source) == [row(fresh_source, following, 2)]
 
 
-def test_30_days_hold_what_7_days_leave_out(db, counts, fresh_source):
+def test_30_days_include_what_7_days_leave_out(db, counts, fresh_source):
     old, young = now() - 20 * DAY, now() - 2 * DAY
     put(db, fresh_source, old, young)
     assert counts(fresh_source, 7) == [row(fresh_source, young, 1)]
     assert counts(fresh_source, 30) == [row(fresh_source, young, 1), row(fresh_source, old, 1)]
 
 
-def test_events_of_the_future_are_counted(db, counts, fresh_source):
+def test_future_events_are_counted(db, counts, fresh_source):
     # The window has no end: the data model's function doesn't ask for one.
     put(db, fresh_source, now() + 2 * DAY)
     assert len(counts(fresh_source)) == 1
@@ -307,7 +307,7 @@ def test_an_odd_name_in_the_answer_is_valid_json(db, query):
     db.execute("DELETE FROM public.events WHERE source = %s", (name,))
 
 
-def test_the_answer_is_what_the_data_models_own_statement_counts(db, query):
+def test_the_answer_matches_the_data_models_own_query(db, query):
     expected = db.execute("""
         SELECT e.source, DATE(e.timestamp AT TIME ZONE 'UTC')::text AS date,
                EXTRACT(HOUR FROM e.timestamp AT TIME ZONE 'UTC')::integer AS hour, COUNT(*)
@@ -328,7 +328,7 @@ def test_ingest_headers_do_not_authenticate_a_query(client, monitor):
     check_error(client.get("/query", headers=monitor.headers(b"")), 401, "missing_auth")
 
 
-def test_a_long_answer_is_compressed_for_those_who_accept_that(db, client, token, fresh_source):
+def test_a_long_answer_is_compressed_for_clients_that_accept_it(db, client, token, fresh_source):
     db.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
                " SELECT 'evt_' || %s || n, %s, now() - n * interval '1 hour', 'tool', '{}' FROM generate_series(0, 99) AS n",
                (fresh_source, fresh_source))

@@ -37,7 +37,7 @@ def test_a_batch_that_waits_too_long_for_a_lock_is_503_and_not_stored(stack, db,
     assert " sqlstate=55P03 " in check_found(stack, "ingest", answer, "55P03")
 
 
-def test_a_batch_that_only_the_database_refuses(stack, db, client, monitor):
+def test_a_batch_that_only_the_database_refuses_is_in_all_logs(stack, db, client, monitor):
     db.execute("ALTER TABLE public.events ADD CONSTRAINT e2e_id CHECK (NOT payload ? 'forbidden')")
     try:
         answer = monitor.post(client, [monitor.event(payload={"forbidden": True})])
@@ -63,7 +63,7 @@ def test_a_batch_that_fails_at_its_commit_is_not_acknowledged(stack, db, client,
     assert monitor.post(client, events).json()["inserted"] == 1
 
 
-def test_a_function_that_may_not_be_executed(stack, db, query):
+def test_a_missing_grant_is_internal_error_and_in_all_logs(stack, db, query):
     db.execute("REVOKE EXECUTE ON FUNCTION public.get_hourly_aggregates(integer, text) FROM steep_query")
     try:
         answer = query()
@@ -73,7 +73,7 @@ def test_a_function_that_may_not_be_executed(stack, db, query):
     check_found(stack, "query", answer, "42501")
 
 
-def test_a_failure_that_can_not_be_noted_is_answered_all_the_same(db, query):
+def test_a_failure_that_cannot_be_logged_is_answered_all_the_same(db, query):
     grants = ["FUNCTION public.get_hourly_aggregates(integer, text)", "FUNCTION public.log_failure(text, text)"]
     for grant in grants:
         db.execute(f"REVOKE EXECUTE ON {grant} FROM steep_query")
@@ -86,13 +86,13 @@ def test_a_failure_that_can_not_be_noted_is_answered_all_the_same(db, query):
     assert query().status_code == 200
 
 
-def test_what_succeeds_leaves_no_line_in_postgresqls_log(stack, client, monitor, query):
+def test_a_success_leaves_no_line_in_the_log_of_postgresql(stack, client, monitor, query):
     for answer in (monitor.post(client, [monitor.event()]), query()):
         assert answer.status_code == 200
         assert lines(stack, "postgresql", header(answer, "X-Request-ID")) == []
 
 
-def test_a_statement_that_runs_says_for_which_request(stack, db, monitor):
+def test_a_running_statement_names_its_request(stack, db, monitor):
     with contextlib.closing(locked(stack)) as lock:
         sent = post_later(stack, monitor, [monitor.event()])
         found = wait_for(lambda: db.execute("SELECT substring(query FROM '/\\* request ([0-9a-f]{32}) \\*/$') FROM pg_stat_activity"
@@ -103,7 +103,7 @@ def test_a_statement_that_runs_says_for_which_request(stack, db, monitor):
     assert found == (header(answer, "X-Request-ID"),)
 
 
-def test_an_id_that_nginx_would_not_make_is_no_part_of_the_sql(stack, monitor):
+def test_an_id_that_nginx_would_not_make_is_kept_out_of_the_sql(stack, monitor):
     with program(stack, "ingest") as instance:
         wait_for(lambda: instance.ask(ingest_params(b"[]", monitor), b"[]").status_code == 400, "the keys to be read")
         for request_id in ("*/, pg_sleep(60) --", "x*/", "'", "a b", "\u00e9", "a" * 65):

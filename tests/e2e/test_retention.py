@@ -59,7 +59,7 @@ def test_each_step_is_a_transaction_of_its_own(kind, stack, database):
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_two_who_prune_at_once_take_turns_and_neither_ends_before_all_is_done(kind, stack, database):
+def test_concurrent_prunes_take_turns_and_end_when_all_is_done(kind, stack, database):
     results = []
 
     def prune():
@@ -79,7 +79,7 @@ def test_two_who_prune_at_once_take_turns_and_neither_ends_before_all_is_done(ki
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_it_takes_no_superuser(kind, stack, database):
+def test_pruning_needs_no_superuser(kind, stack, database):
     with database.connect() as connection:
         connection.execute(FILL, (10,))
         done = stack.steepctl(*COMMANDS[kind], PGDATABASE=database.name, PGOPTIONS="-c role=service_role")
@@ -89,7 +89,7 @@ def test_it_takes_no_superuser(kind, stack, database):
         assert refused.stderr == "steepctl: the database role is not an administrator; PGUSER chooses another\n"
 
 
-def test_payloads_go_and_everything_else_stays(stack, db, monitor, client, query):
+def test_payloads_only_keeps_everything_but_the_payloads(stack, db, monitor, client, query):
     old, new = monitor.event(), monitor.event()
     old["timestamp"] = db.execute("SELECT to_char(now() AT TIME ZONE 'UTC' - interval '20 days', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')").fetchone()[0]
     assert monitor.post(client, [old, new]).json()["inserted"] == 2

@@ -87,7 +87,7 @@ def test_removing_one_key_keeps_the_others(stack, db, name):
     assert left == [(second.public,)]
 
 
-def test_what_is_not_there_cannot_be_removed(stack, name):
+def test_an_unknown_monitor_key_or_token_cannot_be_removed(stack, name):
     refuses(stack, "monitor", "remove", name)
     refuses(stack, "token", "remove", name)
     sender = Monitor(name)
@@ -141,7 +141,7 @@ def test_a_label_may_have_letters_digits_dots_dashes_and_underscores(stack, clie
         stack.steepctl("token", "remove", label)
 
 
-def test_a_label_is_given_once(stack, db, name):
+def test_a_label_can_be_used_once(stack, db, name):
     SECRETS.add(stack.steepctl("token", "add", name).stdout.split()[-1])
     refuses(stack, "token", "add", name)
     assert db.execute("SELECT count(*) FROM public.access_tokens WHERE label = %s", (name,)).fetchone() == (1,)
@@ -152,7 +152,7 @@ def test_a_label_is_given_once(stack, db, name):
     ["monitor", "add", "x", "y", "z"], ["token", "add", "x", "--nonsense"], ["token", "remove"],
     ["prune"], ["prune", "x"], ["prune", "-1"], ["prune", "1.5"],
 ], ids=" ".join)
-def test_a_command_that_makes_no_sense_is_refused(arguments, stack):
+def test_an_invalid_command_is_refused(arguments, stack):
     done = stack.steepctl(*arguments, check=False)
     assert done.returncode in (1, 2) and done.stderr.strip()
 
@@ -163,12 +163,12 @@ def test_migrating_again_changes_nothing(stack, db):
     assert before and db.execute("SELECT * FROM public.schema_migrations ORDER BY 1").fetchall() == before
 
 
-def test_status_says_something_and_no_secret(stack):
+def test_status_prints_no_secret(stack):
     done = stack.steepctl("status", check=False)
     assert done.stdout.strip() and not any(secret in done.stdout for secret in SECRETS if len(secret) > 8)
 
 
-def test_prune_takes_what_is_older_than_so_many_days(stack, db, name):
+def test_prune_deletes_events_older_than_so_many_days(stack, db, name):
     for days in (399, 401):
         db.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
                    " VALUES (%s, %s, now() - make_interval(days => %s), 'tool', '{}')", (new_id(), name, days))
@@ -178,7 +178,7 @@ def test_prune_takes_what_is_older_than_so_many_days(stack, db, name):
     assert left.fetchall() == [(399,)]
 
 
-def test_without_a_database_it_says_so():
+def test_an_unreachable_database_is_reported():
     done = subprocess.run([str(ROOT / "deploy" / "steepctl"), "monitor", "list"], text=True, capture_output=True,
                           env=os.environ | {"PGHOST": "/nonexistent", "PGUSER": "nobody", "PGDATABASE": "steep"}, timeout=60)
     assert done.returncode != 0 and done.stderr.strip() and not done.stdout.strip()

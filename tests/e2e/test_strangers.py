@@ -119,7 +119,7 @@ INSERT = "SELECT inserted_count FROM public.bulk_insert_events($1::text::jsonb)"
 COUNT = "SELECT source, date, hour, event_count FROM public.get_hourly_aggregates($1, $2)"
 
 
-def test_the_database_is_asked_for_the_registered_alone_while_strangers_flood(statements, flood, refusals, client, monitor, query):
+def test_a_flood_of_strangers_causes_no_statement_and_delays_nobody(statements, flood, refusals, client, monitor, query):
     assert monitor.post(client, [monitor.event()]).status_code == query().status_code == 200
     assert statements() == {INSERT: 1, COUNT: 1}
     sent, longest = 0, 0
@@ -154,31 +154,31 @@ class TestTheBody:
             return answer.status_code, answer.json()["error"]
         return ask
 
-    def test_is_not_read_of_another_method(self, without_a_body, monitor):
+    def test_is_not_read_for_another_method(self, without_a_body, monitor):
         assert without_a_body(monitor, REQUEST_METHOD="PUT") == (405, "method_not_allowed")
 
     def test_is_not_read_when_it_is_too_long(self, without_a_body, monitor):
         assert without_a_body(monitor, CONTENT_LENGTH=str(5 * 1024 * 1024 + 1)) == (413, "payload_too_large")
 
     @pytest.mark.parametrize("missing", ["HTTP_X_SOURCE_ID", "HTTP_X_SIGNATURE"])
-    def test_is_not_read_of_the_unsigned(self, missing, without_a_body, monitor):
+    def test_is_not_read_for_an_unsigned_request(self, missing, without_a_body, monitor):
         assert without_a_body(monitor, **{missing: ""}) == (401, "missing_auth")
 
-    def test_is_not_read_of_an_unknown_source(self, without_a_body):
+    def test_is_not_read_for_an_unknown_source(self, without_a_body):
         assert without_a_body(Monitor("nobody-knows")) == (401, "unknown_source")
 
     @pytest.mark.parametrize("signature", ["x", "A" * 88])
-    def test_is_not_read_with_a_signature_of_another_form(self, signature, without_a_body, monitor):
+    def test_is_not_read_with_a_malformed_signature(self, signature, without_a_body, monitor):
         assert without_a_body(monitor, HTTP_X_SIGNATURE=signature) == (401, "invalid_signature")
 
-    def test_is_waited_for_when_the_source_is_known_and_the_signature_has_the_form(self, ingest, monitor):
+    def test_is_read_when_the_source_is_known_and_the_signature_well_formed(self, ingest, monitor):
         for signer, status in [(monitor, 400), (Monitor(monitor.source), 401)]:
             with begin(ingest.path, ingest_params(b"[]", signer), end_of_body=False) as connection:
                 assert select.select([connection], [], [], 0.5)[0] == []
                 connection.sendall(record(STDIN, b"[]") + record(STDIN))
                 assert read_answer(connection).status_code == status
 
-    def test_is_never_read_of_a_question(self, stack, token):
+    def test_is_never_read_for_a_query(self, stack, token):
         with program(stack, "query") as instance:
             wait_for(lambda: instance.ask(query_params(token)).status_code == 200, "the tokens to be read")
             for given, status in [(token, 200), ("x", 401), (None, 401)]:

@@ -23,7 +23,7 @@ def test_removal_stops_it_and_leaves_data_and_settings(machine):
     assert not machine.file("/usr/lib/steep").exists() and not machine.file("/usr/share/steep").exists()
 
 
-def test_it_can_be_installed_again_and_has_its_data(machine):
+def test_a_second_installation_has_the_data_of_the_first(machine):
     before = events(machine)
     machine.run("apt-get", "-qq", "-y", "install", "/root/next.deb")
     assert "it works" in machine.run("steepctl", "setup").stdout
@@ -31,7 +31,7 @@ def test_it_can_be_installed_again_and_has_its_data(machine):
     assert events(machine) == before
 
 
-def test_purge_asks_nothing_and_leaves_the_database_alone(machine):
+def test_purge_asks_nothing_and_keeps_the_database(machine):
     before = events(machine)
     files = ["/etc/postgresql/15/main/pg_hba.conf", "/etc/postgresql/15/main/pg_ident.conf"]
     texts = [machine.file(name).read_text() for name in files]

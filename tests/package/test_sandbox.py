@@ -21,13 +21,13 @@ def exposure(text):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_the_score_of_what_runs(machine, program):
+def test_the_score_of_the_running_service_is_good(machine, program):
     shown = machine.run("systemd-analyze", "--no-pager", "security", f"steep-{program}.service").stdout
     assert exposure(shown) <= MOST_EXPOSURE, shown
 
 
 @pytest.mark.parametrize("program", [*PROGRAMS, "prune"])
-def test_the_score_of_the_file(machine, program):
+def test_the_score_of_the_unit_file_is_good(machine, program):
     unit = machine.file(f"/lib/systemd/system/steep-{program}.service")
     done = subprocess.run(["systemd-analyze", "--no-pager", "security", "--offline=yes", str(unit)], text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
@@ -64,7 +64,7 @@ def run_in_sandbox(machine, program, drop_ins=""):
     return done
 
 
-def test_outside_the_probe_is_let_through(machine, probe):
+def test_the_probe_succeeds_outside_the_sandbox(machine, probe):
     """Or it would show nothing."""
     done = attempts(machine.run(probe).stdout)
     assert len(done) > 20
@@ -73,7 +73,7 @@ def test_outside_the_probe_is_let_through(machine, probe):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_no_file_no_tcp_connection_no_other_program(machine, probe, program):
+def test_the_sandbox_allows_no_file_no_tcp_connection_no_other_program(machine, probe, program):
     done = run_in_sandbox(machine, program)
     assert len(done) > 20
     assert {attempt for attempt, result in done.items() if result == "ok"} == ALLOWED
@@ -81,7 +81,7 @@ def test_no_file_no_tcp_connection_no_other_program(machine, probe, program):
     assert done[("read", "/etc/passwd")] == done[("execute", "/bin/sh")] == "ENOENT"
 
 
-def test_a_remote_database_wants_the_drop_in_which_opens_just_the_network(machine, probe, token):
+def test_a_remote_database_needs_the_drop_in_which_opens_only_the_network(machine, probe, token):
     """PostgreSQL's TCP port of this machine stands for another's."""
     settings = machine.file("/etc/steep/query.env")
     before = settings.read_text()

@@ -37,7 +37,7 @@ def test_the_upgrade_migrated_the_database(machine):
     assert machine.run("steepctl", "status", check=False).returncode == 0
 
 
-def test_an_upgrade_without_a_database_says_what_is_left_to_do(machine, token):
+def test_an_upgrade_without_a_database_reports_what_is_left_to_do(machine, token):
     machine.run("systemctl", "stop", "postgresql")
     done = machine.run("dpkg", "-i", "/root/next.deb", check=False)
     machine.run("systemctl", "start", "postgresql")

@@ -197,7 +197,7 @@ static bool is_empty_object(const char *text, size_t length)
     return at >= length || text[at] == '}';
 }
 
-static void judges_alike_what_is_skimmed_and_what_is_parsed(void **state)
+static void skimming_and_parsing_reach_the_same_verdict(void **state)
 {
     static const char *const SEEDS[] = {
         EVENT("evt_1", "{}"),
@@ -238,7 +238,7 @@ int main(void)
         cmocka_unit_test(checks_the_type),
         cmocka_unit_test(checks_the_payload),
         cmocka_unit_test(checks_the_last_of_equal_names),
-        cmocka_unit_test(judges_alike_what_is_skimmed_and_what_is_parsed),
+        cmocka_unit_test(skimming_and_parsing_reach_the_same_verdict),
     };
 
     return cmocka_run_group_tests_name("event", tests, NULL, NULL);

@@ -74,7 +74,7 @@ static void counts_requests_by_status_and_code(void **state)
         "steep_requests_total{endpoint=\"ingest\",status=\"401\",code=\"unknown_source\"} 1");
 }
 
-static void gives_what_is_one_to_a_client_one_line(void **state)
+static void merges_errors_that_look_the_same_to_a_client(void **state)
 {
     static const char LINE[] =
         "steep_requests_total{endpoint=\"query\",status=\"400\",code=\"invalid_request\"} 2";
@@ -96,7 +96,7 @@ static void gives_what_is_one_to_a_client_one_line(void **state)
     assert_no(&query, "empty_batch");
 }
 
-static void puts_a_duration_into_the_bucket_whose_bound_it_reaches(void **state)
+static void counts_a_duration_up_to_and_including_the_bound(void **state)
 {
     (void)state;
     metrics_observe(METRICS_DATABASE, 0);
@@ -128,7 +128,7 @@ static unsigned long long value_of(const char *series)
 
 /* Each bound's text says its microseconds: what lasts that long counts, and what lasts longer not.
  */
-static void says_the_bounds_as_they_are(void **state)
+static void labels_each_bucket_with_its_bound(void **state)
 {
     static const char *const BOUNDS[METRICS_HISTOGRAMS] = {
         [METRICS_REQUEST] = "0.0005 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 20",
@@ -158,7 +158,7 @@ static void says_the_bounds_as_they_are(void **state)
     }
 }
 
-static void names_the_reasons_of_refused_events(void **state)
+static void counts_refused_events_by_reason(void **state)
 {
     (void)state;
     metrics_count_refused(ERROR_INVALID_EVENT);
@@ -172,7 +172,7 @@ static void names_the_reasons_of_refused_events(void **state)
                 "steep_events_refused_total{endpoint=\"ingest\",reason=\"source_mismatch\"} 0");
 }
 
-static void tells_the_state(void **state)
+static void writes_the_state(void **state)
 {
     struct metrics_state unread = INGEST;
     (void)state;
@@ -199,11 +199,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_what_is_added),
         cmocka_unit_test(counts_requests_by_status_and_code),
-        cmocka_unit_test(gives_what_is_one_to_a_client_one_line),
-        cmocka_unit_test(puts_a_duration_into_the_bucket_whose_bound_it_reaches),
-        cmocka_unit_test(says_the_bounds_as_they_are),
-        cmocka_unit_test(names_the_reasons_of_refused_events),
-        cmocka_unit_test(tells_the_state),
+        cmocka_unit_test(merges_errors_that_look_the_same_to_a_client),
+        cmocka_unit_test(counts_a_duration_up_to_and_including_the_bound),
+        cmocka_unit_test(labels_each_bucket_with_its_bound),
+        cmocka_unit_test(counts_refused_events_by_reason),
+        cmocka_unit_test(writes_the_state),
     };
     int failed = cmocka_run_group_tests_name("metrics", tests, NULL, NULL);
 

@@ -9,7 +9,7 @@ static bool valid(const char *text)
     return utf8_valid((const unsigned char *)text, strlen(text));
 }
 
-static void takes_every_length_of_sequence(void **state)
+static void accepts_sequences_of_every_length(void **state)
 {
     (void)state;
     assert_true(valid(""));
@@ -20,7 +20,7 @@ static void takes_every_length_of_sequence(void **state)
     assert_true(utf8_valid((const unsigned char *)"a\0b", 3));
 }
 
-static void refuses_what_rfc_3629_does(void **state)
+static void refuses_what_rfc_3629_forbids(void **state)
 {
     static const char *const TEXTS[] = {
         "\x80",
@@ -75,8 +75,8 @@ static void finds_control_characters(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(takes_every_length_of_sequence),
-        cmocka_unit_test(refuses_what_rfc_3629_does),
+        cmocka_unit_test(accepts_sequences_of_every_length),
+        cmocka_unit_test(refuses_what_rfc_3629_forbids),
         cmocka_unit_test(does_not_read_past_the_length),
         cmocka_unit_test(finds_control_characters),
     };
