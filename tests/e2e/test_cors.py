@@ -1,4 +1,4 @@
-"""A page on another origin may ask, and read the answer."""
+"""A page on another origin may send requests and read the answers."""
 
 import pytest
 

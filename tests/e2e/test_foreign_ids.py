@@ -1,4 +1,4 @@
-"""An id that is stored under another source: skipped, counted, and said in the log."""
+"""An id that is stored under another source is skipped, counted and logged."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from wire import header
 
 @pytest.fixture
 def foreign_lines(stack):
-    """The lines about foreign ids that a request left."""
+    """The log lines about foreign ids for a request."""
     def find(answer):
         request_id = header(answer, "X-Request-ID")
         return [line.partition(" event=")[2] for line in stack.log_text("ingest").splitlines()
@@ -36,7 +36,7 @@ def test_resending_a_batch_logs_no_foreign_ids(client, monitor, other_monitor, f
     monitor.post(client, events)
     again = monitor.post(client, events)
     assert again.json()["duplicates"] == 1
-    # The next one's line tells that there was time for this one's.
+    # Once the next request's line is there, this one's would be.
     after = other_monitor.post(client, [other_monitor.event(id=events[0]["id"])])
     wait_for(lambda: foreign_lines(after), "the line in ingest.log")
     assert foreign_lines(again) == []

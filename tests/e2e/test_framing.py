@@ -1,4 +1,4 @@
-"""Where a request begins and ends: its size, its lengths, and nothing that can be read in two ways."""
+"""Where a request begins and ends: its size and length, and no request that can be read in two ways."""
 
 import contextlib
 import json
@@ -12,13 +12,13 @@ from wire import ENDPOINTS, check_error, check_json, read_answer, read_answers, 
 
 MAX_BODY_BYTES = 5 * 1024 * 1024
 
-# Stands where somebody who read the request in another way would find one more.
+# Found as one more request by a server that reads the first one differently.
 SECOND = b"GET /query HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 @pytest.fixture
 def statuses(stack):
-    """Send a request with another behind it: the statuses of all answers up to the connection's end."""
+    """Send a request followed by another: the statuses of all answers up to the end of the connection."""
     def send(head, body, target="POST /ingest HTTP/1.1"):
         with stack.socket(next(addresses)) as connection:
             connection.sendall(f"{target}\r\nHost: localhost\r\n".encode() + head + b"\r\n\r\n" + body + SECOND)
@@ -136,7 +136,7 @@ def test_a_very_long_target_is_414(path, size, raw):
 
 
 def test_a_very_long_target_is_414_for_a_client_that_reads_after_sending(stack):
-    # As curl does. A server that closes with bytes unread resets the connection and takes its answer back.
+    # As curl does. A server that closes with bytes unread resets the connection, and its answer is lost.
     data = request_bytes("GET", "/query?x=" + "x" * 40000, [("Host", "localhost")])
     for _ in range(10):
         with stack.socket(next(addresses)) as connection:
@@ -178,7 +178,7 @@ def test_a_body_cut_short_is_never_stored(cut, stack, monitor, db):
     data = b""
     with stack.socket(next(addresses)) as connection:
         connection.sendall(request_bytes("POST", "/ingest", headers, body[:-cut]))
-        # The TCP half alone: SSLSocket's own shutdown would forget how to read the answer.
+        # Only the TCP half: SSLSocket's own shutdown could no longer decrypt the answer.
         socket.socket.shutdown(connection, socket.SHUT_WR)
         with contextlib.suppress(OSError):
             data = connection.recv(65536)

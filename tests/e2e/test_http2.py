@@ -1,4 +1,4 @@
-"""HTTP/2: what a client library would not send, and what it may not cost the others."""
+"""HTTP/2: requests that no client library would send, and their effect on other clients."""
 
 import json
 import ssl
@@ -20,7 +20,7 @@ END_STREAM, END_HEADERS = 1, 4
 
 
 def question(**changes):
-    """The pseudo-headers of a question, with some changed or, as None, left out."""
+    """The pseudo-headers of a query, with some changed or, if None, left out."""
     fields = {"method": "GET", "scheme": "https", "authority": "localhost", "path": "/query"} | changes
     return [(f":{name}", value) for name, value in fields.items() if value is not None]
 
@@ -34,7 +34,7 @@ def frame(kind, flags=0, stream=0, payload=b""):
 
 
 class Connection:
-    """One connection that sends what it is told to, and notes what becomes of its first stream."""
+    """A connection that sends what it is given and records the outcome of its first stream."""
 
     def __init__(self, stack, address):
         tls = ssl.create_default_context(cafile=stack.ca)
@@ -102,7 +102,7 @@ def test_http2_is_spoken(stack, monitor, token):
 
 @pytest.mark.parametrize("length", ["0", "1", "+{}", "-1", "x", "{}0", "{},{}", "9999999999999999999999"])
 def test_a_content_length_that_differs_from_the_frames_is_refused(length, http2, monitor, db):
-    # A server behind this one would take the rest for the next request.
+    # A server behind nginx would read the rest as the next request.
     event = monitor.event()
     body = encode([event])
     headers = [*batch(monitor, body), ("content-length", length.format(len(body), len(body)))]
@@ -187,13 +187,13 @@ def test_a_flood_of_frames_closes_only_its_own_connection(kind, http2, client, m
     try:
         assert http2.send_frames(*frames).outcome == "closed"
     except (OSError, h2.exceptions.ProtocolError):
-        # Cut off in mid-frame, or an answer to a stream that this side knows nothing of.
+        # Disconnected within a frame, or an answer to a stream unknown on this side.
         pass
     assert monitor.post(client, [monitor.event()]).status_code == 200
 
 
 def test_an_aborted_request_is_logged_as_json(stack):
-    # A line break in a header's value is a protocol error of HTTP/2, at which nginx ends the stream.
+    # A line break in a header's value is a protocol error, for which nginx resets the stream.
     address = "127.0.0.7"
 
     def logged():

@@ -1,4 +1,4 @@
-"""Who may send, and which refusal comes first."""
+"""Authentication of batches, and the order of the refusals."""
 
 import base64
 
@@ -72,7 +72,7 @@ def test_a_source_is_known_by_its_exact_name_only(name, client, monitor):
     body = b"[]"
     headers = [(b"X-Source-ID", name.encode("latin-1")), (b"X-Signature", monitor.sign(body).encode())]
     answer = client.post("/ingest", content=body, headers=headers)
-    # A control character in a header is nginx's to refuse, if it is refused before the name is looked up.
+    # nginx may refuse a control character in a header before the name is looked up.
     if "\x7f" in name:
         check_refused(answer, (401, "unknown_source"), (400, "invalid_request"))
     else:
@@ -80,7 +80,7 @@ def test_a_source_is_known_by_its_exact_name_only(name, client, monitor):
 
 
 def raw_post(stack, body, *headers):
-    """Client libraries won't send spaces around a value."""
+    """Post with spaces around the values of headers, which client libraries would strip."""
     with stack.socket(next(addresses)) as connection:
         length = ("Content-Length", str(len(body)))
         return exchange(connection, request_bytes("POST", "/ingest", [("Host", "localhost"), length, *headers], body))

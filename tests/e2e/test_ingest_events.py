@@ -1,4 +1,4 @@
-"""What an event must be, what becomes of a good one, and what a batch is worth as a whole."""
+"""Events and batches: what is stored, what is refused, and what the answer says."""
 
 import concurrent.futures
 import gzip
@@ -126,7 +126,7 @@ def test_a_known_id_keeps_its_first_payload(client, monitor, db):
 
 @pytest.mark.parametrize("position", range(3))
 def test_of_equal_ids_in_one_batch_the_first_is_stored(position, client, monitor, db):
-    # Surrounded by ids that sort before and after, in case the order of insertion is theirs.
+    # Between ids that sort before and after, in case insertion follows their order.
     twin = new_id()
     events = [monitor.event(id=twin, payload={"n": n}) for n in range(3)]
     events[position:position] = [monitor.event(id=f"evt_0{new_id()}"), monitor.event(id=f"evt_z{new_id()}")]
@@ -151,7 +151,7 @@ def test_an_id_of_another_monitor_is_a_duplicate_and_logged(stack, client, monit
 
 
 def test_ids_differ_when_their_bytes_do(client, monitor):
-    # é in one and in two code points, and another case: four ids.
+    # é as one and as two code points, and two cases: four ids.
     base = new_id()
     ids = [f"{base}\u00e9", f"{base}e\u0301", f"{base}X", f"{base}x"]
     assert monitor.post(client, [monitor.event(id=each) for each in ids]).json()["inserted"] == 4
@@ -188,7 +188,7 @@ def test_a_body_of_exactly_5_MiB_is_stored(client, monitor):
 
 
 def test_a_batch_of_an_existing_monitor_is_stored_exactly(stack, db):
-    """What existing monitors send: the field is `type`, times have nine digits, connections are kept."""
+    """As existing monitors send it: the field is `type`, times have nine digits, connections are kept alive."""
     sender = registered(stack, "macbook")
     ids = [new_id() for _ in range(4)]
     connection = http.client.HTTPSConnection("127.0.0.1", stack.port, context=stack.tls, timeout=40 * SLOWNESS,
@@ -234,14 +234,14 @@ def test_a_compressed_body_is_invalid_request(refused):
 
 
 def test_an_event_may_hold_as_many_values_as_fit_its_size(accepted_all, monitor):
-    # An event's bytes and its depth are bounded, and nothing else.
+    # Only an event's bytes and depth are limited.
     room = MAX_EVENT_BYTES - len(monitor.raw_event(payload='{"list":[]}'))
     lists = [",".join([piece] * ((room + 1) // (len(piece) + 1))) for piece in ["{}", "[]", "0", '""', '{"":{}}']]
     assert len(accepted_all([monitor.raw_event(payload=f'{{"list":[{values}]}}') for values in lists])) == len(lists)
 
 
 def events_of_nodes(monitor, total):
-    """Events with so many objects and arrays in all: each, its payload and its list are three."""
+    """Events with so many objects and arrays in all; each event, its payload and its list count as three."""
     per_event = 20000
     for begin in range(0, total, per_event):
         inner = ",".join(["{}"] * (min(per_event, total - begin) - 3))
@@ -254,5 +254,5 @@ def test_a_batch_may_hold_200000_objects_and_arrays(client, monitor):
 
 
 def test_a_batch_of_more_objects_and_arrays_is_too_large(refused, monitor):
-    # 5 MiB of them cost a backend of the database a gigabyte of memory.
+    # 5 MiB of them would take a gigabyte of a backend's memory.
     check_error(refused(f"[{','.join(events_of_nodes(monitor, 200_003))}]"), 400, "batch_too_large")

@@ -1,4 +1,4 @@
-"""What a stranger calls himself stands in logs and answers as a value, and never as more."""
+"""Names and paths that strangers send are values in logs and answers, and nothing more."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from monitor import Monitor
 from stack import addresses, wait_for
 from wire import check_error, header, request_bytes
 
-# A path stands in the access log, so this is not the marker that no log may have.
+# Paths are in the access log, so this is not the marker that no log may contain.
 SENT = "qzxsentqzx"
 
 # As Latin-1, which is how header values travel.
@@ -20,7 +20,7 @@ NAMES = ["a level=error", 'a" level=error b="', "a\\", 'a\\" status=200', "a=b",
 
 
 def fields(line):
-    """A line of a program's log as pairs, its quotes and escapes undone."""
+    """A line of a program's log as pairs, unquoted and unescaped."""
     pairs = re.findall(r'([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "]+)(?: |$)', line)
     assert " ".join(f"{key}={value}" for key, value in pairs) == line
 
@@ -33,7 +33,7 @@ def fields(line):
 
 @pytest.fixture
 def logged(stack):
-    """The one line that a log has of an answer's request."""
+    """The only line of a log about an answer's request."""
     def find(name, answer):
         request_id = header(answer, "X-Request-ID")
         lines = wait_for(lambda: [line for line in stack.log_text(name).split("\n") if request_id in line],
@@ -69,7 +69,7 @@ def test_a_path_is_one_value_of_its_log_line(path, raw, logged):
     line = json.loads(logged("access", answer))
     assert list(line) == ["time", "request_id", "remote_address", "method", "path", "status", "bytes_received", "bytes_sent",
                           "duration", "program_status", "program_duration", "tls", "http"]
-    # What isn't plain ASCII is left out.
+    # A path that is not plain ASCII is left out.
     assert (line["status"], line["path"]) == (answer.status_code, path if path.isascii() and path.isprintable() else "")
 
 

@@ -1,4 +1,4 @@
-"""Keys and tokens come and go while the programs run."""
+"""Keys and tokens are added and removed while the programs run."""
 
 import contextlib
 import re
@@ -14,7 +14,7 @@ from stack import wait_for
 from wire import SECRETS, check_error
 
 # The contract says one second; the rest is for a slow machine. Without notifications it would be
-# close to five from the second change on, as each is made right after a look.
+# close to five from the second change on, as each is made right after a poll.
 SOON = 4
 ROUNDS = 3
 
@@ -31,7 +31,7 @@ def name():
 
 
 def knows(client, sender):
-    """An empty batch tells whether the signature is good and changes nothing."""
+    """Whether a key is known; an empty batch changes nothing."""
     return sender.post(client, "[]").json()["error"] == "empty_batch"
 
 
@@ -71,7 +71,7 @@ def test_a_change_made_in_sql_takes_effect_too(db, client, name):
 
 @pytest.fixture
 def slow_reader(db):
-    """Reading the keys takes a while, so that a change can be made in the middle of it."""
+    """Make reading the keys slow, so that a change can be made during it."""
     definition = db.execute("SELECT pg_get_functiondef('public.list_monitor_keys'::regproc)").fetchone()[0]
     body = "SELECT k.source, k.public_key"
     assert body in definition
@@ -81,7 +81,7 @@ def slow_reader(db):
 
 
 def test_a_change_made_during_a_read_of_the_keys_takes_effect_as_soon(db, client, name, slow_reader):
-    # Its notification comes together with the answer of the read, which does not have it yet.
+    # Its notification arrives with the answer of a read that does not include it yet.
     senders = [Monitor(f"{name}-{n}") for n in range(2)]
     for sender in senders:
         db.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)",
@@ -91,7 +91,7 @@ def test_a_change_made_during_a_read_of_the_keys_takes_effect_as_soon(db, client
     assert seconds_until(lambda: knows(client, senders[1])) < SOON
 
 
-# What may go wrong behind rows that are good: the body of the function that lists them, in PL/pgSQL.
+# What may fail after valid rows: the body of the function that lists them, in PL/pgSQL.
 HALF_A_READ = {
     "an error": "RETURN QUERY {rows}; RAISE EXCEPTION 'no more'",
     "a row that is none": "RETURN QUERY {rows}; RETURN QUERY {bad}",
@@ -107,7 +107,7 @@ LISTS = {
 
 @pytest.fixture
 def half_reads(stack, db):
-    """Let every read of a program's list fail half-way from now on, and end when the block does."""
+    """Let every read of a program's list fail halfway until the block ends."""
     @contextlib.contextmanager
     def fail(name, how):
         function, rows, bad = LISTS[name]
@@ -209,7 +209,7 @@ def test_eight_keys_of_one_monitor_all_sign_and_a_ninth_is_refused(stack, client
 
 
 def test_one_key_may_belong_to_two_monitors_under_their_own_names(stack, client, name):
-    # Nothing in the contract forbids it; each signs for the name it was registered with.
+    # The contract allows it; each signs for the name it was registered with.
     first = Monitor(name)
     second = Monitor(f"{name}-2", bytes(first.key))
     for sender in (first, second):
@@ -218,7 +218,7 @@ def test_one_key_may_belong_to_two_monitors_under_their_own_names(stack, client,
 
 
 def test_removing_the_last_key_makes_the_source_unknown(stack, client, name):
-    # The last key of a monitor is taken like any other: the name is unknown then, not its signature wrong.
+    # After that the name is unknown, not its signature invalid.
     sender = Monitor(name)
     stack.steepctl("monitor", "add", name, sender.public_base64)
     wait_for(lambda: knows(client, sender), "the key")

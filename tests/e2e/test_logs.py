@@ -1,4 +1,4 @@
-"""After everything else: no log has a payload, a token, a signature or a key."""
+"""After all other tests: no log contains a payload, a token, a signature or a key."""
 
 import json
 import re
@@ -20,7 +20,7 @@ def text(stack, name):
 
 @pytest.fixture(params=["stack", "second_stack"])
 def logs(request):
-    """Whatever an installation has in its folder of logs."""
+    """The contents of all logs of an installation."""
     installation = request.getfixturevalue(request.param)
     found = {path.stem: path.read_text(errors="replace") for path in (installation.state / "log").iterdir()}
     assert set(found) >= set(LOGS)
@@ -44,7 +44,7 @@ def test_the_log_was_written(name, stack):
 
 @pytest.mark.parametrize("name", LOGS)
 def test_nothing_a_client_sent_begins_a_new_line(name, stack):
-    # PostgreSQL begins the further lines of an entry with a tab, and an administrator's SQL has some of its own.
+    # PostgreSQL starts the further lines of an entry with a tab, and an administrator's SQL has tabs of its own.
     content = re.sub(r"\n\t+", "\n", text(stack, name))
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", content)
 
@@ -56,7 +56,7 @@ def test_no_program_logged_a_sanitizer_report(name, stack):
 
 @pytest.mark.parametrize("name", ["ingest", "query"])
 def test_every_line_of_a_program_has_keys_and_values(name, stack):
-    # But for what the shell that starts a program again says of those that a test killed.
+    # The shell that restarts a program reports those that a test killed.
     odd = [line for line in text(stack, name).splitlines() if not re.match(r"[a-z_]+=", line) and line != "Killed"]
     assert odd == []
 

@@ -1,4 +1,4 @@
-"""What is counted, compared with what was sent: each counter by causing exactly that."""
+"""Each counter is compared with what was sent to change it."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def parse(text):
-    """Name and labels, less the endpoint's, with their values."""
+    """The values by name and labels, without the endpoint's label."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     pairs = [line.rsplit(" ", 1) for line in lines]
     found = {re.sub(r'endpoint="\w+",?', "", name).replace("{}", ""): float(value) for name, value in pairs}
@@ -35,7 +35,7 @@ def scrape(instance, name):
 
 
 def counts(scraped):
-    """What only grows, but for how durations spread over their buckets."""
+    """The counters, without the buckets of durations."""
     return {name: value for name, value in scraped.items()
             if re.search(r"_(total|count)(\{|$)", name)}
 
@@ -73,7 +73,7 @@ def query(stack):
 
 @contextlib.contextmanager
 def counted(instance, name, *expected):
-    """Exactly what is expected is counted in the block, and nothing else."""
+    """Check that the block changes exactly the expected counters."""
     wanted = {key: value for part in expected for key, value in part.items()}
     before = counts(scrape(instance, name))
     yield
@@ -82,7 +82,7 @@ def counted(instance, name, *expected):
         after = counts(scrape(instance, name))
         return {key: after[key] - before[key] for key in after if after[key] != before[key]}
 
-    # It is counted once the answer is out.
+    # A request is counted after its answer was sent.
     with contextlib.suppress(AssertionError):
         wait_for(lambda: difference() == wanted, "the counts", 3)
     assert difference() == wanted
@@ -290,7 +290,7 @@ def test_requests_forwarded_by_a_local_proxy_get_404(name, stack):
 
 
 def test_a_trusted_proxy_cannot_make_a_remote_client_local(second_stack):
-    """With limits.conf's way of trusting a proxy: by the address of the connection, and by what it forwards."""
+    """With a trusted proxy as in limits.conf: both the connection's address and the forwarded one must be local."""
     limits = second_stack.state / "nginx" / "snippets" / "steep" / "limits.conf"
     kept = limits.read_text()
     limits.write_text("set_real_ip_from 127.0.0.0/8; real_ip_header X-Real-IP;")

@@ -1,4 +1,4 @@
-"""What deploy/observability/ has for Prometheus and Grafana: valid, tested, and about series that there are."""
+"""The files for Prometheus and Grafana in deploy/observability/ are valid, tested, and use existing series."""
 
 import json
 import re
@@ -37,7 +37,7 @@ def test_prometheus_accepts_the_configuration():
 
 @pytest.fixture(scope="module")
 def served(stack):
-    """Every series and label that the programs have, of both together."""
+    """The names of the series of both programs, and their labels and values."""
     with stack.client() as local:
         text = "".join(local.get(f"/metrics/{name}").text for name in NAMES)
     names = {re.sub(r"\{.*", "", line.rsplit(" ", 1)[0]) for line in text.splitlines() if not line.startswith("#")}

@@ -1,4 +1,4 @@
-"""The description of the API is served, is right about itself, and every answer of the session is as it says."""
+"""The description of the API is served and valid, and every answer of the session matches it."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from conformance import Description
 from stack import ROOT, addresses, wait_for
 from wire import check_error, check_headers, exchange, header, read_answers, request_bytes
 
-# Described answers that no test causes, each with its reason.
+# Described answers that no test provokes, each with the reason.
 NOT_CAUSED = {
     ("/metrics/{program}", 429): "takes a flood from the machine's own address, which would keep other tests out",
 }
@@ -60,7 +60,7 @@ def test_its_schema_accepts_the_batches_that_the_server_accepts(description, mon
 
 
 def served():
-    """Each method and address that is described."""
+    """Each method and path that is described."""
     has_status = (ROOT / "nginx" / "snippets" / "status.conf").exists()
     for path, method, _ in Description.read().operations():
         if "{program}" not in path:
@@ -96,7 +96,7 @@ def test_a_path_that_can_be_read_is_read_only(method, path, here):
 
 
 def test_every_path_is_rate_limited(stack):
-    # A preflight, /config.json and what is hidden are answered before anybody is counted.
+    # Preflights, /config.json and the hidden metrics are answered before the rate limit.
     limited = [request_bytes(method, path, [("Host", "localhost"), ("Content-Length", "0")]) for method, path in served()
                if method in ("GET", "POST") and not path.startswith(("/config", "/metrics"))]
     seen = set()
@@ -215,7 +215,7 @@ def test_every_described_answer_occurred(description, request):
     for path, method, responses in description.operations():
         if path not in asked:
             continue
-        # HEAD is answered as GET is, which is shown of some of its answers.
+        # HEAD is answered as GET is, which is checked for some answers only.
         for status, response in ({200: responses[200]} if method == "head" else responses).items():
             if ((path, method, status) in seen) == ((path, status) in NOT_CAUSED):
                 missing.append(f"{method} {path}: {status}")

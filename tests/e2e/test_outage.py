@@ -1,4 +1,4 @@
-"""What happens when a part is away, and when it comes back."""
+"""What happens when a part is unavailable, and when it returns."""
 
 import concurrent.futures
 import contextlib
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.outage
 
 
 def post_later(stack, monitor, events):
-    """Post from a thread of its own; the result, and the seconds it took."""
+    """Post from a separate thread; the result, and the seconds it took."""
     def send():
         with stack.client(next(addresses)) as client:
             started = time.monotonic()
@@ -55,7 +55,7 @@ def test_requests_that_arrive_while_a_program_is_being_started_wait_in_its_queue
     answers = []
     with killed("ingest"):
         answers += [monitor.post(client, [monitor.event()]) for _ in range(5)]
-    # The first may have been in the dying process's hands, or nginx's; never is a source unknown.
+    # The first may have been lost with the process; a source is never unknown.
     assert answers[0].status_code in (200, 503), answers[0].text
     assert [answer.status_code for answer in answers[1:]] == [200] * 4
 
@@ -123,7 +123,7 @@ def test_a_backend_terminated_with_a_batch_in_hand_loses_nothing(stack, db, clie
         time.sleep(0.2)
         lock.rollback()
         answer, _ = sent.result(40 * SLOWNESS)
-    # The outcome was unknown to the program: it may have tried again by itself, or leave that to the sender.
+    # The program does not know the outcome: it may retry by itself or leave that to the sender.
     if answer.status_code != 200:
         check_error(answer, 503, "unavailable")
         assert monitor.post(client, [event]).status_code == 200
@@ -133,7 +133,7 @@ def test_a_backend_terminated_with_a_batch_in_hand_loses_nothing(stack, db, clie
 def test_changes_of_keys_are_noticed_after_the_listening_backend_was_terminated(stack, db, client):
     db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'steep\\_%'")
     sender = registered(stack, "outage-listener")
-    # The first change may fall into the time without a listener; from then on it hears again.
+    # The first change may come while nothing listens; later ones are noticed.
     started = time.monotonic()
     stack.steepctl("monitor", "remove", sender.source)
     wait_for(lambda: sender.post(client, "[]").status_code == 401, "the key to go")
@@ -177,7 +177,7 @@ class TestWhileTheDatabaseIsAway:
     def test_half_the_workers_wait_and_the_others_answer_503_at_once(self, away, stack, monitor):
         workers = int(stack.program_environment("ingest").get("STEEP_WORKERS", max(4, 2 * os.cpu_count())))
         sent = [post_later(stack, monitor, [monitor.event()]) for _ in range(workers + 2)]
-        # Meanwhile somebody without credentials is told so: not every worker waits.
+        # Meanwhile a request without credentials is answered: not every worker waits.
         time.sleep(1)
         with stack.client(next(addresses)) as client:
             started = time.monotonic()

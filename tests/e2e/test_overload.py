@@ -1,4 +1,4 @@
-"""More than can be served: what is answered, what is not begun, and how soon all is as before."""
+"""Overload: what is answered, what is refused, and how soon it is over."""
 
 import concurrent.futures
 import contextlib
@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture(scope="module")
 def busy():
-    """An installation without limits for one client, with few workers and little patience."""
+    """An installation without rate limits, with few workers and a short deadline."""
     with running("overload", STEEP_WORKERS=str(WORKERS), STEEP_DEADLINE=str(DEADLINE)) as stack:
         (stack.state / "nginx" / "snippets" / "steep" / "limits.conf").write_text("")
         os.kill(stack.pid("nginx"), signal.SIGHUP)
@@ -97,12 +97,12 @@ def family(pid):
 
 
 def memory(stack):
-    """Of the program, and of all of nginx, in bytes."""
+    """The memory of ingest.fcgi and of all nginx processes, in bytes."""
     return resident(stack.pid("ingest")), sum(resident(pid) for pid in family(stack.pid("nginx")) if alive(pid))
 
 
 class Load:
-    """Senders that post one batch after the other, each at an address of its own, until they are stopped."""
+    """Senders that post batches one after the other, each from its own address, until they are stopped."""
 
     def __init__(self, stack, monitor, senders):
         self.stack = stack
@@ -131,7 +131,7 @@ class Load:
 def test_an_overload_is_answered_200_429_or_503_and_ends_with_the_load(busy, sender):
     with contextlib.ExitStack() as opened, busy.client() as client:
         idle = [opened.enter_context(busy.socket(f"127.0.5.{n % 50 + 1}")) for n in range(500)]
-        # Half of them say nothing, the others begin to.
+        # Half of them send nothing, the others the start of a request.
         for connection in idle[::2]:
             connection.sendall(b"POST /ingest HTTP/1.1\r\nHost: loc")
         before = memory(busy)

@@ -1,4 +1,4 @@
-"""Which address means what, whatever way it is written, and whatever host and method come with it."""
+"""What each path means, however it is spelled and whatever the host and method."""
 
 import pytest
 
@@ -14,7 +14,7 @@ EVIL = "evil.example"
                                   "/nowhere?token=x"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_any_other_path_is_not_found(method, path, raw):
-    # Raw, as a client library would tidy these up. To nginx a path that can't be decoded is a bad request.
+    # Sent as bytes, as a client library would normalize these. nginx refuses a path that it cannot decode.
     answer = raw(request_bytes(method, path, [("Host", "localhost"), ("Content-Length", "0")]), method)
     if path in ("/%00", "/%zz"):
         check_error(answer, 400, "invalid_request", endpoint=False)
@@ -84,7 +84,7 @@ def test_an_oversized_method_is_refused(raw):
 
 
 def everything(stack, target, headers):
-    """All of an answer, as it came."""
+    """The whole answer as text."""
     with stack.socket(next(addresses)) as connection:
         connection.sendall(request_bytes("GET", target, [*headers, ("Connection", "close")]))
         return connection.makefile("rb").read().decode("latin-1")

@@ -1,4 +1,4 @@
-"""The programs themselves: their options, their environment, and what nginx would never hand them."""
+"""The programs themselves: their options, their environment, and requests that nginx would never send them."""
 
 import json
 import os
@@ -21,7 +21,7 @@ NAMES = ["ingest", "query"]
 
 
 def error(answer, status, code):
-    """The programs' own part of an error: nginx adds the common headers."""
+    """Check a program's part of an error: nginx adds the common headers."""
     assert answer.status_code == status, f"{answer.status_code}: {answer.text[:300]}"
     body = answer.json()
     assert body["error"] == code and body["message"]
@@ -183,7 +183,7 @@ def test_a_body_over_5_MiB_is_refused_before_the_credentials(claimed, status, co
 
 @pytest.mark.parametrize("claimed", [1, 100, 5 * 1024 * 1024])
 def test_a_body_that_arrives_incomplete_is_invalid_request_or_unsigned(claimed, ingest, db):
-    # By the ladder the signature is looked at first, and it is good for the bytes that came.
+    # The signature is checked first, and it is valid for the bytes that arrived.
     event = ingest.first.event()
     body = encode([event])
     answer = ingest.ask(ingest_params(body, ingest.first, CONTENT_LENGTH=str(len(body) + claimed)), body)
@@ -295,7 +295,7 @@ def test_a_body_still_arriving_at_sigterm_is_finished_too(stack, monitor, db):
 
 
 class TestWithoutADatabaseFromTheStart:
-    """Until the keys have been read once, what the environment's keys don't settle is 503 and not 401."""
+    """Until the keys have been read once, a credential that the environment does not have is 503, not 401."""
 
     @pytest.fixture(scope="class")
     def lonely_ingest(self, stack):

@@ -1,4 +1,4 @@
-"""The hourly counts: who may ask, how the question is read, and that the answer is exact."""
+"""Queries: authentication, parameters, and the exactness of the counts."""
 
 import datetime
 import re
@@ -17,7 +17,7 @@ DAY = datetime.timedelta(days=1)
 
 
 def put(db, source, *instants):
-    """Store events past the programs, as any administrator may."""
+    """Store events directly, as an administrator may."""
     with db.cursor() as cursor:
         cursor.executemany("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
                            " VALUES (%s, %s, %s, 'tool', '{}')", [(new_id(), source, at) for at in instants])
@@ -99,7 +99,7 @@ def test_a_repeated_authorization_header_is_refused_or_one_of_them_counts(client
 
 
 def test_a_token_in_the_query_string_is_ignored(client):
-    # A made-up one: a query string stands in the access log, which the last tests search for tokens.
+    # Not a real one: the last tests search the logs for tokens, and paths are logged.
     check_error(client.get("/query?access_token=x&token=x"), 401, "missing_auth")
 
 
@@ -130,7 +130,7 @@ def test_an_invalid_parameter_is_named_by_its_code(query_string, code, query):
 
 
 def test_an_unknown_parameter_may_be_repeated_or_not(query):
-    # "A repeated parameter is refused; an unknown one is ignored": both sentences fit.
+    # "A repeated parameter is refused; an unknown one is ignored": the contract allows both.
     answer = query("?x=1&x=2")
     assert answer.status_code == 200 or check_refused(answer, (400, "invalid_request"))
 
@@ -228,7 +228,7 @@ def test_the_window_begins_days_ago_to_the_second(days, db, counts, fresh_source
 
 @pytest.mark.parametrize("days", [7, 30])
 def test_the_oldest_hour_is_counted_from_the_start_of_the_window(days, db, counts, fresh_source):
-    # Whole hours come from the kept counts, this one can't: half of it is out.
+    # Whole hours are read from the counts, but a part of this one is outside the window.
     edge = now() - days * DAY
     hour = edge.replace(minute=0, second=0, microsecond=0)
     later = edge + datetime.timedelta(seconds=90)
@@ -237,7 +237,7 @@ def test_the_oldest_hour_is_counted_from_the_start_of_the_window(days, db, count
 
 
 def test_an_hour_after_the_oldest_is_counted_whole(db, counts, fresh_source):
-    # Not the very next one: this hour may end between here and the question.
+    # Not the very next one: this hour may end before the query.
     following = (now() - 7 * DAY).replace(minute=0, second=0, microsecond=0) + 2 * HOUR
     put(db, fresh_source, following, following + HOUR - datetime.timedelta(microseconds=1))
     assert counts(fresh_source) == [row(fresh_source, following, 2)]
@@ -251,7 +251,7 @@ def test_30_days_include_what_7_days_leave_out(db, counts, fresh_source):
 
 
 def test_future_events_are_counted(db, counts, fresh_source):
-    # The window has no end: the data model's function doesn't ask for one.
+    # The window has no end, as in the data model's function.
     put(db, fresh_source, now() + 2 * DAY)
     assert len(counts(fresh_source)) == 1
 
@@ -315,7 +315,7 @@ def test_the_answer_matches_the_data_models_own_query(db, query):
     got = rows(query("?days=30"))
     oldest = (now() - 30 * DAY).strftime("%Y-%m-%d")
     as_tuples = [(entry["source"], entry["date"], entry["hour"], entry["eventCount"]) for entry in got]
-    # The oldest day moves on between the two questions.
+    # The oldest day may change between the two queries.
     assert sorted(t for t in as_tuples if t[1] != oldest) == sorted(t for t in expected if t[1] != oldest)
 
 

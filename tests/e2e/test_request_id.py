@@ -1,4 +1,4 @@
-"""A failed request is found by its id in nginx's access log, in the program's and in PostgreSQL's."""
+"""A failed request is found by its id in the logs of nginx, of the program and of PostgreSQL."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ def lines(stack, log, request_id):
 
 
 def check_found(stack, name, answer, sqlstate):
-    """One line of each log has the request's id; the program's and PostgreSQL's say what PostgreSQL objected to."""
+    """One line of each log has the request's id; those of the program and PostgreSQL have the SQLSTATE."""
     request_id = header(answer, "X-Request-ID")
     access, = wait_for(lambda: lines(stack, "access", request_id), "the access log's line")
     assert json.loads(access)["status"] == answer.status_code

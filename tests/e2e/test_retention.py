@@ -1,4 +1,4 @@
-"""Old events, or their payloads, taken away in steps: while monitors send, and exactly those."""
+"""Pruning deletes exactly the old events, or their payloads, in steps and while monitors send."""
 
 import subprocess
 import threading
@@ -29,7 +29,7 @@ def test_monitors_send_while_a_step_is_open(step, stack, db, monitor, client):
     late = monitor.event(timestamp=long_ago.isoformat())
     with stack.connect(autocommit=False) as pruning:
         assert pruning.execute(step).fetchone()[0] >= 3
-        # Of the present, of an hour whose count the step holds, and of one that is new.
+        # Of the present, of an hour whose count the step has locked, and of a new hour.
         for events in ([monitor.event()], [late], [monitor.event(timestamp="2024-02-03T14:00:00Z")], [monitor.event()] * 2):
             assert monitor.post(client, events).json()["inserted"] == 1
         assert db.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (0,)

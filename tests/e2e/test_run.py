@@ -1,4 +1,4 @@
-"""deploy/run: what it leaves where, beside whom it runs, and that it leaves nothing running."""
+"""deploy/run: its files, several of them side by side, and that it leaves nothing running."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def run_until_it_ends(**environment):
 
 
 def processes_in(state):
-    """Those that work in the state folder or run a program from it, whoever they belong to."""
+    """The processes of any user that work in the state folder or run a program from it."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

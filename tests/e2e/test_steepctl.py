@@ -1,4 +1,4 @@
-"""The administrator's command: what it does, and what it refuses with a sentence."""
+"""The administrator's command: what it does, and what it refuses with a message."""
 
 import hashlib
 import os
@@ -73,7 +73,7 @@ def test_a_name_may_be_any_printable_ascii(stack, db, client):
 def test_adding_a_key_twice_leaves_one(stack, db, name):
     sender = Monitor(name)
     stack.steepctl("monitor", "add", name, sender.public_base64)
-    # Whether the second time is an error is not said anywhere.
+    # Whether the second time is an error is unspecified.
     stack.steepctl("monitor", "add", name, sender.spki_base64, check=False)
     assert db.execute("SELECT count(*) FROM public.monitor_keys WHERE source = %s", (name,)).fetchone() == (1,)
 

@@ -1,4 +1,4 @@
-"""steepctl status: one look says what is wrong, in words and by its exit status."""
+"""steepctl status reports what is wrong in sentences and by its exit status."""
 
 import secrets
 import shutil

@@ -1,4 +1,4 @@
-"""Whoever is not registered costs the database nothing, has no body read, and keeps nobody waiting."""
+"""Unauthenticated requests reach no database, have no body read, and delay nobody."""
 
 import collections
 import concurrent.futures
@@ -15,14 +15,14 @@ from monitor import Monitor, base64_text, encode
 from stack import SLOWNESS, wait_for
 from wire import read_answers, request_bytes
 
-# From each address less than the limit lets through: what nginx spares the programs is for other tests.
+# Each address stays below the rate limit, so that all requests reach the programs.
 ADDRESSES = 12
 REQUESTS = 120
 addresses = (f"127.0.3.{n}" for n in itertools.count(1))
 
 
 def batches(sender, sign):
-    """Requests with a batch each, each signed, or not, in a way that is not good."""
+    """Requests with a batch each that are unsigned or wrongly signed."""
     def request():
         body = encode([sender.event()])
         headers = [("Host", "localhost"), ("Content-Length", str(len(body))), *sign(body).items()]
@@ -32,7 +32,7 @@ def batches(sender, sign):
 
 @pytest.fixture(scope="module")
 def strangers(monitor, token):
-    """What strangers send, and the refusal each is to get."""
+    """What strangers send, by the refusal it is to get."""
     forger, nobody = Monitor(monitor.source), Monitor(f"nobody-{secrets.token_hex(6)}")
 
     def question():
@@ -49,7 +49,7 @@ def strangers(monitor, token):
 
 @pytest.fixture(scope="module")
 def flood(stack, strangers):
-    """Send all of it at once, from several addresses; how many answers there were of each kind."""
+    """Send all of it at once from several addresses; the number of answers of each kind."""
     def pipeline(address, make):
         with stack.socket(address) as connection:
             connection.sendall(b"".join(make() for _ in range(REQUESTS)))
@@ -67,18 +67,18 @@ def flood(stack, strangers):
 
 @pytest.fixture
 def refusals(strangers):
-    """What a flood is to be answered: every request, with its own refusal, and none with a 429 or 503."""
+    """The expected answers to a flood: a refusal for every request, and no 429 or 503."""
     return {(401, code): REQUESTS * ADDRESSES for code in strangers}
 
 
 def workers_connections(db):
-    """The programs that have a connection for a request, and not just the one that reads the keys."""
+    """The programs that have a connection for requests, besides the one that reads the keys."""
     rows = db.execute("SELECT DISTINCT application_name FROM pg_stat_activity WHERE application_name LIKE '%.fcgi'").fetchall()
     return {name for (name,) in rows}
 
 
 def test_a_flood_of_strangers_opens_no_connection_to_the_database(db, flood, refusals, client, monitor, query):
-    # A worker connects for its first statement: where there is no connection there was none.
+    # A worker connects for its first statement: no connection means no statement.
     db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE '%.fcgi'")
     wait_for(lambda: not workers_connections(db), "the workers' connections to end")
     assert flood() == refusals
@@ -89,7 +89,7 @@ def test_a_flood_of_strangers_opens_no_connection_to_the_database(db, flood, ref
 
 @pytest.fixture
 def statements(stack, db):
-    """Count what PostgreSQL was asked by the two programs since the last time, by its text; not what reads the keys."""
+    """Count the programs' statements since the last call by text, without those that read the keys."""
     def restart_sessions():
         db.execute("SELECT pg_reload_conf()")
         db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN ('steep_ingest', 'steep_query')")
@@ -133,12 +133,12 @@ def test_a_flood_of_strangers_causes_no_statement_and_delays_nobody(statements, 
             sent += 1
         assert flooding.result() == refusals
     assert statements() == {INSERT: sent, COUNT: sent}
-    # A dashboard gives up after a few seconds, a monitor after 30.
+    # A dashboard waits a few seconds for its answer, a monitor 30.
     assert longest < 5 * SLOWNESS
 
 
 class TestTheBody:
-    """A body that was announced and is not sent: whoever answers without it did not read it."""
+    """A body that is announced and never sent: an answer shows that it was not read."""
 
     @pytest.fixture(scope="class")
     def ingest(self, stack, monitor):

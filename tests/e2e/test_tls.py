@@ -1,4 +1,4 @@
-"""The encrypted connection: which versions, ciphers and certificates; as OpenSSL's own client sees it."""
+"""TLS: versions, ciphers and certificates, as seen by OpenSSL's client."""
 
 import re
 import socket
@@ -9,7 +9,7 @@ import pytest
 from stack import SLOWNESS, addresses
 from wire import check_error, read_answer, request_bytes
 
-# What the profile leaves for a key on an elliptic curve, which the demonstration's is.
+# Those of the profile for a key on an elliptic curve, which the demonstration's is.
 CIPHERS = {"ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"}
 CIPHERS_OF_1_3 = {"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}
 
@@ -18,11 +18,11 @@ QUESTION = "GET /query HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r
 
 @pytest.fixture
 def s_client(stack):
-    """What openssl s_client says of a connection; by itself it would refuse what is old before the server does."""
+    """The output of openssl s_client, which must be allowed old versions so that the server refuses them."""
     def connect(*options, send="", stay=False):
         command = ["openssl", "s_client", "-connect", f"127.0.0.1:{stack.port}", "-bind", f"{next(addresses)}:0",
                    "-CAfile", stack.ca, *options, *(["-ign_eof"] if stay else [])]
-        # The server's first frames of HTTP/2 are no text.
+        # The server's first HTTP/2 frames are binary.
         done = subprocess.run(command, input=send, text=True, errors="replace", capture_output=True, timeout=30 * SLOWNESS)
         return done.stdout + done.stderr
     return connect
@@ -68,7 +68,7 @@ def test_only_the_listed_curves_are_accepted(group, taken, s_client):
 def test_a_client_cannot_renegotiate(stack):
     command = ["openssl", "s_client", "-connect", f"127.0.0.1:{stack.port}", "-tls1_2"]
     with subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as client:
-        # A line of R asks for it; at the end of its input the client would leave before the answer.
+        # A line of R requests it; at the end of input the client would exit before the answer.
         client.stdin.write("R\n")
         client.stdin.flush()
         assert "no renegotiation" in client.stderr.read()
@@ -84,7 +84,7 @@ def test_a_session_is_resumed_without_a_ticket(s_client):
 
 
 def test_early_data_is_not_accepted(s_client):
-    # What comes early can be sent once more by whoever overheard it.
+    # Early data could be replayed.
     assert "Max Early Data: 0" in s_client("-tls1_3", send=QUESTION, stay=True)
 
 

@@ -1,4 +1,4 @@
-"""The fixed example for authors of monitors in tests/vectors, checked by three implementations."""
+"""The example for authors of monitors in tests/vectors, checked with three implementations."""
 
 import base64
 import hashlib
