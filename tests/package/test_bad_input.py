@@ -1,4 +1,4 @@
-"""What is wrong is said in one sentence in the journal and by steepctl status, and leaves nothing half started."""
+"""Errors are reported in one sentence in the journal and by steepctl status, and leave nothing half started."""
 
 import contextlib
 import re
@@ -36,12 +36,12 @@ def test_an_invalid_setting_is_reported_once(machine, monitor):
         sentences = [line for line in machine.journal("steep-ingest", since).splitlines() if "event=configuration" in line]
         assert len(sentences) == 1
         assert "variable=STEEP_WORKERS" in sentences[0] and "it must be a whole number from 1 to 256" in sentences[0]
-        # No other try makes it right, so there is none.
+        # A restart would not help, so there is none.
         assert machine.show("steep-ingest.service", "ActiveState") == "failed"
         assert machine.show("steep-ingest.service", "ExecMainStatus") == "78"
         code, said = status(machine)
         assert code == CRITICAL and "STEEP_WORKERS" in said, said
-        # Who asks is told at once, by nginx.
+        # nginx answers clients at once.
         assert post(machine, monitor, [monitor.event()])[0] == 503
         done = machine.run("steepctl", "setup", check=False)
         assert done.returncode == 1 and "/etc/steep/ingest.env: " in done.stdout and "STEEP_WORKERS" in done.stdout
@@ -59,7 +59,7 @@ def test_a_line_that_is_not_a_setting_is_reported(machine):
         assert "Ignoring invalid environment assignment 'export STEEP_WORKERS=3': /etc/steep/query.env" in said
         code, said = status(machine)
         assert code == WARNING and re.search(r"/etc/steep/query.env, line \d+, is not NAME=VALUE", said), said
-    # Without an equals sign systemd says nothing at all.
+    # Without an equals sign systemd reports nothing.
     with changed(machine, "/etc/steep/query.env", lambda text: text + "STEEP_WORKERS 3\n"):
         code, said = status(machine)
         assert code == WARNING and re.search(r"/etc/steep/query.env, line \d+, is not NAME=VALUE", said), said
@@ -67,7 +67,7 @@ def test_a_line_that_is_not_a_setting_is_reported(machine):
 
 
 def test_an_invalid_number_of_days_is_reported(machine):
-    """Said before the daily run fails."""
+    """Reported before the daily run fails."""
     with changed(machine, "/etc/steep/prune.env", lambda text: text.replace("STEEP_RETENTION_DAYS=", "STEEP_RETENTION_DAYS=x")):
         code, said = status(machine)
         assert code == WARNING and "/etc/steep/prune.env: STEEP_RETENTION_DAYS must be a whole number from 1 to 36500." in said, said
@@ -129,7 +129,7 @@ def test_a_missing_grant_is_reported_and_its_return_noticed(machine, monitor):
 def test_a_missing_certificate_is_reported(machine, token):
     machine.run("mv", "/etc/steep/tls/server.crt", "/root/server.crt")
     since = machine.journal_now()
-    # What runs goes on with what it has read; a start needs it.
+    # Running processes keep the certificate that they have read; a start needs the file.
     assert machine.run("systemctl", "reload", "nginx", check=False).returncode != 0
     assert machine.run("systemctl", "restart", "nginx", check=False).returncode != 0
     assert 'cannot load certificate "/etc/steep/tls/server.crt"' in machine.journal("nginx", since)
@@ -166,7 +166,7 @@ def test_a_port_in_use_is_reported(machine, token):
 
 
 def test_a_setup_that_fails_leaves_the_installation_as_it_was(machine, token):
-    """A certificate whose names nobody can reach: setup gets as far as its own test, and takes nothing away."""
+    """The service does not start: setup reports it and removes nothing."""
     drop_in(machine, "steep-ingest.service", "[Service]\nExecStart=\nExecStart=/bin/false\n")
     done = machine.run("steepctl", "setup", check=False)
     assert done.returncode == 1 and "steep-ingest.service does not start" in done.stdout

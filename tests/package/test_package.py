@@ -1,4 +1,4 @@
-"""What the package is made of, before anybody installs it."""
+"""The contents of the package, before it is installed."""
 
 import re
 import subprocess
@@ -28,12 +28,12 @@ def test_the_package_depends_on_the_libraries_it_links(package):
     for name in ("libc6", "libfcgi0ldbl", "libjson-c5", "libpq5", "libsodium23", "nginx", "postgresql-client", "openssl",
                  "curl"):
         assert re.search(rf"\b{re.escape(name)}\b", depends), depends
-    # A database on another machine needs none here.
+    # With a database on another machine, none is needed here.
     assert re.search(r"\bpostgresql \(>= 15\)", run("dpkg-deb", "-f", str(package), "Recommends").stdout)
 
 
 def test_settings_and_site_are_configuration_files(package):
-    """dpkg asks before it replaces a file that was changed, and leaves it when the package is removed."""
+    """dpkg asks before it replaces a changed file, and keeps it when the package is removed."""
     files = {line.split()[5][1:] for line in run("dpkg-deb", "-c", str(package)).stdout.splitlines()
              if line.startswith("-") and line.split()[5].startswith("./etc/")}
     conffiles = set(run("dpkg-deb", "-I", str(package), "conffiles").stdout.split())
@@ -53,7 +53,7 @@ def test_every_file_of_the_tree_is_packaged(package):
 
 
 def test_it_can_be_installed_elsewhere(packages, tmp_path):
-    """By GNU's variables: the files then name the folders that they are in."""
+    """By GNU's variables: the installed files name the folders that they are in."""
     tree = packages.parent
     done = run("make", "-C", str(tree), "install", f"DESTDIR={tmp_path}", "prefix=/opt/steep", "sysconfdir=/opt/etc")
     assert done.returncode == 0, done.stdout

@@ -1,4 +1,4 @@
-"""Removal leaves the data and the settings; purge asks nothing, and leaves the database alone."""
+"""Removal keeps the data and the settings; purge asks nothing and keeps the database."""
 
 from conftest import NEXT_VERSION
 
@@ -36,7 +36,7 @@ def test_purge_asks_nothing_and_keeps_the_database(machine):
     files = ["/etc/postgresql/15/main/pg_hba.conf", "/etc/postgresql/15/main/pg_ident.conf"]
     texts = [machine.file(name).read_text() for name in files]
     assert machine.file("/var/log/nginx/steep-access.log").exists()
-    # Without a terminal and standard input: a question would end it.
+    # Without a terminal and standard input: a question would abort it.
     machine.run("apt-get", "-qq", "-y", "purge", "steep", env={"DEBIAN_FRONTEND": "readline"})
     assert machine.run("dpkg-query", "-W", "-f", "${db:Status-Status}", "steep", check=False).stdout in ("not-installed", "") \
         or "no packages found" in machine.run("dpkg-query", "-W", "steep", check=False).stdout

@@ -1,4 +1,4 @@
-"""What an operator does to services, and what happens to them, while monitors send and a dashboard asks."""
+"""What operators do to services, and what happens to them, while monitors and a dashboard send requests."""
 
 import os
 import re
@@ -18,7 +18,7 @@ def stored(machine):
 
 
 def host_pid(machine, unit):
-    """The process as the tests see it: the last number of NSpid is the container's."""
+    """The process's id on the host: the last number of NSpid is the container's."""
     wanted = main_pid(machine, unit)
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -103,7 +103,7 @@ def test_the_watchdog_ends_a_program_that_hangs(machine, token, program):
 
 
 def test_a_program_that_crashes_repeatedly_is_back_within_a_minute(machine, monitor, load):
-    """With both of its listeners."""
+    """Both of its listeners are back."""
     unit, before = "steep-ingest.service", main_pid(machine, "steep-ingest.service")
     for _ in range(8):
         wait_for(lambda: is_another(machine, unit, "0"), f"{unit} to be back")
@@ -117,7 +117,7 @@ def test_a_program_that_crashes_repeatedly_is_back_within_a_minute(machine, moni
 
 
 def test_the_timer_prunes(machine, monitor, token):
-    """The timer itself, at a sooner hour; the days are those of the environment file."""
+    """The timer itself, at an earlier hour; the days are those of the environment file."""
     machine.sql("INSERT INTO events (id, source, timestamp, event_type, payload)"
                 " SELECT 'evt_old' || n, 'tester', now() - n * interval '1 day', 'tool', '{}' FROM generate_series(80, 99) AS n")
     settings = machine.file("/etc/steep/prune.env")
@@ -152,7 +152,7 @@ def test_the_access_log_is_rotated(machine, token):
 
 
 def test_a_failure_has_its_priority_in_the_journal(machine):
-    """A warning or an error can be told from the line of an ordinary request."""
+    """Warnings and errors can be told from the lines of ordinary requests."""
     since = machine.journal_now()
     machine.run("systemctl", "restart", "steep-ingest")
     machine.run("journalctl", "--sync")

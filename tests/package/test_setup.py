@@ -86,7 +86,7 @@ def test_setup_refuses_an_invalid_setting(machine):
 
 
 def test_settings_are_read_as_systemd_reads_them(machine):
-    """White space around an assignment is no part of it, and the last one needs no newline."""
+    """White space around an assignment is ignored, and the last line needs no newline."""
     file = machine.file("/etc/steep/ingest.env")
     before = file.read_text()
     file.write_text(before + "  PGPORT='5439' \t")
@@ -106,7 +106,7 @@ def test_another_default_site_is_reported_and_kept(machine):
 
 
 def test_a_service_that_does_not_start_leaves_nothing(machine):
-    """As far as the sockets had been started already."""
+    """Even though its sockets had been started."""
     drop_in(machine, "steep-query.service", "[Service]\nExecStart=\nExecStart=/bin/false\n")
     done = machine.run("steepctl", "setup", check=False)
     drop_in(machine, "steep-query.service", "")
@@ -135,7 +135,7 @@ def test_the_second_command_ends_by_reporting_success(machine, times):
     times["steepctl setup"] = time.monotonic() - begun
     assert "steep: it works: https://steep.test/ stores and answers.\n" in done.stdout
     print(times)
-    # Beside others' work, a minute on an idle machine may be two here.
+    # On a busy machine, a minute may become two.
     assert sum(times.values()) < 120, times
 
 
@@ -191,7 +191,7 @@ def test_a_certificate_of_certbot_is_found_and_its_renewal_noticed(machine):
 
 
 def test_a_given_certificate_of_certbot_is_linked_to_by_its_permanent_name(machine):
-    """Or nginx would stay with the file of before the renewal."""
+    """Otherwise nginx would keep the file from before the renewal."""
     live, archive = "/etc/letsencrypt/live/given.test", "/etc/letsencrypt/archive/given.test"
     machine.shell(f"mkdir -p {live} {archive}; openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=bot -addext subjectAltName=DNS:given.test"
                   f" -keyout {archive}/privkey1.pem -out {archive}/fullchain1.pem 2>&1; ln -s {archive}/privkey1.pem {live}/privkey.pem;"
@@ -205,7 +205,7 @@ def test_a_given_certificate_of_certbot_is_linked_to_by_its_permanent_name(machi
 
 
 def test_a_certificate_of_the_operator_is_never_overwritten(machine):
-    """Whatever its names and its term are."""
+    """Whatever its names and its validity."""
     machine.shell("cp -a /etc/steep/tls /root/tls-before; openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=mine"
                   " -addext subjectAltName=DNS:mine.test -keyout /etc/steep/tls/server.key -out /etc/steep/tls/server.crt 2>&1")
     before = machine.shell("cat /etc/steep/tls/*")
@@ -241,12 +241,12 @@ def test_another_address_and_port_are_found_by_setup_and_status(machine):
     file.write_text(before)
     assert "it works: https://steep.test/" in machine.run("steepctl", "setup").stdout
     assert "it works: https://steep.test:8443/" in done.stdout, done.stdout
-    # A warning: nobody is registered yet.
+    # A warning: no monitor is registered yet.
     assert status.returncode == 1 and "ingest.fcgi is ready." in status.stdout, status.stdout
 
 
 def test_warnings_of_the_database_server_are_no_obstacle(machine):
-    """As after an upgrade of Debian: the collations of its databases have another version then."""
+    """As after an upgrade of Debian, when the versions of the databases' collations differ."""
     machine.sql("UPDATE pg_database SET datcollversion = '0' WHERE datname = 'postgres'")
     done = machine.run("steepctl", "setup", check=False)
     machine.sql("UPDATE pg_database SET datcollversion = NULL WHERE datname = 'postgres'")
@@ -302,7 +302,7 @@ def test_a_linked_configuration_is_written_only_where_postgres_could_write_it(ma
     real = machine.run("readlink", "-f", HBA).stdout.strip()
     written = machine.file(f"{HBA}.real").read_text()
     owner = machine.run("stat", "-c", "%U:%G %a", f"{HBA}.real").stdout.strip()
-    # One that postgres itself could not write.
+    # A file that postgres could not write.
     machine.run("ln", "-sfn", "/root/pg_hba.conf", HBA)
     machine.file("/root/pg_hba.conf").write_text(changed)
     refused = machine.run("steepctl", "setup", check=False)
@@ -320,7 +320,7 @@ def test_root_administers_without_naming_a_database(machine):
 
 
 def test_a_remote_database_is_set_up_with_the_printed_commands(machine):
-    """The same PostgreSQL over TCP stands for another machine's: the steps are the printed ones, in their order."""
+    """The same PostgreSQL over TCP stands in for a remote one: the steps are the printed ones, in order."""
     programs = ("ingest", "query", "prune")
     files = {program: machine.file(f"/etc/steep/{program}.env") for program in programs}
     before = {program: file.read_text() for program, file in files.items()}

@@ -2,7 +2,7 @@
 
 #include <stdint.h>
 
-/* Judges the same event with each of a list of values in place of its @. */
+/* Checks an event with each of a list of values in place of its @. */
 static void assert_each(const char *event, const char *values, enum error expected)
 {
     size_t before = strcspn(event, "@");
@@ -25,7 +25,7 @@ static void accepts_what_monitors_in_the_field_send(void **state)
                  ERROR_NONE);
 }
 
-/* An id of that many bytes behind its prefix. */
+/* Checks an event whose id is the prefix and a letter that many times. */
 static void assert_long_id(const char *letter, size_t count, enum error expected)
 {
     char id[6000] = "";
@@ -119,7 +119,7 @@ static void checks_the_payload(void **state)
     assert_event(EVENT("evt_1", "{}"), ERROR_NONE);
 }
 
-/* As jsonb does: what is checked is what is stored. */
+/* jsonb stores the last, so the last is checked. */
 static void checks_the_last_of_equal_names(void **state)
 {
     static const struct {
@@ -163,7 +163,7 @@ static uint32_t draw(uint32_t below)
     return state % below;
 }
 
-/* Changes a text behind its first byte: a few bytes replaced, taken out or written twice. */
+/* Changes a text after its first byte: replaces, removes or repeats a few bytes. */
 static size_t mutate(char *text, size_t length)
 {
     static const char BYTES[] = "{}[]\":,\\ \n\t\x01\x7f"

@@ -16,7 +16,7 @@ struct text {
 
 static char event[2 * BATCH_EVENT_BYTES];
 
-/* What is not JSON makes the body invalid, or what holds it: the contract leaves that open. */
+/* Invalid JSON may be an error of the body or of the part it is in: the contract leaves it open. */
 static void assert_invalid_request_or(enum error other, const char *text)
 {
     enum error error = judge_event(text, strlen(text));
@@ -157,7 +157,7 @@ static void refuses_characters_that_jsonb_cannot_store(void **state)
         assert_refused(with(EVENT("evt_1", "{},\"other\":\"@\""), escape));
         assert_refused(with(EVENT("evt_1", "{},\"@\":1"), escape));
         assert_refused(with(EVENT("evt_1", "{},\"other\":{\"@\":1}"), escape));
-        /* In an id, a control character is at fault first. */
+        /* In an id, the rule about control characters comes first. */
         if (strstr(escape, "\\u0000") != NULL || strstr(escape, "\\n") != NULL)
             assert_event(with(EVENT("evt_@", "{}"), escape), ERROR_INVALID_EVENT_ID);
         else
@@ -228,7 +228,7 @@ static void assert_numbers(const char *list, enum error expected)
         assert_number(number, expected);
 }
 
-/* A number in which a digit stands many times. */
+/* A number in which a digit is repeated. */
 static const char *long_number(const char *start, char digit, size_t count, const char *end)
 {
     static char number[BATCH_EVENT_BYTES];
@@ -272,12 +272,12 @@ static void refuses_zeros_with_more_places_than_the_database_has(void **state)
     assert_number(long_number("0.", '0', 20000, ""), ERROR_INVALID_PAYLOAD);
 }
 
-/* An event with a member behind the others that is so many arrays or objects deep. */
+/* An event whose last member has so many levels of arrays or objects. */
 static const char *nested(const char *open, const char *innermost, const char *close, size_t levels)
 {
     char *at = stpcpy(event, EVENT("evt_1", "{},\"other\":"));
 
-    at--; /* its brace comes last */
+    at--; /* the closing brace comes last */
     for (size_t i = 0; i < levels; i++)
         at = stpcpy(at, open);
     at = stpcpy(at, innermost);

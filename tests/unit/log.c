@@ -39,7 +39,7 @@ static const char *written_to(struct log_line *line, bool is_journal)
     return text;
 }
 
-/* Standard error is something else than what JOURNAL_STREAM names, as after 2>file. */
+/* The same where standard error is not what JOURNAL_STREAM names, as after 2>file. */
 static const char *written(struct log_line *line)
 {
     return written_to(line, false);

@@ -30,7 +30,7 @@ static const char *written(const struct metrics_state *state)
     return out.text;
 }
 
-/* Whether one of the lines is this one. */
+/* Whether the text has this line. */
 static bool has_line(const char *text, const char *line)
 {
     for (const char *at = strstr(text, line); at != NULL; at = strstr(at + 1, line)) {
@@ -117,7 +117,7 @@ static void counts_a_duration_up_to_and_including_the_bound(void **state)
     assert_line(&INGEST, "steep_verification_duration_seconds_count{endpoint=\"ingest\"} 0");
 }
 
-/* The number behind a line's name and labels. */
+/* The value of a series. */
 static unsigned long long value_of(const char *series)
 {
     const char *at = strstr(written(&INGEST), series);

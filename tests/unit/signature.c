@@ -26,7 +26,7 @@ static int set_up(void **state)
 
 static void verifies_the_vector_of_rfc_8032(void **state)
 {
-    /* The vector's own hexadecimal, so that our base64 is checked as well. */
+    /* The vector in hexadecimal, so that our base64 is checked too. */
     static const char HEX[] = "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
                               "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00";
     unsigned char keys[1][SIGNATURE_KEY_BYTES];
@@ -69,7 +69,7 @@ static void refuses_a_changed_body_or_signature(void **state)
     }
 }
 
-/* The signature with something before, within (behind so many characters) or behind it. */
+/* Refuses the signature with text before it, within it (at an offset) or after it. */
 static void assert_undecodable(const char *before, size_t at, const char *within,
                                const char *behind)
 {
@@ -91,7 +91,7 @@ static void decodes_strict_base64_of_64_bytes_only(void **state)
     assert_false(signature_decode(SIGNATURE, strlen(SIGNATURE) - 1, out)); /* half the padding */
     assert_false(signature_decode(SIGNATURE, strlen(SIGNATURE) - 2, out)); /* none */
     assert_false(signature_decode(SIGNATURE, strlen(SIGNATURE) - 4, out)); /* 63 bytes */
-    assert_false(signature_decode(SIGNATURE, sizeof(SIGNATURE), out));     /* a NUL behind it */
+    assert_false(signature_decode(SIGNATURE, sizeof(SIGNATURE), out));     /* a NUL after it */
     assert_false(signature_decode("", 0, out));
     assert_false(signature_decode("=", 1, out));
     assert_false(signature_decode("x", 1, out));
@@ -105,12 +105,12 @@ static void decodes_strict_base64_of_64_bytes_only(void **state)
     assert_undecodable("", 44, "\n", "");
 
     memcpy(text, SIGNATURE, sizeof(SIGNATURE));
-    for (const char *other = "-_!"; *other != '\0'; other++) { /* base64url, and no base64 */
+    for (const char *other = "-_!"; *other != '\0'; other++) { /* base64url, and neither */
         text[3] = *other;
         assert_false(signature_decode(text, strlen(SIGNATURE), out));
     }
     memcpy(text, SIGNATURE, sizeof(SIGNATURE));
-    text[strlen(SIGNATURE) - 3] = 'B'; /* bits that belong to no byte */
+    text[strlen(SIGNATURE) - 3] = 'B'; /* non-zero unused bits */
     assert_false(signature_decode(text, strlen(SIGNATURE), out));
     sodium_bin2hex(text, sizeof(text), signature, sizeof(signature));
     assert_false(signature_decode(text, strlen(text), out));
@@ -126,7 +126,7 @@ static void decodes_strict_base64_of_64_bytes_only(void **state)
     assert_false(signature_decode(text, 87, out));
 }
 
-/* One spelling of a signature: S is below the group's order (RFC 8032, 5.1.7). */
+/* S must be below the order of the group (RFC 8032, 5.1.7). */
 static void refuses_zeros_and_s_plus_the_order(void **state)
 {
     static const unsigned char ORDER[32] = {0xed, 0xd3, 0xf5, 0x5c, 0x1a,       0x63,

@@ -1,4 +1,4 @@
-/* What every unit test includes first: cmocka wants these headers before its own. */
+/* For every unit test: cmocka needs these headers before its own. */
 #ifndef STEEP_UNIT_H
 #define STEEP_UNIT_H
 
@@ -13,7 +13,7 @@
 
 enum { LISTED_BYTES = 128 };
 
-/* Takes the next text off a list, in which | separates them; false at its end, which is NULL. */
+/* Takes the next text from a list of texts with | between them; false after the last. */
 static inline bool next_listed(const char **list, char text[static LISTED_BYTES])
 {
     size_t length;
