@@ -312,7 +312,7 @@ static void allows_white_space_between_any_two_tokens(void **state)
                              "\"2026-02-03T14:30:00Z\"|,|\"type\"|:|\"tool\"|,|\"payload\"|:|{|"
                              "\"a\"|:|[|1|,|true|]|}|}|]";
         char token[LISTED_BYTES];
-        char body[2048];
+        char body[2048] = "";
         char *at = body;
 
         while (next_listed(&tokens, token))
