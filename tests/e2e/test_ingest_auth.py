@@ -102,7 +102,6 @@ BAD_SIGNATURES = {
     "of other bytes": lambda signature, monitor: monitor.sign(b"[ ]"),
     "one bit off": lambda signature, _: base64_text(bytes([base64.b64decode(signature)[0] ^ 1]) + base64.b64decode(signature)[1:]),
     "without padding": lambda signature, _: signature.rstrip("="),
-    "a space within": lambda signature, _: signature[:40] + " " + signature[40:],
     "the public key": lambda _, monitor: monitor.public_base64,
     "very long": lambda *_: "A" * 7000,
 }

@@ -10,6 +10,7 @@ from wire import MARKER, SECRETS, secrets_in
 pytestmark = pytest.mark.last(5)
 
 LOGS = ["postgresql", "nginx-error", "access", "ingest", "query"]
+SEPARATOR = re.compile(r'[\s",:{}\[\]]+')
 SANITIZER = re.compile(r"(Address|Leak|Thread|Memory|UndefinedBehavior)Sanitizer|runtime error:")
 
 
@@ -34,7 +35,10 @@ def test_no_payload_is_in_a_log(logs):
 
 def test_no_token_signature_or_key_is_in_a_log(logs):
     assert len(SECRETS) > 1000, "the search means something after the other tests only"
-    assert {name: found for name, content in logs.items() if (found := secrets_in(content))} == {}
+    assert not any(SEPARATOR.search(secret) for secret in SECRETS)
+    # Logs repeat most of their words: each is searched once.
+    words = {name: "\n".join(set(SEPARATOR.split(content))) for name, content in logs.items()}
+    assert {name: found for name, content in words.items() if (found := secrets_in(content))} == {}
 
 
 @pytest.mark.parametrize("name", ["access", "ingest", "query", "postgresql"])

@@ -40,14 +40,14 @@ def at(seconds):
 
 
 @pytest.fixture(scope="module")
-def impatient(stack, monitor):
+def short_deadline(stack, monitor):
     with program(stack, "ingest", STEEP_DEADLINE="2", VIBETEA_PUBLIC_KEYS=f"{monitor.source}:{monitor.public_base64}") as instance:
         yield instance
 
 
-def test_a_batch_that_waited_past_the_deadline_is_503_before_its_body_is_read(impatient, monitor):
+def test_a_batch_that_waited_past_the_deadline_is_503_before_its_body_is_read(short_deadline, monitor):
     params = ingest_params(b"[]", monitor, CONTENT_LENGTH="1000", REQUEST_MSEC=at(-3))
-    with begin(impatient.path, params, end_of_body=False) as connection:
+    with begin(short_deadline.path, params, end_of_body=False) as connection:
         answer = read_answer(connection)
     assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
     assert answer.headers.get_list("Retry-After")
@@ -61,10 +61,10 @@ def test_a_query_that_waited_past_the_deadline_is_503(stack):
 
 @pytest.mark.parametrize("msec", ["", "x", "1.5", "-1.000", "1e9", "99999999999999999999.000", "-99999999999999999999.000",
                                   -0.5, +60, -7200])
-def test_an_implausible_time_makes_no_request_late(msec, impatient, monitor):
+def test_an_implausible_time_makes_no_request_late(msec, short_deadline, monitor):
     if not isinstance(msec, str):
         msec = at(msec)
-    assert impatient.ask(ingest_params(b"[]", monitor, REQUEST_MSEC=msec), b"[]").status_code == 400
+    assert short_deadline.ask(ingest_params(b"[]", monitor, REQUEST_MSEC=msec), b"[]").status_code == 400
 
 
 def test_nginx_passes_on_when_it_forwarded_a_batch(busy, sender):
