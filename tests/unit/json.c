@@ -46,12 +46,18 @@ static void refuses_a_body_that_is_not_an_array(void **state)
         "[]|[]x|[|]|[{|[{}|[}|[,]|[{},]|[,{}]|"
         "[{}{}]|[{} {}]|[{}:{}]|| "
         "|\n|x|nul|'[]'|[//x\n]|[/**/]|[{}]//x|[#\n]|<xml/>|a=b|[{]}|[(1)]|"
-        "[1 2]|[\"|[\"x|[\"\\|\v[]|\f[]|[\v]|\xc2\xa0[]|[\xe2\x80\x83]|[\\u005b]|[;]|[{};]";
+        "[1 2]|[\"|[\"x|[\"\\|\v[]|\f[]|[\v]|\xc2\xa0[]|[\xe2\x80\x83]|[\\u005b]|[;]|[{};]|"
+        "[{}]]|[{}],|[{}{}|[{}] {}|[{}, {} {}]|[{\"a\":\"b]|[{\"a\":\"b\\\"]|[{\"a\" "
+        "1}]|[{\"a\":}]|"
+        "[{\"a\":1,}]|[{a:1}]|[[}]]|[foo]|[{\"a\":tru}]|[{/**/}]|[{\"a\":1}//\n]|[{\"a\":'b'}]|"
+        "[\"\\x\"]|[\"\\u12\"]|[.5]|[1e]";
     char body[LISTED_BYTES];
     (void)state;
     while (next_listed(&bodies, body))
         assert_judged(body, ERROR_INVALID_REQUEST);
     assert_int_equal(judge("[]\0", 3), ERROR_INVALID_REQUEST);
+    assert_int_equal(judge("[{\0}]", 5), ERROR_INVALID_REQUEST);
+    assert_int_equal(judge("[1\0]", 4), ERROR_INVALID_REQUEST);
     assert_int_equal(judge("\0[]", 3), ERROR_INVALID_REQUEST);
     assert_int_equal(judge("[]\0junk", 7), ERROR_INVALID_REQUEST);
 }
