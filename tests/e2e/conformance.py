@@ -1,4 +1,4 @@
-"""Every answer of a session is remembered here, and held against nginx/html/openapi.yaml at its end."""
+"""Records every answer of a session and checks them against nginx/html/openapi.yaml at its end."""
 
 import json
 import posixpath
@@ -12,18 +12,18 @@ from stack import ROOT
 
 FILE = ROOT / "nginx" / "html" / "openapi.yaml"
 
-# What HTTP itself, nginx's connection handling and file serving add, and no client of the API looks at.
+# Headers of HTTP itself, of nginx's connections and of files, which no client of the API uses.
 TRANSPORT = {"date", "server", "connection", "keep-alive", "content-length", "content-type", "transfer-encoding",
              "content-encoding", "accept-ranges"}
-# What differs from answer to answer though they are the same.
+# Headers that differ between answers that are otherwise the same.
 VOLATILE = {"date", "x-request-id", "content-length", "retry-after", "connection"}
 
-# Distinct answers, each with the headers of the first; None as long as nobody wants to know.
+# Distinct answers, each with the headers of the first; None while nothing is recorded.
 answers = None
 
 
 def record(method, target, status, headers, body):
-    """Remember an answer; target is None where the request was not one, or who reads doesn't know it."""
+    """Record an answer; target is None where the request was malformed or is unknown."""
     if answers is None:
         return
     path = path_of(target) if target else None
@@ -48,7 +48,7 @@ def record_raw(data, answer, method):
 
 
 def path_of(target):
-    """The path that nginx finds its location by; None for what is no path."""
+    """The path by which nginx finds its location; None if the target has none."""
     path = re.sub(r"^https?://[^/?]*/?", "/", target, flags=re.IGNORECASE).split("?")[0].split("#")[0]
     path = re.sub("/+", "/", unquote(path, errors="replace"))
     if not path.startswith("/"):
@@ -80,7 +80,7 @@ class Description:
                     yield path, method, {int(status): self.resolve(each) for status, each in item[method]["responses"].items()}
 
     def find(self, method, path):
-        """The operation that a request is of: a method that is not described is answered as the path's main one."""
+        """The operation of a request; a method that is not described is answered like the path's main one."""
         for template, item in sorted(self.document["paths"].items(), key=lambda entry: entry[0].count("{") + ("file" in entry[0])):
             names = {each["name"]: each["schema"].get("enum") for each in item.get("parameters", [])}
             pattern = re.sub(r"\{(\w+)\}", lambda found: f"(?:{'|'.join(names[found[1]] or ['.*'])})", template)
@@ -95,7 +95,7 @@ class Description:
         return {int(status): self.resolve(each) for status, each in item["responses"].items()}
 
     def problems(self, response, headers, body, is_head=False):
-        """What of an answer is not as the response is described."""
+        """How an answer differs from the description of its response."""
         found, values = [], {}
         for name, value in headers:
             values.setdefault(name.lower(), []).append(value)
@@ -131,7 +131,7 @@ class Description:
     def check(self, method, path, status, headers, body):
         """What is wrong with an answer."""
         if path is None:
-            # Whoever could not be understood is answered as if he had asked for something.
+            # A malformed request may be answered like any operation.
             choices = [found[status] for _, _, found in self.operations() if status in found]
             kinds = [self.problems(each, headers, body, method == "HEAD") for each in choices]
             return min(kinds, key=len, default=[f"status {status} is described nowhere"])

@@ -1,4 +1,4 @@
-"""The stack under test, and the people who use it: a monitor, a dashboard with a token, an administrator."""
+"""The stack under test and its users: a monitor, a dashboard with a token, an administrator."""
 
 import contextlib
 import json
@@ -16,12 +16,12 @@ from psycopg.rows import namedtuple_row
 import conformance
 import wire
 from database import Cluster, made_database
-from monitor import Monitor
+from monitor import Monitor, encode
 from stack import ANSWER_HOOKS, Stack, addresses, running, wait_for
 
 
 def pytest_configure():
-    # tests/run ends a suite with SIGTERM; fixtures must still put away what they started.
+    # tests/run ends a suite with SIGTERM; fixtures must still stop what they started.
     def leave(*_):
         raise KeyboardInterrupt
 
@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def stack():
-    """The installation that tests/run started, or one of this session's own."""
+    """The installation that tests/run started, or else one of the session's own."""
     if "STEEP_URL" in os.environ and "STEEP_STATE" in os.environ:
         names = [n for n in os.environ if n.startswith(("STEEP_", "PG"))]
         found = Stack(os.environ["STEEP_STATE"], {name: os.environ[name] for name in names})
@@ -56,7 +56,7 @@ def stack():
 
 @pytest.fixture(scope="session")
 def second_stack():
-    """One more installation beside the first, for what would disturb the others' tests."""
+    """A second installation, for tests that would disturb the others."""
     with running("second") as found:
         wire.SECRETS.update({found.token, found.seed().hex()})
         yield found
@@ -71,13 +71,13 @@ def clients(stack):
 
 @pytest.fixture
 def client(clients):
-    """A client whose address changes from test to test, so that no test is refused for the others' requests."""
+    """A client whose address changes with each test, so that the rate limit counts no other test's requests."""
     return clients[next(addresses)]
 
 
 @pytest.fixture
 def raw(stack):
-    """Send bytes as they are over TLS and read the answer."""
+    """Send bytes unchanged over TLS and read the answer."""
     def send(data, method="POST"):
         with stack.socket(next(addresses)) as connection:
             return wire.exchange(connection, data, method)
@@ -104,7 +104,7 @@ def database(cluster):
 
 @pytest.fixture
 def new_cluster(stack):
-    """Make clusters of a test's own, which are there until its end."""
+    """Make clusters that exist until the end of the test."""
     made = []
 
     def make(name="cluster"):
@@ -130,7 +130,7 @@ def other_monitor(stack):
 
 def registered(stack, name):
     made = Monitor(name)
-    # A stack that was tested before knows the name with another key.
+    # In a stack that was tested before, the name has another key.
     stack.steepctl("monitor", "remove", name, check=False)
     stack.steepctl("monitor", "add", name, made.public_base64)
     with stack.client(next(addresses)) as client:
@@ -140,7 +140,7 @@ def registered(stack, name):
 
 @pytest.fixture
 def new_monitor(stack):
-    """Make and register a monitor with a name no other test uses; the name may be chosen."""
+    """Make and register a monitor with the given name, or with one that no other test uses."""
 
     def make(name=None):
         return registered(stack, name or f"e2e-{secrets.token_hex(6)}")
@@ -164,7 +164,7 @@ def query_with(client, token, query="", **more):
 
 @pytest.fixture
 def query(stack, token):
-    """Ask for the aggregates with a good token, by a query string as it is: client libraries tidy it up."""
+    """Ask for the aggregates with a valid token; the query string is sent unchanged, unlike by client libraries."""
 
     def ask(query_string="", **params):
         if params:
@@ -187,7 +187,7 @@ def fingerprint(db):
 
 @pytest.fixture
 def refused(db, monitor, client):
-    """Post what must not be taken: the answer, when it is a 4xx in the contract's form and nothing changed."""
+    """Post what must be refused: the answer, once it is a 4xx in the contract's form and nothing was stored."""
 
     def post(events, sender=None, **more):
         before = fingerprint(db)
@@ -202,31 +202,41 @@ def refused(db, monitor, client):
 
 
 @pytest.fixture
-def accepted(db, monitor, client):
-    """Post what must be taken: its row as PostgreSQL holds it, found by the id."""
+def accepted_all(db, monitor, client):
+    """Post a batch that must be stored, of objects or JSON texts: the rows, in the batch's order."""
 
-    def post(event, sender=None, event_id=None):
-        events = [event] if isinstance(event, dict) else f"[{event}]"
-        answer = (sender or monitor).post(client, events)
+    def post(events):
+        texts = [event if isinstance(event, str) else encode(event).decode() for event in events]
+        answer = monitor.post(client, f"[{','.join(texts)}]")
         assert answer.status_code == 200, f"{answer.status_code}: {answer.text[:400]}"
-        assert (answer.json()["inserted"], answer.json()["duplicates"]) == (1, 0)
-        if event_id is None:
-            event_id = (event if isinstance(event, dict) else json.loads(event))["id"]
-        return stored(db, event_id)
+        assert (answer.json()["inserted"], answer.json()["duplicates"]) == (len(texts), 0)
+        return stored_all(db, [json.loads(text)["id"] for text in texts])
 
     return post
 
 
-def stored(db, event_id):
-    """An event's row with its time as text in UTC and its payload as PostgreSQL prints it; None when it isn't there."""
+@pytest.fixture
+def accepted(accepted_all):
+    """The same for one event: its row."""
+    return lambda event: accepted_all([event])[0]
+
+
+def stored_all(db, ids):
+    """Events' rows in the order of their ids, with the time as text in UTC and the payload as PostgreSQL prints it."""
     with db.cursor(row_factory=namedtuple_row) as cursor:
         return cursor.execute(
             "SELECT source, to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') AS instant, event_type,"
-            " payload::text AS payload FROM public.events WHERE id = %s", (event_id,)).fetchone()
+            " payload::text AS payload FROM public.events WHERE id = ANY(%(ids)s)"
+            " ORDER BY array_position(%(ids)s, id::text)", {"ids": ids}).fetchall()
+
+
+def stored(db, event_id):
+    """One event's row; None when it is not there."""
+    return next(iter(stored_all(db, [event_id])), None)
 
 
 class SlowClient(threading.Thread):
-    """Sends a part of a request and then nothing; notes what it gets and when it is cut off."""
+    """Sends a part of a request and then nothing; records what it receives and when it is disconnected."""
 
     def __init__(self, stack, data, address):
         super().__init__(daemon=True)
@@ -247,7 +257,7 @@ class SlowClient(threading.Thread):
 
 @pytest.fixture(scope="session", autouse=True)
 def slow_clients(stack):
-    """Begun with the session, as nginx takes its time, and looked at by one of the last tests."""
+    """Started with the session, as nginx's time-outs are long, and checked by one of the last tests."""
     head = b"POST /ingest HTTP/1.1\r\nHost: localhost\r\n"
     slow = {"header": SlowClient(stack, head, "127.0.2.1"),
             "body": SlowClient(stack, head + b"Content-Length: 1000\r\n\r\n[", "127.0.2.2")}

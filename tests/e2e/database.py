@@ -1,4 +1,4 @@
-"""Databases of a test's own: in the stack's cluster, or in one that it may stop, kill and restore."""
+"""Databases for one test: in the stack's cluster, or in a cluster that the test may stop, kill and restore."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from stack import ROOT, SLOWNESS, reachable_folder
 
 
 class Database:
-    """A database of a test's own, migrated, in the cluster that a connection's arguments name."""
+    """A database for one test in the cluster that the connection's arguments name."""
 
     def __init__(self, cluster, name):
         self.cluster = cluster
@@ -44,7 +44,7 @@ def made_database(cluster):
 
 
 class Cluster:
-    """A PostgreSQL of the same programs as the stack's, in a folder of its own that only its user may enter."""
+    """A cluster run by the stack's PostgreSQL in a folder of its own that only its user may enter."""
 
     def __init__(self, stack, name="cluster"):
         self.folder = reachable_folder(name)
@@ -57,7 +57,7 @@ class Cluster:
         self.programs = Path(os.readlink(f"/proc/{stack.pid('postgres')}/exe")).parent
 
     def run(self, program, *arguments, **more):
-        """One of PostgreSQL's programs, as the cluster's user, who is its superuser too."""
+        """Run one of PostgreSQL's programs as the cluster's user, who is also its superuser."""
         environment = {"PGHOST": str(self.folder), "PGPORT": "5432", "PGUSER": "postgres", "PGDATABASE": "postgres",
                        "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8"} | more.pop("env", {})
         done = subprocess.run([str(part) for part in (self.programs / program, *arguments)], env=environment, cwd="/", text=True,
@@ -74,8 +74,8 @@ class Cluster:
             file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
 
     def start(self):
-        """Start it, which may mean to recover it; the pid of its first process."""
-        # pg_ctl's child keeps the descriptors it was started with: a pipe would never end.
+        """Start it, after recovery if needed; the pid of its first process."""
+        # pg_ctl's child inherits its descriptors: a pipe would never end.
         subprocess.run([str(self.programs / "pg_ctl"), "-D", str(self.data), "-l", str(self.folder / "log"), "-w", "start",
                         "-o", f"-c listen_addresses= -c unix_socket_directories={self.folder} -c unix_socket_permissions=0700"],
                        check=True, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""What nginx does for one request, without nginx: for program instances of the tests' own."""
+"""Sends single requests as nginx does, to program instances of the tests."""
 
 import contextlib
 import fcntl
@@ -103,7 +103,7 @@ def query_params(token=None, query="", **changes):
 
 
 class Program:
-    """An ingest.fcgi or query.fcgi of the test's own, beside the stack's, on sockets of its own.
+    """An ingest.fcgi or query.fcgi beside the stack's, on sockets of its own.
 
     Without passed its listener is standard input; with it, sockets of those names are handed over in that order, as
     systemd does, and called so unless names says otherwise. A None among them is a socket that does not listen.
@@ -124,7 +124,7 @@ class Program:
             numbers = range(3, 3 + len(listeners))
 
             def hand_over():
-                # Out of each other's way first.
+                # Copies first, so that none overwrites another.
                 copies = [fcntl.fcntl(each, fcntl.F_DUPFD, 64) for each in listeners]
                 for copy, number in zip(copies, numbers):
                     os.dup2(copy, number)
@@ -159,7 +159,7 @@ class Program:
 
 @contextlib.contextmanager
 def program(stack, name, passed=(), names=None, database=True, **environment):
-    """Run a program instance for a block; without database it looks for one where there is none."""
+    """Run a program instance for a block; without database, PGHOST names no server."""
     given = stack.program_environment(name) if database else {"PGHOST": "/nonexistent", "PGDATABASE": "steep"}
     given = {k: v for k, v in given.items() if k.startswith(("PG", "STEEP_"))} | environment
     instance = Program(stack, name, given, passed, names)
@@ -174,7 +174,7 @@ def program(stack, name, passed=(), names=None, database=True, **environment):
                 instance.process.kill()
                 instance.process.wait()
                 raise
-        # The last tests look at the stack's logs only.
+        # The last tests search the stack's logs only.
         check_nothing_quoted(instance.errors.read_text(errors="replace"))
         if not os.environ.get("SANITIZE"):
             subprocess.run(["rm", "-rf", str(instance.folder)], check=False)

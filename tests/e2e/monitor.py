@@ -20,7 +20,7 @@ _run = secrets.token_hex(4)
 
 
 def new_id():
-    """evt_ and 20 characters, as the monitors in the field write it."""
+    """evt_ and 20 characters, as existing monitors write it."""
     return f"evt_{_run}{next(_numbers):012d}"
 
 
@@ -58,13 +58,13 @@ class Monitor:
         return signature
 
     def event(self, **changes):
-        """A good event in the data model's form, or with some fields changed or ABSENT."""
+        """A valid event in the data model's form, with some fields changed or ABSENT."""
         event = {"id": new_id(), "source": self.source, "timestamp": rfc3339(now()), "eventType": "tool",
                  "payload": {"note": MARKER}} | changes
         return {name: value for name, value in event.items() if value is not ABSENT}
 
     def raw_event(self, **values):
-        """An event as text whose values are JSON text as given, for what no serialiser would write."""
+        """An event as text whose values are the given JSON texts, for what no serialiser would write."""
         fields = {"id": json.dumps(new_id()), "source": json.dumps(self.source),
                   "timestamp": json.dumps(rfc3339(now())), "eventType": '"tool"',
                   "payload": json.dumps({"note": MARKER})} | values
@@ -76,7 +76,7 @@ class Monitor:
         return {name: value for name, value in headers.items() if value is not ABSENT}
 
     def post(self, client, events, path="/ingest", headers=None):
-        """Sign and post a batch: bytes and text as they are, anything else as JSON."""
+        """Sign and post a batch: bytes and text unchanged, anything else as JSON."""
         body = encode(events)
         return client.post(path, content=body, headers=self.headers(body) | (headers or {}))
 

@@ -1,4 +1,4 @@
-"""A running installation: where it listens, how to reach its parts, how to take one of them away."""
+"""A running installation: where it listens, how to reach its parts, how to stop one of them."""
 
 import base64
 import contextlib
@@ -17,10 +17,10 @@ import psycopg
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Called with each answer that a client of Stack's gets.
+# Called with each answer that a client of a Stack receives.
 ANSWER_HOOKS = []
 
-# A sanitized build is several times slower; deadlines are there to end a hanging test, not to measure.
+# A sanitized build is several times slower; deadlines end a hanging test and measure nothing.
 SLOWNESS = 4 if os.environ.get("SANITIZE") else 1
 
 
@@ -42,7 +42,7 @@ def free_port():
 
 
 def reachable_folder(name):
-    """A new folder that the unprivileged user of a stack can pass through, unlike pytest's own."""
+    """A new folder that the unprivileged user of a stack may enter, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp(prefix=f"steep-{name}."))
     folder.chmod(0o755)
     return folder
@@ -130,7 +130,7 @@ class Stack:
         return dict(entry.decode().split("=", 1) for entry in raw.split(b"\0") if b"=" in entry)
 
     def program_user(self, name):
-        """What subprocess needs to start a process as the program's own user, which only root must say."""
+        """What subprocess needs to start a process as the program's user; only root has to name it."""
         if os.geteuid() != 0:
             return {}
         owner = Path(f"/proc/{self.pid(name)}").stat()
@@ -139,7 +139,7 @@ class Stack:
     def client(self, address="127.0.0.1", **more):
         """A client with an address of its own: nginx counts requests by address."""
         http2 = more.pop("http2", False)
-        # A context notes which HTTP was offered last, and self.tls is that of the raw sockets too.
+        # A context keeps the protocols offered last, and the raw sockets use self.tls too.
         tls = ssl.create_default_context(cafile=self.ca) if http2 else self.tls
         transport = httpx.HTTPTransport(verify=tls, local_address=address, trust_env=False, http2=http2)
         return httpx.Client(base_url=self.url, transport=transport, trust_env=False,
@@ -152,7 +152,7 @@ class Stack:
         return (tls or self.tls).wrap_socket(plain, server_hostname=server_name)
 
     def stop_database(self, how=signal.SIGINT):
-        """End PostgreSQL and keep it ended: whoever would start it again is stopped until start_database."""
+        """Stop PostgreSQL, and suspend the process that would restart it until start_database."""
         postmaster = self.pid("postgres")
         keeper = int(Path(f"/proc/{postmaster}/stat").read_text().rsplit(")", 1)[1].split()[1])
         os.kill(keeper, signal.SIGSTOP)
@@ -206,7 +206,7 @@ def started(state, port, prefix=(), **more):
             try:
                 process.wait(60 * SLOWNESS)
             except subprocess.TimeoutExpired:
-                # What it keeps running ends with it.
+                # Its child processes end with it.
                 process.kill()
                 process.wait()
                 raise
@@ -214,13 +214,13 @@ def started(state, port, prefix=(), **more):
 
 @contextlib.contextmanager
 def running(name, prefix=(), **more):
-    """A stack of its own in a new folder, gone with everything it wrote when the block ends."""
+    """A stack in a new folder, both removed when the block ends."""
     folder = reachable_folder(name)
     try:
         with started(folder / "state", free_port(), prefix, **more) as stack:
             yield stack
     finally:
-        # tests/run looks for a sanitizer's reports in it, and removes it after that.
+        # tests/run searches it for a sanitizer's reports and then removes it.
         if not os.environ.get("SANITIZE"):
             subprocess.run(["rm", "-rf", str(folder)], check=False)
 

@@ -1,4 +1,4 @@
-"""A page on another origin may ask, and read the answer."""
+"""A page on another origin may send requests and read the answers."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def names(answer, header_name):
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
-def test_options_is_answered_204_without_credentials(path, client):
+def test_a_preflight_is_answered_204_without_credentials(path, client):
     answer = client.options(path)
     assert answer.status_code == 204 and answer.content == b""
     check_headers(answer)
@@ -21,18 +21,18 @@ def test_options_is_answered_204_without_credentials(path, client):
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
-def test_options_names_the_methods_of_its_endpoint(path, client):
+def test_a_preflight_names_the_methods_of_its_endpoint(path, client):
     methods = names(client.options(path), "Access-Control-Allow-Methods")
     expected = {"post", "options"} if path.endswith("ingest") else {"get", "head", "options"}
     assert expected - {"options"} <= methods <= expected
 
 
 @pytest.mark.parametrize("path", ENDPOINTS)
-def test_options_with_a_query_string_is_a_preflight_too(path, client):
+def test_a_preflight_may_have_a_query_string(path, client):
     assert client.options(f"{path}?days=30&source=x").status_code == 204
 
 
-def test_a_browser_asks_first_and_then_reads_the_counts(client, token):
+def test_a_browser_reads_the_counts_after_a_preflight(client, token):
     preflight = client.options("/functions/v1/query?days=7", headers={
         "Origin": ORIGIN, "Access-Control-Request-Method": "GET",
         "Access-Control-Request-Headers": "authorization,content-type"})
@@ -47,7 +47,7 @@ def test_a_browser_asks_first_and_then_reads_the_counts(client, token):
     assert check_json(answer)["aggregates"] is not None
 
 
-def test_a_browser_may_send_a_batch_too(client):
+def test_a_browser_may_send_a_batch(client):
     preflight = client.options("/ingest", headers={
         "Origin": ORIGIN, "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "content-type,x-source-id,x-signature"})
@@ -63,11 +63,11 @@ def test_an_error_can_be_read_on_any_origin(origin, client):
 
 
 @pytest.mark.parametrize("path", [*ENDPOINTS, "/", "/nowhere"])
-def test_the_allowed_origin_stands_once(path, client):
+def test_the_allowed_origin_is_sent_once(path, client):
     assert header_list(client.get(path, headers={"Origin": ORIGIN}), "Access-Control-Allow-Origin") == ["*"]
 
 
-def test_a_preflight_does_not_change_with_credentials(client, token):
+def test_credentials_do_not_change_a_preflight(client, token):
     answer = client.options("/query", headers={"Authorization": f"Bearer {token}"})
     assert answer.status_code == 204
 

@@ -1,4 +1,4 @@
-"""The hourly counts beside the events: whatever happens to the events, the answer is the data model's own."""
+"""The hourly counts: whatever happens to the events, the answer matches the data model's own query."""
 
 import concurrent.futures
 import contextlib
@@ -47,7 +47,7 @@ EDGES = [f"{instant} + {offset} * interval '1 second'"
 
 
 def assert_exact(database, note=""):
-    """Our function's rows are the data model's, for each window and filter, also with events at every edge."""
+    """Our function returns the data model's rows for each window and filter, also with events at every edge."""
     with database.connect({"TimeZone": "UTC"}) as connection:
         assert connection.execute("SELECT source, hour::text, stored, counted FROM public.check_hourly_counts()").fetchall() == [], note
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -70,7 +70,7 @@ class Writer:
 
     def __init__(self, database, seed):
         self.random = random.Random(seed)
-        # They will deadlock over events now and then, and are not to wait a second each time.
+        # Writers deadlock over events now and then, and should not wait a second each time.
         self.connection = database.connect({"TimeZone": self.random.choice(TIMEZONES),
                                             "DateStyle": self.random.choice(DATESTYLES), "deadlock_timeout": "10ms"})
         self.role = self.random.choice(["service_role", "steep_owner"])
@@ -139,7 +139,7 @@ class Writer:
             self.connection.execute("TRUNCATE public.events")
 
     def several(self):
-        """A transaction that stays open for a moment, a part of which, or all, may be rolled back."""
+        """A transaction that stays open for a moment and may be rolled back in part or whole."""
         self.connection.execute(f"BEGIN ISOLATION LEVEL {self.isolation}")
         for _ in range(self.random.randrange(4)):
             self.step()
@@ -162,8 +162,8 @@ class Writer:
                 self.random.choice([self.step, self.step, self.several])()
                 self.done += 1
             except (psycopg.errors.DeadlockDetected, psycopg.errors.CardinalityViolation, psycopg.errors.SerializationFailure):
-                # Writers who change the same events in another order wait for each other; so they would without counts.
-                # Who writes with an old snapshot may fail, but not miscount.
+                # Writers that change the same events in another order deadlock; so they would without counts.
+                # A writer with an old snapshot may fail, but must not miscount.
                 self.connection.execute("ROLLBACK")
 
 
@@ -174,7 +174,7 @@ def batch(source, size, instant=None):
 
 
 def leave_deltas(database):
-    """Leaves changes beside the counts, of now and of the windows' edges, as senders do who meet; how many."""
+    """Leave deltas of now and of the windows' edges, as concurrent senders do; returns how many."""
     now = time.time()
 
     def store(connection):
@@ -194,13 +194,13 @@ def leave_deltas(database):
 
 
 def deltas_noted(database):
-    """How many changes have ever been noted beside the counts, by sessions that are over."""
+    """How many deltas have ever been written by sessions that have ended."""
     with database.connect() as connection:
         return connection.execute("SELECT n_tup_ins FROM pg_stat_user_tables"
                                   " WHERE relname = 'hourly_count_deltas'").fetchone()[0]
 
 
-def test_whatever_happens_to_the_events_the_answer_is_the_data_models(database):
+def test_the_answer_matches_the_data_model_whatever_happens_to_the_events(database):
     seed = int(os.environ.get("SEED", secrets.randbelow(10**9)))
     writers = [Writer(database, seed + n) for n in range(5)]
     left = 0
@@ -233,7 +233,7 @@ def test_many_senders_of_one_source_get_no_error(database):
         assert counted.fetchone() == (8 * 10 * 50,)
 
 
-def test_a_reader_sees_counts_and_events_of_one_instant(database):
+def test_a_reader_sees_counts_and_events_of_one_snapshot(database):
     finished = threading.Event()
 
     def write(n):
@@ -259,7 +259,7 @@ def test_a_reader_sees_counts_and_events_of_one_instant(database):
             each.result()
 
 
-def test_an_older_snapshot_sees_no_counts_of_events_that_were_truncated(database):
+def test_an_older_snapshot_sees_no_counts_of_truncated_events(database):
     with database.connect() as old, database.connect() as connection:
         connection.execute(INSERT, ("evt_1", "a", time.time()))
         old.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
@@ -277,7 +277,7 @@ def test_batches_of_several_sources_in_any_order_do_not_deadlock(database):
         with database.connect({"deadlock_timeout": "10ms"}) as connection:
             connection.execute("SET ROLE service_role")
             for turn in range(30):
-                # All make the counts of this hour, and take up what is left over of the last.
+                # All create the counts of this hour and absorb the deltas of the last.
                 instant = now - turn * 3600
                 chooser.shuffle(sources := [f"source {number}" for number in range(40)])
                 events = [event for source in sources for event in json.loads(batch(source, 2, instant))]
@@ -303,7 +303,7 @@ def test_a_reader_and_a_truncate_do_not_deadlock(database):
             each.result()
 
 
-def test_counts_check_finds_what_bypassed_the_triggers_and_rebuild_mends_it(stack, database):
+def test_counts_check_finds_what_bypassed_the_triggers_and_rebuild_corrects_it(stack, database):
     assert stack.steepctl("counts", "check", PGDATABASE=database.name).returncode == 0
     with database.connect() as connection:
         connection.execute("SET session_replication_role = replica")
@@ -316,7 +316,7 @@ def test_counts_check_finds_what_bypassed_the_triggers_and_rebuild_mends_it(stac
     assert_exact(database)
 
 
-def test_status_knows_the_newest_event_of_an_hour_that_is_only_noted_beside_the_counts(stack, database):
+def test_status_shows_the_newest_event_of_an_hour_that_has_only_deltas(stack, database):
     with database.connect() as connection:
         connection.execute(INSERT, ("evt_1", "noted", 1770127200))
         connection.execute("INSERT INTO public.hourly_count_deltas SELECT source, hour, event_count FROM public.hourly_counts")
@@ -349,7 +349,7 @@ def test_counts_equal_events_after_a_crash(new_cluster):
         for each in sending:
             each.result()
     wait_for(lambda: not any(map(alive, [postmaster, *children])), "PostgreSQL to be gone")
-    # Where nobody collects what has ended, PostgreSQL would take its predecessor for alive.
+    # Where no process reaps zombies, PostgreSQL would find its predecessor alive.
     for lock in ("data/postmaster.pid", ".s.PGSQL.5432.lock"):
         (cluster.folder / lock).unlink()
     cluster.start()

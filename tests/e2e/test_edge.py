@@ -1,4 +1,4 @@
-"""What nginx answers by itself, and that every answer has the same form."""
+"""nginx's own answers, and the form that every answer has."""
 
 import contextlib
 import itertools
@@ -35,8 +35,8 @@ def test_the_page_can_only_be_read(method, path, client):
 
 @pytest.mark.parametrize("method, target", [("GET", "/query"), ("POST", "/ingest"), ("PUT", "/ingest"), ("OPTIONS", "/query"),
                                             ("GET", "/"), ("GET", "/nowhere")])
-def test_the_status_line_has_a_space_behind_its_number(method, target, stack):
-    # RFC 9112, 4: the reason may be empty, the space before it not be left out.
+def test_the_status_line_has_a_space_after_its_code(method, target, stack):
+    # RFC 9112, 4: the reason may be empty, but not the space before it.
     headers = [("Host", "localhost"), ("Content-Length", "0"), ("Connection", "close")]
     with stack.socket(next(addresses)) as connection:
         connection.sendall(request_bytes(method, target, headers))
@@ -69,21 +69,21 @@ def test_a_request_can_be_found_in_both_logs_by_its_id(stack, client, monitor, q
     ("steep.example", True), ("steep.example:8443", True), ("localhost.example", True), ("10.example", True),
 ])
 @pytest.mark.parametrize("path", ["/query", "/", "/nowhere"])
-def test_strict_transport_security_is_for_names_only(path, host, expected, client):
+def test_strict_transport_security_is_sent_for_host_names_only(path, host, expected, client):
     value = header(client.get(path, headers={"Host": host}), "Strict-Transport-Security")
     assert (value is not None) == expected
     assert not expected or "max-age=63072000" in value
 
 
 @pytest.mark.parametrize("path", [*ENDPOINTS, "/", "/nowhere"])
-def test_the_servers_version_is_told_to_nobody(path, client):
+def test_no_answer_has_the_version_of_the_server(path, client):
     answer = client.get(path)
     assert not any(letter.isdigit() for letter in header(answer, "Server") or "")
     assert header(answer, "X-Powered-By") is None
 
 
 def pipelined(stack, address, count):
-    """Ask count times on one connection without waiting for an answer in between."""
+    """Send count queries on one connection without waiting for the answers in between."""
     with stack.socket(address) as connection:
         connection.sendall(request_bytes("GET", "/query", [("Host", "localhost")]) * count)
         yield from itertools.islice(read_answers(connection), count)
@@ -91,14 +91,14 @@ def pipelined(stack, address, count):
 
 def test_too_many_requests_from_one_address_are_429_while_others_are_served(stack, query):
     let_through = 0
-    # nginx ends a connection after its thousandth request; how many it takes depends on how quick they are.
+    # nginx closes a connection after 1000 requests; how many it takes to reach the limit depends on their rate.
     for answer in itertools.chain.from_iterable(pipelined(stack, "127.0.0.9", 900) for _ in range(6)):
         if answer.status_code == 429:
             break
         check_error(answer, 401, "missing_auth")
         let_through += 1
     check_error(answer, 429, "rate_limited")
-    # A monitor that comes back after an outage sends its backlog in one go: the burst is let through.
+    # After an outage a monitor sends its backlog at once: the burst must pass.
     assert let_through >= 500
     assert query().status_code == 200
 
@@ -117,7 +117,7 @@ def test_many_bodies_sent_slowly_from_one_address_are_429_while_others_are_serve
         slow = [opened.enter_context(stack.socket("127.0.0.8")) for _ in range(102)]
         for connection in slow:
             connection.sendall(head)
-        # Those above the limit are answered though their bodies are not there.
+        # Requests above the limit are answered before their bodies arrive.
         answer = wait_for(lambda: first_answer(slow), "the limit to be met")
         check_error(read_answer(answer), 429, "rate_limited")
         assert query().status_code == 200
@@ -140,7 +140,7 @@ def test_a_missing_program_is_503_from_nginx(stack, client, monitor):
     wait_for(lambda: monitor.post(client, [monitor.event()]).status_code == 200, "nginx to try the socket again", 30)
 
 
-def test_a_client_that_leaves_before_its_answer_does_no_harm(stack, monitor, client, db):
+def test_a_client_that_disconnects_before_its_answer_does_no_harm(stack, monitor, client, db):
     event = monitor.event()
     body = encode([event])
     headers = [("Host", "localhost"), ("Content-Length", str(len(body))), ("X-Source-ID", monitor.source),
@@ -162,7 +162,7 @@ def test_a_client_that_is_too_slow_is_disconnected(slow_clients):
 
 @pytest.fixture(scope="session", autouse=True)
 def question_without_end(second_stack):
-    """A question to a program that is stopped in its tracks: begun with this file, as nginx waits 25 s for it."""
+    """A query to a suspended program, started with this file, as nginx waits 25 s for the answer."""
     pid = second_stack.pid("query")
     os.kill(pid, signal.SIGSTOP)
     result = {}

@@ -1,4 +1,4 @@
-"""An id that is stored under another source: skipped, counted, and said in the log."""
+"""An id that is stored under another source is skipped, counted and logged."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from wire import header
 
 @pytest.fixture
 def foreign_lines(stack):
-    """The lines about foreign ids that a request left."""
+    """The log lines about foreign ids for a request."""
     def find(answer):
         request_id = header(answer, "X-Request-ID")
         return [line.partition(" event=")[2] for line in stack.log_text("ingest").splitlines()
@@ -17,7 +17,7 @@ def foreign_lines(stack):
     return find
 
 
-def test_ids_of_another_source_are_counted_in_the_log_and_ones_own_are_not(client, monitor, other_monitor, foreign_lines, db):
+def test_only_ids_of_another_source_are_counted_in_the_log(client, monitor, other_monitor, foreign_lines, db):
     theirs = [monitor.event(), monitor.event()]
     own = other_monitor.event()
     assert monitor.post(client, theirs).json()["inserted"] == 2
@@ -31,12 +31,12 @@ def test_ids_of_another_source_are_counted_in_the_log_and_ones_own_are_not(clien
     assert [stored(db, event["id"]).source for event in theirs] == [monitor.source] * 2
 
 
-def test_sending_ones_own_batch_again_is_no_foreign_matter(client, monitor, other_monitor, foreign_lines):
+def test_resending_a_batch_logs_no_foreign_ids(client, monitor, other_monitor, foreign_lines):
     events = [monitor.event()]
     monitor.post(client, events)
     again = monitor.post(client, events)
     assert again.json()["duplicates"] == 1
-    # The next one's line tells that there was time for this one's.
+    # Once the next request's line is there, this one's would be.
     after = other_monitor.post(client, [other_monitor.event(id=events[0]["id"])])
     wait_for(lambda: foreign_lines(after), "the line in ingest.log")
     assert foreign_lines(again) == []

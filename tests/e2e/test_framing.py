@@ -1,4 +1,4 @@
-"""Where a request begins and ends: its size, its lengths, and nothing that can be read in two ways."""
+"""Where a request begins and ends: its size and length, and no request that can be read in two ways."""
 
 import contextlib
 import json
@@ -12,13 +12,13 @@ from wire import ENDPOINTS, check_error, check_json, read_answer, read_answers, 
 
 MAX_BODY_BYTES = 5 * 1024 * 1024
 
-# Stands where somebody who read the request in another way would find one more.
+# Found as one more request by a server that reads the first one differently.
 SECOND = b"GET /query HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 
 @pytest.fixture
 def statuses(stack):
-    """Send a request with another behind it: the statuses of all answers up to the connection's end."""
+    """Send a request followed by another: the statuses of all answers up to the end of the connection."""
     def send(head, body, target="POST /ingest HTTP/1.1"):
         with stack.socket(next(addresses)) as connection:
             connection.sendall(f"{target}\r\nHost: localhost\r\n".encode() + head + b"\r\n\r\n" + body + SECOND)
@@ -36,7 +36,7 @@ def statuses(stack):
     b"Content-Length: 5\r\nContent-Length: 0", b"Content-Length: 0\r\nContent-Length: 5", b"Content-Length: 5, 5",
     b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: x",
 ], ids=ascii)
-def test_a_body_with_two_ends_is_refused_and_nothing_behind_it_is_answered(head, statuses):
+def test_an_ambiguous_body_length_is_refused_and_nothing_after_it_is_answered(head, statuses):
     assert statuses(head, b"0\r\n\r\n") == [400]
 
 
@@ -48,17 +48,17 @@ def test_a_body_with_two_ends_is_refused_and_nothing_behind_it_is_answered(head,
     b"Transfer-Encoding: chun\0ked", b"Transfer-Encoding:",
 ], ids=ascii)
 @pytest.mark.parametrize("length", [b"", b"Content-Length: 5\r\n"], ids=["alone", "with a length"])
-def test_a_coding_that_one_server_reads_and_another_does_not_is_refused(length, head, statuses):
+def test_a_transfer_coding_that_servers_read_differently_is_refused(length, head, statuses):
     assert statuses(length + head, b"0\r\n\r\n") == [400]
 
 
-def test_a_chunked_body_is_refused_of_a_client_older_than_chunks(statuses):
+def test_a_chunked_body_in_http_1_0_is_refused(statuses):
     assert statuses(b"Transfer-Encoding: chunked", b"0\r\n\r\n", "POST /ingest HTTP/1.0") == [400]
 
 
 @pytest.mark.parametrize("length", [b"+5", b"-5", b"0x5", b"5 0", b"5;", b"5.0", b"5_", b"", b"\t5", b"5\x0b", b"x",
                                     b"99999999999999999999", b"18446744073709551621"], ids=ascii)
-def test_a_length_that_is_no_number_is_refused_and_nothing_behind_it_is_answered(length, statuses):
+def test_an_invalid_content_length_is_refused_and_nothing_after_it_is_answered(length, statuses):
     assert statuses(b"Content-Length: " + length, b"[   ]") == [400]
 
 
@@ -67,7 +67,7 @@ def test_a_length_that_is_no_number_is_refused_and_nothing_behind_it_is_answered
     b"2\r\n[]\r0\r\n\r\n", b"2\r\n[]\r\n\r\n", b"ffffffffffffffff\r\n", b"fffffffffffffffff\r\n", b"7fffffffffffffff\r\n",
     b"0\r\n\rX",
 ], ids=ascii)
-def test_chunks_that_are_none_are_refused_and_nothing_behind_them_is_answered(chunks, statuses):
+def test_invalid_chunks_are_refused_and_nothing_after_them_is_answered(chunks, statuses):
     assert statuses(b"Transfer-Encoding: chunked", chunks) == [400]
 
 
@@ -78,22 +78,22 @@ def test_chunks_that_are_none_are_refused_and_nothing_behind_them_is_answered(ch
     (b"Transfer-Encoding: chunked", b"2;x=1\r\n[]\r\n0;y\r\n\r\n"), (b"Transfer-Encoding: chunked", b"0\r\nX: y\r\n\r\n"),
     (b"Transfer-Encoding: chunked", b"0\r\nContent-Length: 99\r\n\r\n"), (b"X: y\nContent-Length: 5", b"[   ]"),
 ], ids=lambda value: ascii(value[:40]))
-def test_a_body_ends_where_its_length_says_whatever_is_in_it(head, body, statuses):
+def test_a_body_ends_where_its_length_says_whatever_it_contains(head, body, statuses):
     assert statuses(head, body) == [401, 401]
 
 
-def test_a_body_on_a_question_is_not_taken_for_the_next_one(statuses):
+def test_the_body_of_a_query_is_not_read_as_the_next_request(statuses):
     assert statuses(b"Content-Length: %d" % len(SECOND), SECOND, "GET /query HTTP/1.1") == [401, 401]
 
 
-def test_credentials_behind_the_last_chunk_are_none(monitor, raw):
+def test_credentials_in_trailers_are_ignored(monitor, raw):
     trailers = f"X-Source-ID: {monitor.source}\r\nX-Signature: {monitor.sign(b'[]')}\r\n\r\n".encode()
     headers = [("Host", "localhost"), ("Transfer-Encoding", "chunked"), ("Trailer", "X-Source-ID, X-Signature")]
     check_error(raw(request_bytes("POST", "/ingest", headers, b"2\r\n[]\r\n0\r\n" + trailers)), 401, "missing_auth")
 
 
 @pytest.mark.parametrize("head", [[f"X{n}: y" for n in range(5000)], ["a:"] * 20000], ids=["names", "blanks"])
-def test_headers_without_number_are_refused(head, raw):
+def test_too_many_headers_are_refused(head, raw):
     data = "\r\n".join(["GET /query HTTP/1.1", "Host: localhost", *head, "", ""])
     check_error(raw(data.encode(), "GET"), 400, "invalid_request", endpoint=False)
 
@@ -116,7 +116,7 @@ def test_413_comes_before_405_and_401(raw):
     check_error(raw(request_bytes("PUT", "/ingest", headers)), 413, "payload_too_large")
 
 
-def test_a_client_that_waits_for_100_continue_is_told_to_go_on(stack, monitor):
+def test_a_client_that_waits_for_100_continue_gets_it(stack, monitor):
     body = encode([monitor.event()])
     headers = [("Host", "localhost"), ("Content-Length", str(len(body))), ("Expect", "100-continue"),
                ("X-Source-ID", monitor.source), ("X-Signature", monitor.sign(body))]
@@ -135,8 +135,8 @@ def test_a_very_long_target_is_414(path, size, raw):
     check_error(answer, 414, "uri_too_long", endpoint=False)
 
 
-def test_a_very_long_target_is_414_for_a_client_that_reads_only_when_it_has_sent_all(stack):
-    # As curl does. A server that closes with bytes unread resets the connection and takes its answer back.
+def test_a_very_long_target_is_414_for_a_client_that_reads_after_sending(stack):
+    # As curl does. A server that closes with bytes unread resets the connection, and its answer is lost.
     data = request_bytes("GET", "/query?x=" + "x" * 40000, [("Host", "localhost")])
     for _ in range(10):
         with stack.socket(next(addresses)) as connection:
@@ -178,7 +178,7 @@ def test_a_body_cut_short_is_never_stored(cut, stack, monitor, db):
     data = b""
     with stack.socket(next(addresses)) as connection:
         connection.sendall(request_bytes("POST", "/ingest", headers, body[:-cut]))
-        # The TCP half alone: SSLSocket's own shutdown would forget how to read the answer.
+        # Only the TCP half: SSLSocket's own shutdown could no longer decrypt the answer.
         socket.socket.shutdown(connection, socket.SHUT_WR)
         with contextlib.suppress(OSError):
             data = connection.recv(65536)

@@ -1,4 +1,4 @@
-"""HTTP/2: what a client library would not send, and what it may not cost the others."""
+"""HTTP/2: requests that no client library would send, and their effect on other clients."""
 
 import json
 import ssl
@@ -13,13 +13,14 @@ import pytest
 from conftest import query_with, stored
 from monitor import encode
 from stack import addresses, wait_for
+from wire import check_json
 
 HEADERS, RST_STREAM, SETTINGS, PING, CONTINUATION = 1, 3, 4, 6, 9
 END_STREAM, END_HEADERS = 1, 4
 
 
 def question(**changes):
-    """The pseudo-headers of a question, with some changed or, as None, left out."""
+    """The pseudo-headers of a query, with some changed or, if None, left out."""
     fields = {"method": "GET", "scheme": "https", "authority": "localhost", "path": "/query"} | changes
     return [(f":{name}", value) for name, value in fields.items() if value is not None]
 
@@ -33,7 +34,7 @@ def frame(kind, flags=0, stream=0, payload=b""):
 
 
 class Connection:
-    """One connection that sends what it is told to, and notes what becomes of its first stream."""
+    """A connection that sends what it is given and records the outcome of its first stream."""
 
     def __init__(self, stack, address):
         tls = ssl.create_default_context(cafile=stack.ca)
@@ -92,15 +93,16 @@ def http2(stack):
         yield connection
 
 
-def test_http2_is_spoken(stack, token):
+def test_http2_is_spoken(stack, monitor, token):
     with stack.client(next(addresses), http2=True) as client:
-        answer = query_with(client, token)
-        assert (answer.http_version, answer.status_code) == ("HTTP/2", 200)
+        for answer in (query_with(client, token), monitor.post(client, [monitor.event()])):
+            assert (answer.http_version, answer.status_code) == ("HTTP/2", 200)
+            check_json(answer)
 
 
 @pytest.mark.parametrize("length", ["0", "1", "+{}", "-1", "x", "{}0", "{},{}", "9999999999999999999999"])
-def test_a_length_that_the_frames_do_not_keep_is_refused_and_nothing_is_stored(length, http2, monitor, db):
-    # A server behind this one would take the rest for the next request.
+def test_a_content_length_that_differs_from_the_frames_is_refused(length, http2, monitor, db):
+    # A server behind nginx would read the rest as the next request.
     event = monitor.event()
     body = encode([event])
     headers = [*batch(monitor, body), ("content-length", length.format(len(body), len(body)))]
@@ -108,7 +110,7 @@ def test_a_length_that_the_frames_do_not_keep_is_refused_and_nothing_is_stored(l
     assert stored(db, event["id"]) is None
 
 
-def test_a_length_said_twice_is_refused_and_nothing_is_stored(http2, monitor, db):
+def test_a_repeated_content_length_is_refused(http2, monitor, db):
     event = monitor.event()
     body = encode([event])
     headers = [*batch(monitor, body), *[("content-length", str(len(body)))] * 2]
@@ -125,13 +127,13 @@ def test_a_transfer_coding_does_not_change_where_the_body_ends(http2, monitor):
     [("x", "a\r\nx-source-id: demo")], [("x", "a\nb")], [("x", "a\0b")], [("x\r\ny", "z")], [("x y", "z")], [("x:y", "z")],
     [("X-Source-ID", "demo")],
 ], ids=ascii)
-def test_a_header_with_a_line_in_it_ends_the_stream(headers, http2):
+def test_an_invalid_header_resets_the_stream(headers, http2):
     assert http2.send(question() + headers).outcome == "reset"
 
 
 @pytest.mark.parametrize("changes", [{"path": "/query HTTP/1.1\r\nX: y"}, {"path": "/query\0"}, {"authority": "a\r\nx: y"},
                                      {"method": "GET / HTTP/1.1\r\nX: y"}], ids=str)
-def test_a_pseudo_header_with_a_line_in_it_ends_the_stream(changes, http2):
+def test_an_invalid_pseudo_header_resets_the_stream(changes, http2):
     assert http2.send(question(**changes)).outcome == "reset"
 
 
@@ -141,12 +143,12 @@ def test_a_pseudo_header_with_a_line_in_it_ends_the_stream(changes, http2):
     question(path="/.."), question(method="get"), question(scheme="x y"), [*question(), (":path", "/ingest")],
     [*question(), (":foo", "x")], [*question(), ("host", "evil.example")],
 ], ids=lambda headers: ascii(dict(headers))[:80])
-def test_a_request_that_lacks_or_repeats_a_part_is_invalid_request(headers, http2):
+def test_a_malformed_request_is_invalid_request(headers, http2):
     assert http2.send(headers).error() == (400, "invalid_request")
 
 
 @pytest.mark.parametrize("headers", [[("connection", "close")], [("upgrade", "h2c")], [("te", "trailers")]], ids=ascii)
-def test_a_header_about_the_connection_changes_nothing(headers, http2):
+def test_a_connection_header_changes_nothing(headers, http2):
     assert http2.send(question() + headers).error() == (401, "missing_auth")
 
 
@@ -155,14 +157,14 @@ def test_another_method_is_405(method, http2):
     assert http2.send(question(method=method)).error() == (405, "method_not_allowed")
 
 
-def test_a_header_with_underscores_is_not_taken_for_the_real_one(http2, monitor):
+def test_a_header_with_underscores_is_ignored(http2, monitor):
     headers = [*question(method="POST", path="/ingest"), ("x_source_id", monitor.source), ("x_signature", monitor.sign(b"[]"))]
     assert http2.send(headers, b"[]").error() == (401, "missing_auth")
 
 
 @pytest.mark.parametrize("headers", [question(path="/query?" + "~" * 40000), [*question(), ("x", "~" * 16000)]],
                          ids=["address", "header"])
-def test_an_address_or_a_header_without_end_ends_the_connection(headers, http2):
+def test_an_oversized_path_or_header_closes_the_connection(headers, http2):
     assert http2.send(headers).outcome == "closed"
 
 
@@ -180,18 +182,18 @@ FLOODS = {
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-def test_a_flood_of_frames_ends_its_connection_and_nobody_elses(kind, http2, client, monitor):
+def test_a_flood_of_frames_closes_only_its_own_connection(kind, http2, client, monitor):
     frames = FLOODS[kind](http2)
     try:
         assert http2.send_frames(*frames).outcome == "closed"
     except (OSError, h2.exceptions.ProtocolError):
-        # Cut off in mid-frame, or an answer to a stream that this side knows nothing of.
+        # Disconnected within a frame, or an answer to a stream unknown on this side.
         pass
     assert monitor.post(client, [monitor.event()]).status_code == 200
 
 
-def test_a_request_that_is_cut_off_before_its_answer_is_logged_as_json(stack):
-    # A line break in a header's value is a protocol error of HTTP/2, at which nginx ends the stream.
+def test_an_aborted_request_is_logged_as_json(stack):
+    # A line break in a header's value is a protocol error, for which nginx resets the stream.
     address = "127.0.0.7"
 
     def logged():

@@ -1,4 +1,4 @@
-"""What a stranger calls himself stands in logs and answers as a value, and never as more."""
+"""Names and paths that strangers send are values in logs and answers, and nothing more."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from monitor import Monitor
 from stack import addresses, wait_for
 from wire import check_error, header, request_bytes
 
-# A path stands in the access log, so this is not the marker that no log may have.
+# Paths are in the access log, so this is not the marker that no log may contain.
 SENT = "qzxsentqzx"
 
 # As Latin-1, which is how header values travel.
@@ -20,7 +20,7 @@ NAMES = ["a level=error", 'a" level=error b="', "a\\", 'a\\" status=200', "a=b",
 
 
 def fields(line):
-    """A line of a program's log as pairs, its quotes and escapes undone."""
+    """A line of a program's log as pairs, unquoted and unescaped."""
     pairs = re.findall(r'([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "]+)(?: |$)', line)
     assert " ".join(f"{key}={value}" for key, value in pairs) == line
 
@@ -33,7 +33,7 @@ def fields(line):
 
 @pytest.fixture
 def logged(stack):
-    """The one line that a log has of an answer's request."""
+    """The only line of a log about an answer's request."""
     def find(name, answer):
         request_id = header(answer, "X-Request-ID")
         lines = wait_for(lambda: [line for line in stack.log_text(name).split("\n") if request_id in line],
@@ -44,7 +44,7 @@ def logged(stack):
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
-def test_a_monitors_name_is_one_value_of_its_line(name, raw, logged):
+def test_the_name_of_a_monitor_is_one_value_of_its_log_line(name, raw, logged):
     headers = [("Host", "localhost"), ("Content-Length", "2"), ("X-Source-ID", name), ("X-Signature", "x")]
     answer = raw(request_bytes("POST", "/ingest", headers, b"[]"))
     check_error(answer, 401, "unknown_source")
@@ -54,7 +54,7 @@ def test_a_monitors_name_is_one_value_of_its_line(name, raw, logged):
 
 
 @pytest.mark.parametrize("name", [*(name for name in NAMES if name.isprintable()), "é", "\u202eabc", "\U0001f600"], ids=ascii)
-def test_the_source_of_a_question_is_one_value_of_its_line(name, query, logged):
+def test_the_source_of_a_query_is_one_value_of_its_log_line(name, query, logged):
     answer = query(f"?source={quote(name, safe='')}")
     assert answer.status_code == 200
     line = fields(logged("query", answer))
@@ -63,17 +63,17 @@ def test_the_source_of_a_question_is_one_value_of_its_line(name, query, logged):
 
 
 @pytest.mark.parametrize("path", ['/"},{"status":200,"x":"', "/a\\", '/\\"', "/a\x7f", "/\xe9", "/\u2028", "/%0a%0d", "/$status"], ids=ascii)
-def test_a_path_is_one_value_of_its_line(path, raw, logged):
+def test_a_path_is_one_value_of_its_log_line(path, raw, logged):
     answer = raw(request_bytes("GET", path.encode().decode("latin-1"), [("Host", "localhost")]), "GET")
     assert answer.status_code in (400, 404)
     line = json.loads(logged("access", answer))
     assert list(line) == ["time", "request_id", "remote_address", "method", "path", "status", "bytes_received", "bytes_sent",
                           "duration", "program_status", "program_duration", "tls", "http"]
-    # What isn't plain ASCII is left out.
+    # A path that is not plain ASCII is left out.
     assert (line["status"], line["path"]) == (answer.status_code, path if path.isascii() and path.isprintable() else "")
 
 
-def test_no_header_and_no_query_string_is_in_a_log(stack, raw, logged):
+def test_headers_and_query_strings_are_not_logged(stack, raw, logged):
     sent = f"sent{secrets.token_hex(8)}"
     names = ["User-Agent", "Referer", "Origin", "Cookie", "X-Forwarded-For", "X-Request-ID", "Authorization", "X-Signature",
              "Content-Type", "Accept"]

@@ -1,4 +1,4 @@
-"""Keys and tokens come and go while the programs run."""
+"""Keys and tokens are added and removed while the programs run."""
 
 import contextlib
 import re
@@ -14,7 +14,7 @@ from stack import wait_for
 from wire import SECRETS, check_error
 
 # The contract says one second; the rest is for a slow machine. Without notifications it would be
-# close to five from the second change on, as each is made right after a look.
+# close to five from the second change on, as each is made right after a poll.
 SOON = 4
 ROUNDS = 3
 
@@ -31,11 +31,11 @@ def name():
 
 
 def knows(client, sender):
-    """An empty batch tells whether the signature is good and changes nothing."""
+    """Whether a key is known; an empty batch changes nothing."""
     return sender.post(client, "[]").json()["error"] == "empty_batch"
 
 
-def test_a_key_added_or_removed_counts_within_a_second(stack, client, name):
+def test_adding_or_removing_a_key_takes_effect_within_a_second(stack, client, name):
     sender = Monitor(name)
     times = []
     for _ in range(ROUNDS):
@@ -48,7 +48,7 @@ def test_a_key_added_or_removed_counts_within_a_second(stack, client, name):
     check_error(sender.post(client, "[]"), 401, "unknown_source")
 
 
-def test_a_token_added_or_revoked_counts_within_a_second(stack, client, name):
+def test_adding_or_revoking_a_token_takes_effect_within_a_second(stack, client, name):
     times = []
     for _ in range(ROUNDS):
         token = stack.steepctl("token", "add", name).stdout.split()[-1]
@@ -61,7 +61,7 @@ def test_a_token_added_or_revoked_counts_within_a_second(stack, client, name):
     check_error(query_with(client, token), 401, "invalid_token")
 
 
-def test_a_change_made_in_sql_counts_as_well(db, client, name):
+def test_a_change_made_in_sql_takes_effect_too(db, client, name):
     sender = Monitor(name)
     db.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)", (name, sender.public))
     assert seconds_until(lambda: knows(client, sender)) < SOON
@@ -71,7 +71,7 @@ def test_a_change_made_in_sql_counts_as_well(db, client, name):
 
 @pytest.fixture
 def slow_reader(db):
-    """Reading the keys takes a while, so that a change can be made in the middle of it."""
+    """Make reading the keys slow, so that a change can be made during it."""
     definition = db.execute("SELECT pg_get_functiondef('public.list_monitor_keys'::regproc)").fetchone()[0]
     body = "SELECT k.source, k.public_key"
     assert body in definition
@@ -80,8 +80,8 @@ def slow_reader(db):
     db.execute(definition)
 
 
-def test_a_change_made_while_the_keys_are_being_read_counts_as_soon(db, client, name, slow_reader):
-    # Its notification comes together with the answer of the read, which does not have it yet.
+def test_a_change_made_during_a_read_of_the_keys_takes_effect_as_soon(db, client, name, slow_reader):
+    # Its notification arrives with the answer of a read that does not include it yet.
     senders = [Monitor(f"{name}-{n}") for n in range(2)]
     for sender in senders:
         db.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)",
@@ -91,7 +91,7 @@ def test_a_change_made_while_the_keys_are_being_read_counts_as_soon(db, client, 
     assert seconds_until(lambda: knows(client, senders[1])) < SOON
 
 
-# What may go wrong behind rows that are good: the body of the function that lists them, in PL/pgSQL.
+# What may fail after valid rows: the body of the function that lists them, in PL/pgSQL.
 HALF_A_READ = {
     "an error": "RETURN QUERY {rows}; RAISE EXCEPTION 'no more'",
     "a row that is none": "RETURN QUERY {rows}; RETURN QUERY {bad}",
@@ -107,7 +107,7 @@ LISTS = {
 
 @pytest.fixture
 def half_reads(stack, db):
-    """Let every read of a program's list fail half-way from now on, and end when the block does."""
+    """Let every read of a program's list fail halfway until the block ends."""
     @contextlib.contextmanager
     def fail(name, how):
         function, rows, bad = LISTS[name]
@@ -134,7 +134,7 @@ def half_reads(stack, db):
 
 
 @pytest.mark.parametrize("how", HALF_A_READ)
-def test_a_read_of_the_keys_that_fails_half_way_changes_nothing(how, half_reads, db, client, name):
+def test_a_read_of_the_keys_that_fails_halfway_changes_nothing(how, half_reads, db, client, name):
     kept, newcomer = Monitor(name), Monitor(f"{name}-new")
     add = "INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)"
     db.execute(add, (kept.source, kept.public))
@@ -149,7 +149,7 @@ def test_a_read_of_the_keys_that_fails_half_way_changes_nothing(how, half_reads,
 
 
 @pytest.mark.parametrize("how", HALF_A_READ)
-def test_a_read_of_the_tokens_that_fails_half_way_changes_nothing(how, half_reads, db, client, token, name):
+def test_a_read_of_the_tokens_that_fails_halfway_changes_nothing(how, half_reads, db, client, token, name):
     added = f"{name}-token"
     SECRETS.add(added)
     with half_reads("query", how) as failed:
@@ -160,7 +160,7 @@ def test_a_read_of_the_tokens_that_fails_half_way_changes_nothing(how, half_read
     wait_for(lambda: query_with(client, added).status_code == 200, "the new token, once it can be read")
 
 
-def test_many_changes_at_once_all_count(db, client, name):
+def test_many_changes_at_once_all_take_effect(db, client, name):
     senders = [Monitor(f"{name}-{n}") for n in range(200)]
     for sender in senders:
         db.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)",
@@ -209,7 +209,7 @@ def test_eight_keys_of_one_monitor_all_sign_and_a_ninth_is_refused(stack, client
 
 
 def test_one_key_may_belong_to_two_monitors_under_their_own_names(stack, client, name):
-    # Nothing in the contract forbids it; each signs for the name it was registered with.
+    # The contract allows it; each signs for the name it was registered with.
     first = Monitor(name)
     second = Monitor(f"{name}-2", bytes(first.key))
     for sender in (first, second):
@@ -217,8 +217,8 @@ def test_one_key_may_belong_to_two_monitors_under_their_own_names(stack, client,
     wait_for(lambda: knows(client, first) and knows(client, second), "both names")
 
 
-def test_an_empty_ring_is_a_ring_too(stack, client, name):
-    # The last key of a monitor is taken like any other: the name is unknown then, not its signature wrong.
+def test_removing_the_last_key_makes_the_source_unknown(stack, client, name):
+    # After that the name is unknown, not its signature invalid.
     sender = Monitor(name)
     stack.steepctl("monitor", "add", name, sender.public_base64)
     wait_for(lambda: knows(client, sender), "the key")

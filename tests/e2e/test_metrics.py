@@ -1,4 +1,4 @@
-"""What is counted, compared with what was sent: each counter by causing exactly that."""
+"""Each counter is compared with what was sent to change it."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def parse(text):
-    """Name and labels, less the endpoint's, with their values."""
+    """The values by name and labels, without the endpoint's label."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     pairs = [line.rsplit(" ", 1) for line in lines]
     found = {re.sub(r'endpoint="\w+",?', "", name).replace("{}", ""): float(value) for name, value in pairs}
@@ -35,7 +35,7 @@ def scrape(instance, name):
 
 
 def counts(scraped):
-    """What only grows, but for how durations spread over their buckets."""
+    """The counters, without the buckets of durations."""
     return {name: value for name, value in scraped.items()
             if re.search(r"_(total|count)(\{|$)", name)}
 
@@ -73,7 +73,7 @@ def query(stack):
 
 @contextlib.contextmanager
 def counted(instance, name, *expected):
-    """Exactly what is expected is counted in the block, and nothing else."""
+    """Check that the block changes exactly the expected counters."""
     wanted = {key: value for part in expected for key, value in part.items()}
     before = counts(scrape(instance, name))
     yield
@@ -82,7 +82,7 @@ def counted(instance, name, *expected):
         after = counts(scrape(instance, name))
         return {key: after[key] - before[key] for key in after if after[key] != before[key]}
 
-    # It is counted once the answer is out.
+    # A request is counted after its answer was sent.
     with contextlib.suppress(AssertionError):
         wait_for(lambda: difference() == wanted, "the counts", 3)
     assert difference() == wanted
@@ -95,7 +95,7 @@ def send(instance, sender, events, status, **changes):
     return answer
 
 
-def test_a_batch_that_is_stored_and_one_that_was_there_already(ingest, monitor):
+def test_new_events_and_duplicates_are_counted(ingest, monitor):
     events = [monitor.event() for _ in range(3)]
     with counted(ingest, "ingest", request(200, "ok"), VERIFIED, ASKED, batch("stored", inserted=3)):
         send(ingest, monitor, events, 200)
@@ -103,7 +103,7 @@ def test_a_batch_that_is_stored_and_one_that_was_there_already(ingest, monitor):
         send(ingest, monitor, [*events, monitor.event()], 200)
 
 
-def test_ids_of_another_source(ingest, monitor, other_monitor):
+def test_ids_of_another_source_are_counted(ingest, monitor, other_monitor):
     event = monitor.event()
     send(ingest, monitor, [event], 200)
     foreign = [other_monitor.event(id=event["id"]), other_monitor.event()]
@@ -112,7 +112,7 @@ def test_ids_of_another_source(ingest, monitor, other_monitor):
         send(ingest, other_monitor, foreign, 200)
 
 
-def test_whoever_is_not_known_is_no_batch(ingest, monitor):
+def test_a_request_that_is_not_authenticated_is_not_counted_as_a_batch(ingest, monitor):
     events = [monitor.event()]
     with counted(ingest, "ingest", request(401, "missing_auth")):
         send(ingest, None, events, 401)
@@ -130,7 +130,7 @@ def test_whoever_is_not_known_is_no_batch(ingest, monitor):
 
 @pytest.mark.parametrize("body, code", [("x", "invalid_request"), ("[]", "empty_batch"), ("[" + "{}," * 1000 + "{}]", "batch_too_large")],
                          ids=["x", "none", "1001"])
-def test_a_body_that_is_no_batch_is_one_refused_without_events(body, code, ingest, monitor):
+def test_an_invalid_body_is_counted_as_a_refused_batch_without_events(body, code, ingest, monitor):
     with counted(ingest, "ingest", request(400, code), VERIFIED, batch("refused")):
         send(ingest, monitor, body, 400)
 
@@ -139,13 +139,13 @@ def test_a_body_that_is_no_batch_is_one_refused_without_events(body, code, inges
     "invalid_event_id": {"id": "x"}, "source_mismatch": {"source": "metrics-other"}, "invalid_timestamp": {"timestamp": "x"},
     "invalid_event_type": {"eventType": "x"}, "invalid_payload": {"payload": []},
 }.items())
-def test_refused_events_by_reason(code, change, ingest, monitor):
+def test_refused_events_are_counted_by_reason(code, change, ingest, monitor):
     events = [monitor.event(), monitor.event(**change), monitor.event(**change)]
     with counted(ingest, "ingest", request(422, code), VERIFIED, batch("refused", refused=2, not_stored=1), refused(**{code: 2})):
         send(ingest, monitor, events, 422)
 
 
-def test_two_reasons_in_one_batch_and_one_that_only_the_database_has(ingest, db, monitor):
+def test_reasons_are_counted_event_by_event_and_those_of_the_database_too(ingest, db, monitor):
     with counted(ingest, "ingest", request(422, "invalid_event"), VERIFIED, batch("refused", refused=2, not_stored=1),
                  refused(invalid_event=1, invalid_payload=1)):
         send(ingest, monitor, [1, monitor.event(), monitor.event(payload=None)], 422)
@@ -158,7 +158,7 @@ def test_two_reasons_in_one_batch_and_one_that_only_the_database_has(ingest, db,
         db.execute("ALTER TABLE public.events DROP CONSTRAINT e2e_metrics")
 
 
-def test_a_batch_that_fails_through_a_fault_of_ours(ingest, db, monitor):
+def test_a_batch_that_fails_with_an_internal_error_is_counted(ingest, db, monitor):
     db.execute("REVOKE EXECUTE ON FUNCTION public.bulk_insert_events(jsonb) FROM steep_ingest")
     try:
         with counted(ingest, "ingest", request(500, "internal_error"), VERIFIED, ASKED, batch("failed", not_stored=2)):
@@ -167,7 +167,7 @@ def test_a_batch_that_fails_through_a_fault_of_ours(ingest, db, monitor):
         db.execute("GRANT EXECUTE ON FUNCTION public.bulk_insert_events(jsonb) TO steep_ingest")
 
 
-def test_connections_that_are_lost_and_made_anew(ingest, db, monitor):
+def test_reconnections_to_the_database_are_counted(ingest, db, monitor):
     send(ingest, monitor, [monitor.event()], 200)
     before = scrape(ingest, "ingest")["steep_database_reconnects_total"]
     db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'steep_ingest'")
@@ -180,7 +180,7 @@ def test_connections_that_are_lost_and_made_anew(ingest, db, monitor):
     assert scrape(ingest, "ingest")["steep_database_reconnects_total"] <= after + 3
 
 
-def test_without_a_database(stack):
+def test_an_unavailable_database_is_counted(stack):
     sender = Monitor("metrics-lonely")
     with program(stack, "ingest", passed=BOTH, database=False, STEEP_DATABASE_WAIT="0",
                  VIBETEA_PUBLIC_KEYS=f"{sender.source}:{sender.public_base64}") as instance:
@@ -197,7 +197,7 @@ def test_without_a_database(stack):
     assert found['steep_keyring_entries{origin="database"}'] == 0
 
 
-def test_workers_and_the_keyring(stack, db, monitor):
+def test_workers_and_the_keyring_are_reported(stack, db, monitor):
     body = encode([monitor.event()])
     entries = 'steep_keyring_entries{origin="database"}'
     with program(stack, "ingest", passed=BOTH, STEEP_WORKERS="3") as instance:
@@ -231,7 +231,7 @@ def test_workers_and_the_keyring(stack, db, monitor):
     (query_params(), [request(401, "missing_auth")]),
     (query_params("metrics-token", REQUEST_METHOD="POST"), [request(405, "method_not_allowed")]),
 ], ids=["200", "days", "source", "query string", "token", "no token", "method"])
-def test_questions(given, counted_as, query):
+def test_queries_are_counted_by_status_and_code(given, counted_as, query):
     with counted(query, "query", *counted_as):
         query.ask(given)
 
@@ -246,7 +246,7 @@ def test_durations_are_in_seconds(ingest, monitor):
     assert found["steep_verification_duration_seconds_sum"] < found["steep_request_duration_seconds_sum"]
 
 
-def test_the_wait_for_a_worker_counts(ingest, monitor):
+def test_the_wait_for_a_worker_is_part_of_the_duration(ingest, monitor):
     before = scrape(ingest, "ingest")["steep_request_duration_seconds_sum"]
     send(ingest, monitor, "[]", 400, REQUEST_MSEC=f"{time.time() - 3:.3f}")
     wait_for(lambda: scrape(ingest, "ingest")["steep_request_duration_seconds_sum"] - before >= 2.9, "3 s to be counted", 3)
@@ -263,7 +263,7 @@ def test_no_label_comes_from_a_client(ingest, query, monitor):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_promtool_finds_nothing_wrong_with_what_nginx_serves_to_this_machine(name, stack):
+def test_promtool_accepts_what_nginx_serves_locally(name, stack):
     with stack.client() as local:
         answer = local.get(f"/metrics/{name}")
     assert answer.status_code == 200
@@ -273,24 +273,24 @@ def test_promtool_finds_nothing_wrong_with_what_nginx_serves_to_this_machine(nam
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_other_addresses_are_told_that_there_is_nothing(name, client):
+def test_other_addresses_get_404(name, client):
     check_error(client.get(f"/metrics/{name}"), 404, "not_found", endpoint=False)
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Real-IP", "Forwarded", "Via", "X-Client-IP", "True-Client-IP"])
 @pytest.mark.parametrize("value", ["127.0.0.1", "::1", "for=127.0.0.1", "127.0.0.1, 127.0.0.1"])
-def test_claiming_to_be_this_machine_is_no_use(name, value, client):
+def test_a_header_that_claims_a_local_address_is_ignored(name, value, client):
     check_error(client.get("/metrics/ingest", headers={name: value}), 404, "not_found", endpoint=False)
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "Via"])
-def test_what_a_proxy_on_this_machine_passes_on_is_not_from_this_machine(name, stack):
+def test_requests_forwarded_by_a_local_proxy_get_404(name, stack):
     with stack.client() as local:
         check_error(local.get("/metrics/ingest", headers={name: "192.0.2.1"}), 404, "not_found", endpoint=False)
 
 
-def test_a_trusted_proxy_can_not_make_a_stranger_local(second_stack):
-    """With limits.conf's way of trusting a proxy: by the address of the connection, and by what it forwards."""
+def test_a_trusted_proxy_cannot_make_a_remote_client_local(second_stack):
+    """With a trusted proxy as in limits.conf: both the connection's address and the forwarded one must be local."""
     limits = second_stack.state / "nginx" / "snippets" / "steep" / "limits.conf"
     kept = limits.read_text()
     limits.write_text("set_real_ip_from 127.0.0.0/8; real_ip_header X-Real-IP;")

@@ -1,4 +1,4 @@
-"""What deploy/observability/ has for Prometheus and Grafana: valid, tested, and about series that there are."""
+"""The files for Prometheus and Grafana in deploy/observability/ are valid, tested, and use existing series."""
 
 import json
 import re
@@ -17,7 +17,7 @@ def promtool(*arguments):
     return subprocess.run(["promtool", *arguments], text=True, capture_output=True, check=False, cwd=FOLDER)
 
 
-def test_the_rules_fire_when_they_should_and_not_before():
+def test_alerts_fire_when_they_should_and_not_before():
     done = promtool("test", "rules", str(ROOT / "tests" / "observability" / "alerts.yml"))
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -30,14 +30,14 @@ def test_every_alert_is_tested_to_fire():
     assert alerts == fired == silent and len(alerts) > 5
 
 
-def test_prometheus_takes_the_configuration():
+def test_prometheus_accepts_the_configuration():
     done = promtool("check", "config", "prometheus.yml")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
 def served(stack):
-    """Every series and label that the programs have, of both together."""
+    """The names of the series of both programs, and their labels and values."""
     with stack.client() as local:
         text = "".join(local.get(f"/metrics/{name}").text for name in NAMES)
     names = {re.sub(r"\{.*", "", line.rsplit(" ", 1)[0]) for line in text.splitlines() if not line.startswith("#")}
@@ -51,7 +51,7 @@ def expressions():
     return alerts + [target["expr"] for panel in panels for target in panel["targets"]]
 
 
-def test_rules_and_dashboard_ask_for_series_that_there_are(served):
+def test_alerts_and_dashboard_use_existing_series(served):
     names, labels, values = served
     asked = expressions()
     assert len(asked) > 25

@@ -1,4 +1,4 @@
-"""The description of the API is served, is right about itself, and every answer of the session is as it says."""
+"""The description of the API is served and valid, and every answer of the session matches it."""
 
 import itertools
 import json
@@ -12,7 +12,7 @@ from conformance import Description
 from stack import ROOT, addresses, wait_for
 from wire import check_error, check_headers, exchange, header, read_answers, request_bytes
 
-# Described answers that no test causes, each with its reason.
+# Described answers that no test provokes, each with the reason.
 NOT_CAUSED = {
     ("/metrics/{program}", 429): "takes a flood from the machine's own address, which would keep other tests out",
 }
@@ -24,7 +24,7 @@ def description():
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_it_is_served(method, client):
+def test_the_description_is_served(method, client):
     answer = client.request(method, "/openapi.yaml")
     assert answer.status_code == 200
     assert header(answer, "Content-Type") == "application/yaml"
@@ -32,12 +32,12 @@ def test_it_is_served(method, client):
     assert method == "HEAD" or answer.content == conformance.FILE.read_bytes()
 
 
-def test_its_version_is_the_programs(description):
+def test_its_version_is_that_of_the_programs(description):
     version = re.search(r"^VERSION = (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
     assert description.document["info"]["version"] == version
 
 
-def test_its_examples_are_what_it_describes(description):
+def test_its_examples_match_its_schemas(description):
     contents = [(response["content"], f"{path} {status}") for path, _, responses in description.operations()
                 for status, response in responses.items() if "content" in response]
     contents.append((description.document["paths"]["/ingest"]["post"]["requestBody"]["content"], "the batch"))
@@ -47,7 +47,7 @@ def test_its_examples_are_what_it_describes(description):
     assert [problem for schema, example, where in examples for problem in description.errors(schema, example, where)] == []
 
 
-def test_it_describes_batches_as_the_server_takes_them(description, monitor, client):
+def test_its_schema_accepts_the_batches_that_the_server_accepts(description, monitor, client):
     good = monitor.event()
     schema = description.document["paths"]["/ingest"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     batches = {200: [[good], [{**good, "type": "error", "more": 1}]],
@@ -60,7 +60,7 @@ def test_it_describes_batches_as_the_server_takes_them(description, monitor, cli
 
 
 def served():
-    """Each method and address that is described."""
+    """Each method and path that is described."""
     has_health = (ROOT / "nginx" / "snippets" / "health.conf").exists()
     for path, method, _ in Description.read().operations():
         if "{program}" not in path:
@@ -82,7 +82,7 @@ def here(stack):
     (413, "payload_too_large", "", [("Host", "localhost"), ("Content-Length", str(5 * 1024 * 1024 + 1))]),
     (414, "uri_too_long", "?" + "x" * 9000, [("Host", "localhost")]),
 ], ids=["400", "413", "414"])
-def test_the_edge_refuses_the_same_everywhere(status, code, query, headers, method, path, stack):
+def test_nginx_refuses_oversized_requests_at_every_path(status, code, query, headers, method, path, stack):
     with stack.socket(next(addresses)) as connection:
         answer = exchange(connection, request_bytes(method, path + query, headers), method)
     assert answer.status_code == status
@@ -90,13 +90,13 @@ def test_the_edge_refuses_the_same_everywhere(status, code, query, headers, meth
 
 
 @pytest.mark.parametrize("method, path", [pair for pair in served() if pair[0] in ("GET", "HEAD") and pair[1] != "/query"])
-def test_what_can_be_read_can_only_be_read(method, path, here):
+def test_a_path_that_can_be_read_is_read_only(method, path, here):
     assert here.request(method, path).status_code == 200
     check_error(here.request("DELETE", path), 405, "method_not_allowed", endpoint=False)
 
 
-def test_who_asks_too_much_is_told_so_wherever_he_asks(stack):
-    # A preflight, /config.json and what is hidden are answered before anybody is counted.
+def test_every_path_is_rate_limited(stack):
+    # Preflights, /config.json and the hidden metrics are answered before the rate limit.
     limited = [request_bytes(method, path, [("Host", "localhost"), ("Content-Length", "0")]) for method, path in served()
                if method in ("GET", "POST") and not path.startswith(("/config", "/metrics"))]
     seen = set()
@@ -131,7 +131,7 @@ def test_a_program_whose_health_socket_is_gone_is_503(stack, here):
 
 @pytest.mark.outage
 @pytest.mark.parametrize("function", ["bulk_insert_events(jsonb)", "get_hourly_aggregates(integer, text)"])
-def test_a_database_without_the_function_is_a_fault_of_the_servers(function, db, monitor, client, query):
+def test_a_missing_function_of_the_database_is_internal_error(function, db, monitor, client, query):
     name, arguments = function.split("(")
     db.execute(f"ALTER FUNCTION public.{function} RENAME TO away")
     try:
@@ -141,7 +141,7 @@ def test_a_database_without_the_function_is_a_fault_of_the_servers(function, db,
     check_error(answer, 500, "internal_error")
 
 
-def test_a_file_has_the_answers_of_conditional_requests(client):
+def test_a_file_supports_conditional_requests(client):
     answer = client.get("/style.css")
     assert client.get("/style.css", headers={"If-None-Match": header(answer, "ETag")}).status_code == 304
     assert client.get("/style.css", headers={"If-Match": '"another"'}).status_code == 412
@@ -175,7 +175,7 @@ def changed(**headers):
     (503, [*GOOD_HEADERS, ("Retry-After", "6")], {"error": "unavailable", "message": "x"}, "6 is greater than the maximum"),
     (405, [*GOOD_HEADERS, ("Allow", "PUT")], {"error": "method_not_allowed", "message": "x"}, "header allow"),
 ], ids=str)
-def test_what_it_does_not_describe_is_found(status, headers, body, problem, description):
+def test_an_answer_that_differs_from_the_description_is_found(status, headers, body, problem, description):
     for path in ("/ingest", "/functions/v1/ingest"):
         found = description.check("POST", path, status, headers, json.dumps(body).encode())
         assert found == [] if problem is None else any(problem in each for each in found), found
@@ -189,7 +189,7 @@ def test_a_path_is_read_as_nginx_reads_it(target, path):
 
 
 @pytest.mark.last(6)
-def test_every_answer_was_as_described(description):
+def test_every_answer_matched_the_description(description):
     wrong = []
     for (method, path, status, _, body), headers in conformance.answers.items():
         for problem in description.check(method, path, status, headers, body):
@@ -199,7 +199,7 @@ def test_every_answer_was_as_described(description):
 
 
 @pytest.mark.last(6)
-def test_every_described_answer_was_caused(description, request):
+def test_every_described_answer_occurred(description, request):
     here = {path.name for path in Path(__file__).parent.glob("test_*.py")}
     if {Path(item.fspath).name for item in request.session.items} != here or request.config.getoption("keyword"):
         pytest.skip("a part of the tests causes a part of the answers")
@@ -215,7 +215,7 @@ def test_every_described_answer_was_caused(description, request):
     for path, method, responses in description.operations():
         if path not in asked:
             continue
-        # HEAD is answered as GET is, which is shown of some of its answers.
+        # HEAD is answered as GET is, which is checked for some answers only.
         for status, response in ({200: responses[200]} if method == "head" else responses).items():
             if ((path, method, status) in seen) == ((path, status) in NOT_CAUSED):
                 missing.append(f"{method} {path}: {status}")

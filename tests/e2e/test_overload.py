@@ -1,4 +1,4 @@
-"""More than can be served: what is answered, what is not begun, and how soon all is as before."""
+"""Overload: what is answered, what is refused, and how soon it is over."""
 
 import concurrent.futures
 import contextlib
@@ -22,7 +22,7 @@ MIB = 1024 * 1024
 
 @pytest.fixture(scope="module")
 def busy():
-    """An installation without limits for one client, with few workers and little patience."""
+    """An installation without rate limits, with few workers and a short deadline."""
     with running("overload", STEEP_WORKERS=str(WORKERS), STEEP_DEADLINE=str(DEADLINE)) as stack:
         (stack.state / "nginx" / "snippets" / "steep" / "limits.conf").write_text("")
         os.kill(stack.pid("nginx"), signal.SIGHUP)
@@ -39,21 +39,21 @@ def at(seconds):
     return f"{time.time() + seconds:.3f}"
 
 
-@pytest.fixture
-def impatient(stack, monitor):
+@pytest.fixture(scope="module")
+def short_deadline(stack, monitor):
     with program(stack, "ingest", STEEP_DEADLINE="2", VIBETEA_PUBLIC_KEYS=f"{monitor.source}:{monitor.public_base64}") as instance:
         yield instance
 
 
-def test_a_batch_that_waited_past_the_deadline_is_503_before_its_body_is_read(impatient, monitor):
+def test_a_batch_that_waited_past_the_deadline_is_503_before_its_body_is_read(short_deadline, monitor):
     params = ingest_params(b"[]", monitor, CONTENT_LENGTH="1000", REQUEST_MSEC=at(-3))
-    with begin(impatient.path, params, end_of_body=False) as connection:
+    with begin(short_deadline.path, params, end_of_body=False) as connection:
         answer = read_answer(connection)
     assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
     assert answer.headers.get_list("Retry-After")
 
 
-def test_a_question_that_waited_past_the_deadline_is_503(stack):
+def test_a_query_that_waited_past_the_deadline_is_503(stack):
     with program(stack, "query", STEEP_DEADLINE="2", VIBETEA_SUBSCRIBER_TOKEN="late") as instance:
         assert instance.ask(query_params("late", REQUEST_MSEC=at(-3))).status_code == 503
         assert instance.ask(query_params("late", REQUEST_MSEC=at(-0.5))).status_code == 200
@@ -61,13 +61,13 @@ def test_a_question_that_waited_past_the_deadline_is_503(stack):
 
 @pytest.mark.parametrize("msec", ["", "x", "1.5", "-1.000", "1e9", "99999999999999999999.000", "-99999999999999999999.000",
                                   -0.5, +60, -7200])
-def test_a_time_that_is_none_of_the_last_hour_makes_no_request_late(msec, impatient, monitor):
+def test_an_implausible_time_makes_no_request_late(msec, short_deadline, monitor):
     if not isinstance(msec, str):
         msec = at(msec)
-    assert impatient.ask(ingest_params(b"[]", monitor, REQUEST_MSEC=msec), b"[]").status_code == 400
+    assert short_deadline.ask(ingest_params(b"[]", monitor, REQUEST_MSEC=msec), b"[]").status_code == 400
 
 
-def test_nginx_says_when_it_handed_a_batch_over(busy, sender):
+def test_nginx_passes_on_when_it_forwarded_a_batch(busy, sender):
     event = sender.event()
     program_pid = busy.pid("ingest")
     with busy.client() as client, concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -97,12 +97,12 @@ def family(pid):
 
 
 def memory(stack):
-    """Of the program, and of all of nginx, in bytes."""
+    """The memory of ingest.fcgi and of all nginx processes, in bytes."""
     return resident(stack.pid("ingest")), sum(resident(pid) for pid in family(stack.pid("nginx")) if alive(pid))
 
 
 class Load:
-    """Senders that post one batch after the other, each at an address of its own, until they are stopped."""
+    """Senders that post batches one after the other, each from its own address, until they are stopped."""
 
     def __init__(self, stack, monitor, senders):
         self.stack = stack
@@ -128,10 +128,10 @@ class Load:
             thread.join()
 
 
-def test_four_times_more_senders_than_workers_beside_500_open_connections(busy, sender):
+def test_an_overload_is_answered_200_429_or_503_and_ends_with_the_load(busy, sender):
     with contextlib.ExitStack() as opened, busy.client() as client:
         idle = [opened.enter_context(busy.socket(f"127.0.5.{n % 50 + 1}")) for n in range(500)]
-        # Half of them say nothing, the others begin to.
+        # Half of them send nothing, the others the start of a request.
         for connection in idle[::2]:
             connection.sendall(b"POST /ingest HTTP/1.1\r\nHost: loc")
         before = memory(busy)
@@ -158,7 +158,7 @@ def in_hand(stack):
         return sum(fields[-1] == path and fields[3] != "00010000" for fields in map(str.split, sockets))
 
 
-def test_hundreds_that_send_a_byte_a_second_keep_no_worker_from_a_monitor(busy, sender):
+def test_hundreds_of_slow_clients_occupy_no_worker(busy, sender):
     body = sender.event()["payload"]["note"].encode().ljust(1000)
     whole = request_bytes("POST", "/ingest", [("Host", "localhost"), *sender.headers(body).items(),
                                               ("Content-Length", str(len(body)))], body)

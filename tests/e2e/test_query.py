@@ -1,6 +1,5 @@
-"""The hourly counts: who may ask, how the question is read, and that the answer is exact."""
+"""Queries: authentication, parameters, and the exactness of the counts."""
 
-import base64
 import datetime
 import re
 import secrets
@@ -10,7 +9,7 @@ import pytest
 
 from conftest import query_with
 from monitor import new_id, now, rfc3339
-from stack import addresses, wait_for
+from stack import wait_for
 from wire import ALLOW, MARKER, QUERY_PATHS, SECRETS, check_error, check_headers, check_json, check_refused, header
 
 HOUR = datetime.timedelta(hours=1)
@@ -18,7 +17,7 @@ DAY = datetime.timedelta(days=1)
 
 
 def put(db, source, *instants):
-    """Store events past the programs, as any administrator may."""
+    """Store events directly, as an administrator may."""
     with db.cursor() as cursor:
         cursor.executemany("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
                            " VALUES (%s, %s, %s, 'tool', '{}')", [(new_id(), source, at) for at in instants])
@@ -54,7 +53,7 @@ def test_a_token_gets_the_counts_under_both_paths(path, client, token):
 
 @pytest.mark.parametrize("path", QUERY_PATHS)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "BREW"])
-def test_another_method_than_get_or_head_is_refused_before_the_token_is_looked_at(path, method, client):
+def test_a_method_other_than_get_or_head_is_refused_before_the_token_is_checked(path, method, client):
     answer = client.request(method, path)
     check_error(answer, 405, "method_not_allowed")
     assert header(answer, "Allow") == ALLOW["query"]
@@ -67,21 +66,12 @@ def test_no_authorization_is_missing_auth_before_the_parameters_are_read(query_s
     assert header(answer, "WWW-Authenticate") == "Bearer"
 
 
-def wrong_tokens(token):
-    return {
-        "another scheme": f"Basic {base64.b64encode(f'x:{token}'.encode()).decode()}",
-        "no scheme": token, "the scheme alone": "Bearer", "no space": f"Bearer{token}", "a scheme before": f"X Bearer {token}",
-        "another prefix": f"Bearerx {token}", "cut short": f"Bearer {token[:-1]}", "longer": f"Bearer {token}x",
-        "padded": f"Bearer {token}=", "another case": f"Bearer {token.swapcase()}", "twice": f"Bearer {token} {token}",
-        "two by comma": f"Bearer {token}, Bearer {token}", "quoted": f'Bearer "{token}"', "not the prefix": f"Bearer {token[4:]}",
-        "a tab": f"Bearer\t{token}x", "wildcard": "Bearer %", "quote": "Bearer ' OR ''='", "null": "Bearer null",
-        "very long": "Bearer " + "x" * 7000, "its first half": f"Bearer {token[:20]}", "high bytes": "Bearer \xff\xfe",
-    }
-
-
-@pytest.mark.parametrize("kind", wrong_tokens("x" * 50))
-def test_what_is_no_live_token_is_invalid_token(kind, client, token):
-    value = wrong_tokens(token)[kind].encode("latin-1")
+@pytest.mark.parametrize("wrong", [
+    "Basic eDp4", "{token}", "Bearer", "Bearer {token}x", "Bearer {half}", "Bearer {token}, Bearer {token}",
+    "Bearer " + "x" * 7000, "Bearer \xff\xfe",
+], ids=lambda value: ascii(value)[:40])
+def test_anything_but_a_valid_token_is_invalid_token(wrong, client, token):
+    value = wrong.format(token=token, half=token[:20]).encode("latin-1")
     answer = client.get("/query", headers=[(b"Authorization", value)])
     check_error(answer, 401, "invalid_token")
     assert header(answer, "WWW-Authenticate") == 'Bearer error="invalid_token"'
@@ -108,19 +98,9 @@ def test_a_repeated_authorization_header_is_refused_or_one_of_them_counts(client
     check_refused(answer, (401, "invalid_token"), (400, "invalid_request"))
 
 
-def test_a_token_in_the_query_string_is_not_looked_at(client):
-    # A made-up one: a query string stands in the access log, which the last tests search for tokens.
+def test_a_token_in_the_query_string_is_ignored(client):
+    # Not a real one: the last tests search the logs for tokens, and paths are logged.
     check_error(client.get("/query?access_token=x&token=x"), 401, "missing_auth")
-
-
-def test_an_expired_token_is_invalid(stack, client, db, fresh_source):
-    made = stack.steepctl("token", "add", fresh_source, "--expires", "1").stdout.split()[-1]
-    SECRETS.add(made)
-    wait_for(lambda: query_with(client, made).status_code == 200, "the token to be taken up")
-    db.execute("UPDATE public.access_tokens SET created_at = now() - interval '2 days', expires_at = now() - interval '1 s'"
-               " WHERE label = %s", (fresh_source,))
-    wait_for(lambda: query_with(client, made).status_code == 401, "the token to expire")
-    check_error(query_with(client, made), 401, "invalid_token")
 
 
 def test_a_token_expires_by_the_clock_and_not_by_a_notification(stack, client, db, fresh_source):
@@ -130,61 +110,29 @@ def test_a_token_expires_by_the_clock_and_not_by_a_notification(stack, client, d
                (fresh_source,))
     wait_for(lambda: query_with(client, made).status_code == 200, "the token to be taken up", 2.5)
     wait_for(lambda: query_with(client, made).status_code == 401, "the token to expire")
+    check_error(query_with(client, made), 401, "invalid_token")
 
 
-@pytest.mark.parametrize("query_string, days", [
-    ("", 7), ("?", 7), ("?days=7", 7), ("?days=30", 30), ("?days=%37", 7), ("?da%79s=30", 30), ("?%64%61%79%73=%33%30", 30),
-    ("?x=1", 7), ("?x=1&days=30", 30), ("?days=30&x", 30), ("?days=30&", 30), ("?&days=30", 30), ("?&&days=30&&", 30),
-    ("?Days=30", 7), ("?DAYS=x", 7), ("?days[]=30", 7), ("?+days=30", 7), ("?days+=30", 7), ("?=30", 7), ("?day=30", 7),
-    ("?x=%E2%82%AC", 7), ("?x=%2B&y=+", 7), ("?dayss=x&source2=", 7), ("?days=30&x=days%3D7", 30), ("?x==&days=30", 30),
-    ("?" + "x=1&" * 300 + "days=30", 30),
-], ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize("query_string, days", [("", 7), ("?", 7), ("?days=7", 7), ("?x=1&da%79s=%33%30&x=%2B", 30)])
 def test_days_is_7_or_30_and_other_parameters_are_ignored(query_string, days, query):
     answer = query(query_string)
     assert answer.status_code == 200, answer.text
     assert check_json(answer)["meta"]["daysRequested"] == days
 
 
-@pytest.mark.parametrize("value", ["", "0", "1", "8", "14", "29", "31", "70", "77", "730", "07", "7.0", "7,30", "+7", "%2B7",
-                                   "7+", "+30", "%207", "7%20", "-7", "7%00", "%007", "7days", "7%0A", "0x7", "7e0", "1e1",
-                                   "seven", "NaN", "null", "%D9%A7", "%EF%BC%97", "30%FF", "9" * 400, "7=", "7;30", "%2537",
-                                   MARKER])
-def test_any_other_days_is_invalid_days(value, query):
-    check_error(query(f"?days={value}"), 400, "invalid_days")
+@pytest.mark.parametrize("query_string, code", [
+    ("days=8", "invalid_days"), (f"days={MARKER}", "invalid_days"), ("source=", "invalid_source"),
+    (f"source={MARKER}%01", "invalid_source"), ("source=" + "x" * 256, "invalid_source"), ("days=7&da%79s=7", "invalid_request"),
+    ("source=a&source=a", "invalid_request"), ("days=7%", "invalid_request"), ("x=%zz", "invalid_request"),
+], ids=lambda value: value[:30])
+def test_an_invalid_parameter_is_named_by_its_code(query_string, code, query):
+    check_error(query(f"?{query_string}"), 400, code)
 
 
-def test_days_without_a_value_is_invalid_days(query):
-    check_error(query("?days"), 400, "invalid_days")
-
-
-@pytest.mark.parametrize("value", ["", "x" * 256, "%C3%A9" * 128, "%00", "a%00b", "a%0Ab", "%0D", "%09", "%1F", "%7F", "%FF",
-                                   "a%C3", "%C0%80", "%C0%AF", "%ED%A0%80", "%F4%90%80%80", "%80", MARKER + "%01"],
-                         ids=lambda value: value[:30])
-def test_a_source_that_no_event_can_have_is_invalid_source(value, query):
-    check_error(query(f"?source={value}"), 400, "invalid_source")
-
-
-def test_source_without_a_value_is_invalid_source(query):
-    check_error(query("?source"), 400, "invalid_source")
-
-
-@pytest.mark.parametrize("query_string", ["days=7&days=7", "days=7&days=30", "source=a&source=a", "days=7&x=1&days=7",
-                                          "days=7&da%79s=7", "source=a&sourc%65=b", "days&days", "source=a&days=7&source=b"])
-def test_a_repeated_parameter_is_invalid_request(query_string, query):
-    check_error(query(f"?{query_string}"), 400, "invalid_request")
-
-
-def test_an_unknown_parameter_may_stand_twice_or_not(query):
-    # "A repeated parameter is refused; an unknown one is ignored": both sentences fit.
+def test_an_unknown_parameter_may_be_repeated_or_not(query):
+    # "A repeated parameter is refused; an unknown one is ignored": the contract allows both.
     answer = query("?x=1&x=2")
     assert answer.status_code == 200 or check_refused(answer, (400, "invalid_request"))
-
-
-@pytest.mark.parametrize("query_string", ["days=%", "days=7%", "days=%3", "days=%g7", "source=%zz", "source=a%2", "source=100%",
-                                          "%zz=1", "days=7&x=%", "days=7&x=%f", "days=7&%", "source=%u0041", "days=%%37",
-                                          "source=% 41".replace(" ", "+")])
-def test_broken_percent_encoding_is_invalid_request(query_string, query):
-    check_error(query(f"?{query_string}"), 400, "invalid_request")
 
 
 def test_head_has_the_headers_of_get_and_no_body(client, token, db, fresh_source):
@@ -203,7 +151,7 @@ def test_head_without_a_token_is_401_without_a_body(client):
     assert header(head, "WWW-Authenticate") == "Bearer"
 
 
-def test_the_meta_says_what_was_asked_and_when(query, db, fresh_source):
+def test_meta_has_the_number_of_rows_the_days_and_the_time(query, db, fresh_source):
     put(db, fresh_source, now() - DAY, now() - 2 * DAY)
     before = now() - datetime.timedelta(milliseconds=1)
     body = query(source=fresh_source, days=30).json()
@@ -214,12 +162,12 @@ def test_the_meta_says_what_was_asked_and_when(query, db, fresh_source):
     assert before <= fetched <= now()
 
 
-def test_no_events_are_no_rows(query, fresh_source):
+def test_a_source_without_events_has_no_rows(query, fresh_source):
     body = query(source=fresh_source).json()
     assert body["aggregates"] == [] and body["meta"]["totalCount"] == 0
 
 
-def test_the_count_is_exact_right_after_the_batch_was_acknowledged(client, new_monitor, query):
+def test_the_count_is_exact_as_soon_as_a_batch_is_acknowledged(client, new_monitor, query):
     sender = new_monitor()
     at = (now() - DAY).replace(minute=30)
     for total in range(1, 21):
@@ -243,7 +191,7 @@ def test_a_refused_batch_is_not_counted(client, new_monitor, counts):
     assert counts(sender.source) == []
 
 
-def test_what_an_administrator_deletes_or_moves_is_counted_no_more(db, counts, fresh_source):
+def test_deleted_and_moved_events_change_the_counts(db, counts, fresh_source):
     first, second = (now() - DAY).replace(minute=10), (now() - 3 * DAY).replace(minute=10)
     put(db, fresh_source, first, first, second)
     db.execute("DELETE FROM public.events WHERE source = %s AND timestamp = %s", (fresh_source, second))
@@ -260,7 +208,7 @@ def test_an_hour_begins_at_its_first_microsecond(db, counts, fresh_source):
                                     row(fresh_source, hour - HOUR, 1)]
 
 
-def test_hours_are_those_of_utc_whatever_the_offset(client, new_monitor, counts):
+def test_hours_are_in_utc_whatever_the_offset(client, new_monitor, counts):
     sender = new_monitor()
     noon = (now() - 3 * DAY).replace(hour=12, minute=15, second=0, microsecond=0)
     texts = [f"{noon.replace(tzinfo=None) + datetime.timedelta(hours=5, minutes=30):%Y-%m-%dT%H:%M:%S}+05:30",
@@ -279,8 +227,8 @@ def test_the_window_begins_days_ago_to_the_second(days, db, counts, fresh_source
 
 
 @pytest.mark.parametrize("days", [7, 30])
-def test_the_oldest_hour_counts_only_its_later_part(days, db, counts, fresh_source):
-    # Whole hours come from the kept counts, this one can't: half of it is out.
+def test_the_oldest_hour_is_counted_from_the_start_of_the_window(days, db, counts, fresh_source):
+    # Whole hours are read from the counts, but a part of this one is outside the window.
     edge = now() - days * DAY
     hour = edge.replace(minute=0, second=0, microsecond=0)
     later = edge + datetime.timedelta(seconds=90)
@@ -288,22 +236,22 @@ def test_the_oldest_hour_counts_only_its_later_part(days, db, counts, fresh_sour
     assert counts(fresh_source, days) == [row(fresh_source, later, 2)]
 
 
-def test_an_hour_behind_the_oldest_is_counted_whole(db, counts, fresh_source):
-    # Not the very next one: this hour may end between here and the question.
+def test_an_hour_after_the_oldest_is_counted_whole(db, counts, fresh_source):
+    # Not the very next one: this hour may end before the query.
     following = (now() - 7 * DAY).replace(minute=0, second=0, microsecond=0) + 2 * HOUR
     put(db, fresh_source, following, following + HOUR - datetime.timedelta(microseconds=1))
     assert counts(fresh_source) == [row(fresh_source, following, 2)]
 
 
-def test_30_days_hold_what_7_days_leave_out(db, counts, fresh_source):
+def test_30_days_include_what_7_days_leave_out(db, counts, fresh_source):
     old, young = now() - 20 * DAY, now() - 2 * DAY
     put(db, fresh_source, old, young)
     assert counts(fresh_source, 7) == [row(fresh_source, young, 1)]
     assert counts(fresh_source, 30) == [row(fresh_source, young, 1), row(fresh_source, old, 1)]
 
 
-def test_events_of_the_future_are_counted(db, counts, fresh_source):
-    # The window has no end: the data model's function doesn't ask for one.
+def test_future_events_are_counted(db, counts, fresh_source):
+    # The window has no end, as in the data model's function.
     put(db, fresh_source, now() + 2 * DAY)
     assert len(counts(fresh_source)) == 1
 
@@ -333,32 +281,16 @@ def test_all_rows_are_in_the_stated_order(query):
     assert len({(*key, entry["source"]) for key, entry in zip(keys, got)}) == len(got)
 
 
-@pytest.mark.parametrize("name", ["with space", "plus+plus", "100%", "a&b=c", "a;b", "quote'\"", "back\\slash", "</script>",
-                                  "ünïcödé", "日本語", "\U0001f600", "%41", "a,b", "#frag", "?", "/", "null", " lead", "trail ",
-                                  "é" * 127, "x" * 255, "\u2028", "\u0080"], ids=ascii)
-def test_a_source_is_found_by_any_name_it_can_have(name, db, query):
-    db.execute("DELETE FROM public.events WHERE source = %s", (name,))
+def test_a_source_is_found_by_any_name_it_can_have(db, query):
+    names = ["with space", "plus+plus", "100%", "a&b=c", "a;b", "quote'\"", "back\\slash", "</script>", "ünïcödé", "日本語",
+             "\U0001f600", "%41", "a,b", "#frag", "?", "/", "null", " lead", "trail ", "é" * 127, "x" * 255, "\u2028"]
+    db.execute("DELETE FROM public.events WHERE source = ANY(%s)", (names,))
     at = now() - DAY
-    put(db, name, at)
-    # A control character (U+0080 is one to Unicode) may be refused where C0 alone are meant by the contract's word.
-    answers = [query(f"?source={encoder(name, safe='')}") for encoder in (quote, quote_plus)]
-    for answer in answers:
-        if name == "\u0080" and answer.status_code == 400:
-            check_error(answer, 400, "invalid_source")
-            continue
-        assert rows(answer) == [row(name, at, 1)]
-    db.execute("DELETE FROM public.events WHERE source = %s", (name,))
-
-
-def test_a_plus_is_a_space_and_an_escaped_plus_is_a_plus(db, query):
-    at = now() - DAY
-    tail = secrets.token_hex(4)
-    put(db, f"a b{tail}", at)
-    put(db, f"a+b{tail}", at, at)
-    assert rows(query(f"?source=a+b{tail}")) == [row(f"a b{tail}", at, 1)]
-    assert rows(query(f"?source=a%20b{tail}")) == [row(f"a b{tail}", at, 1)]
-    assert rows(query(f"?source=a%2Bb{tail}")) == [row(f"a+b{tail}", at, 2)]
-    assert rows(query(f"?sour%63e=a%2bb{tail}")) == [row(f"a+b{tail}", at, 2)]
+    for name in names:
+        put(db, name, at)
+        for encoder in (quote, quote_plus):
+            assert rows(query(f"?source={encoder(name, safe='')}")) == [row(name, at, 1)], name
+    db.execute("DELETE FROM public.events WHERE source = ANY(%s)", (names,))
 
 
 def test_a_source_is_matched_whole_and_never_as_a_pattern(db, query, fresh_source):
@@ -375,7 +307,7 @@ def test_an_odd_name_in_the_answer_is_valid_json(db, query):
     db.execute("DELETE FROM public.events WHERE source = %s", (name,))
 
 
-def test_the_answer_is_what_the_data_models_own_statement_counts(db, query):
+def test_the_answer_matches_the_data_models_own_query(db, query):
     expected = db.execute("""
         SELECT e.source, DATE(e.timestamp AT TIME ZONE 'UTC')::text AS date,
                EXTRACT(HOUR FROM e.timestamp AT TIME ZONE 'UTC')::integer AS hour, COUNT(*)
@@ -383,7 +315,7 @@ def test_the_answer_is_what_the_data_models_own_statement_counts(db, query):
     got = rows(query("?days=30"))
     oldest = (now() - 30 * DAY).strftime("%Y-%m-%d")
     as_tuples = [(entry["source"], entry["date"], entry["hour"], entry["eventCount"]) for entry in got]
-    # The oldest day moves on between the two questions.
+    # The oldest day may change between the two queries.
     assert sorted(t for t in as_tuples if t[1] != oldest) == sorted(t for t in expected if t[1] != oldest)
 
 
@@ -396,7 +328,7 @@ def test_ingest_headers_do_not_authenticate_a_query(client, monitor):
     check_error(client.get("/query", headers=monitor.headers(b"")), 401, "missing_auth")
 
 
-def test_a_long_answer_is_compressed_for_those_who_accept_that(db, client, token, fresh_source):
+def test_a_long_answer_is_compressed_for_clients_that_accept_it(db, client, token, fresh_source):
     db.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
                " SELECT 'evt_' || %s || n, %s, now() - n * interval '1 hour', 'tool', '{}' FROM generate_series(0, 99) AS n",
                (fresh_source, fresh_source))

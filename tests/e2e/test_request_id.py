@@ -1,10 +1,9 @@
-"""A failed request is found by its id in nginx's access log, in the program's and in PostgreSQL's."""
+"""A failed request is found by its id in the logs of nginx, of the program and of PostgreSQL."""
 
 import contextlib
 import json
 
-import pytest
-
+from conftest import stored
 from fastcgi import ingest_params, program
 from monitor import encode
 from stack import SLOWNESS, wait_for
@@ -17,7 +16,7 @@ def lines(stack, log, request_id):
 
 
 def check_found(stack, name, answer, sqlstate):
-    """One line of each log has the request's id; the program's and PostgreSQL's say what PostgreSQL objected to."""
+    """One line of each log has the request's id; those of the program and PostgreSQL have the SQLSTATE."""
     request_id = header(answer, "X-Request-ID")
     access, = wait_for(lambda: lines(stack, "access", request_id), "the access log's line")
     assert json.loads(access)["status"] == answer.status_code
@@ -28,15 +27,17 @@ def check_found(stack, name, answer, sqlstate):
     return program
 
 
-def test_a_batch_that_waits_too_long_for_a_lock(stack, monitor):
+def test_a_batch_that_waits_too_long_for_a_lock_is_503_and_not_stored(stack, db, monitor):
+    event = monitor.event()
     with contextlib.closing(locked(stack)) as lock:
-        answer, _ = post_later(stack, monitor, [monitor.event()]).result(60 * SLOWNESS)
+        answer, seconds = post_later(stack, monitor, [event]).result(60 * SLOWNESS)
         lock.rollback()
     check_error(answer, 503, "unavailable")
+    assert seconds < 30 and stored(db, event["id"]) is None
     check_found(stack, "ingest", answer, "55P03")
 
 
-def test_a_batch_that_only_the_database_refuses(stack, db, client, monitor):
+def test_a_batch_that_only_the_database_refuses_is_in_all_logs(stack, db, client, monitor):
     db.execute("ALTER TABLE public.events ADD CONSTRAINT e2e_id CHECK (NOT payload ? 'forbidden')")
     try:
         answer = monitor.post(client, [monitor.event(payload={"forbidden": True})])
@@ -62,7 +63,7 @@ def test_a_batch_that_fails_at_its_commit_is_not_acknowledged(stack, db, client,
     assert monitor.post(client, events).json()["inserted"] == 1
 
 
-def test_a_function_that_may_not_be_executed(stack, db, query):
+def test_a_missing_grant_is_internal_error_and_in_all_logs(stack, db, query):
     db.execute("REVOKE EXECUTE ON FUNCTION public.get_hourly_aggregates(integer, text) FROM steep_query")
     try:
         answer = query()
@@ -72,7 +73,7 @@ def test_a_function_that_may_not_be_executed(stack, db, query):
     check_found(stack, "query", answer, "42501")
 
 
-def test_a_failure_that_can_not_be_noted_is_answered_all_the_same(db, query):
+def test_a_failure_that_cannot_be_logged_is_answered_all_the_same(db, query):
     grants = ["FUNCTION public.get_hourly_aggregates(integer, text)", "FUNCTION public.log_failure(text, text)"]
     for grant in grants:
         db.execute(f"REVOKE EXECUTE ON {grant} FROM steep_query")
@@ -85,13 +86,13 @@ def test_a_failure_that_can_not_be_noted_is_answered_all_the_same(db, query):
     assert query().status_code == 200
 
 
-def test_what_succeeds_leaves_no_line_in_postgresqls_log(stack, client, monitor, query):
+def test_a_success_leaves_no_line_in_the_log_of_postgresql(stack, client, monitor, query):
     for answer in (monitor.post(client, [monitor.event()]), query()):
         assert answer.status_code == 200
         assert lines(stack, "postgresql", header(answer, "X-Request-ID")) == []
 
 
-def test_a_statement_that_runs_says_for_which_request(stack, db, monitor):
+def test_a_running_statement_names_its_request(stack, db, monitor):
     with contextlib.closing(locked(stack)) as lock:
         sent = post_later(stack, monitor, [monitor.event()])
         found = wait_for(lambda: db.execute("SELECT substring(query FROM '/\\* request ([0-9a-f]{32}) \\*/$') FROM pg_stat_activity"
@@ -102,10 +103,10 @@ def test_a_statement_that_runs_says_for_which_request(stack, db, monitor):
     assert found == (header(answer, "X-Request-ID"),)
 
 
-@pytest.mark.parametrize("request_id", ["*/, pg_sleep(60) --", "x*/", "'", "a b", "\u00e9", "a" * 65])
-def test_an_id_that_is_none_of_nginxs_is_no_part_of_sql(request_id, stack, monitor):
-    body = encode([monitor.event()])
+def test_an_id_that_nginx_would_not_make_is_kept_out_of_the_sql(stack, monitor):
     with program(stack, "ingest") as instance:
         wait_for(lambda: instance.ask(ingest_params(b"[]", monitor), b"[]").status_code == 400, "the keys to be read")
-        answer = instance.ask(ingest_params(body, monitor, REQUEST_ID=request_id), body)
-    assert answer.status_code == 200 and answer.json()["inserted"] == 1
+        for request_id in ("*/, pg_sleep(60) --", "x*/", "'", "a b", "\u00e9", "a" * 65):
+            body = encode([monitor.event()])
+            answer = instance.ask(ingest_params(body, monitor, REQUEST_ID=request_id), body)
+            assert answer.status_code == 200 and answer.json()["inserted"] == 1, request_id

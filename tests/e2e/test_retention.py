@@ -1,4 +1,4 @@
-"""Old events, or their payloads, taken away in steps: while monitors send, and exactly those."""
+"""Pruning deletes exactly the old events, or their payloads, in steps and while monitors send."""
 
 import subprocess
 import threading
@@ -29,7 +29,7 @@ def test_monitors_send_while_a_step_is_open(step, stack, db, monitor, client):
     late = monitor.event(timestamp=long_ago.isoformat())
     with stack.connect(autocommit=False) as pruning:
         assert pruning.execute(step).fetchone()[0] >= 3
-        # Of the present, of an hour whose count the step holds, and of one that is new.
+        # Of the present, of an hour whose count the step has locked, and of a new hour.
         for events in ([monitor.event()], [late], [monitor.event(timestamp="2024-02-03T14:00:00Z")], [monitor.event()] * 2):
             assert monitor.post(client, events).json()["inserted"] == 1
         assert db.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (0,)
@@ -59,7 +59,7 @@ def test_each_step_is_a_transaction_of_its_own(kind, stack, database):
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_two_who_prune_at_once_take_turns_and_neither_ends_before_all_is_done(kind, stack, database):
+def test_concurrent_prunes_take_turns_and_end_when_all_is_done(kind, stack, database):
     results = []
 
     def prune():
@@ -79,7 +79,7 @@ def test_two_who_prune_at_once_take_turns_and_neither_ends_before_all_is_done(ki
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_it_takes_no_superuser(kind, stack, database):
+def test_pruning_needs_no_superuser(kind, stack, database):
     with database.connect() as connection:
         connection.execute(FILL, (10,))
         done = stack.steepctl(*COMMANDS[kind], PGDATABASE=database.name, PGOPTIONS="-c role=service_role")
@@ -89,7 +89,7 @@ def test_it_takes_no_superuser(kind, stack, database):
         assert refused.stderr == "steepctl: permission denied; set PGUSER to a role that may administer the database\n"
 
 
-def test_payloads_go_and_everything_else_stays(stack, db, monitor, client, query):
+def test_payloads_only_keeps_everything_but_the_payloads(stack, db, monitor, client, query):
     old, new = monitor.event(), monitor.event()
     old["timestamp"] = db.execute("SELECT to_char(now() AT TIME ZONE 'UTC' - interval '20 days', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')").fetchone()[0]
     assert monitor.post(client, [old, new]).json()["inserted"] == 2
@@ -107,12 +107,11 @@ def test_payloads_go_and_everything_else_stays(stack, db, monitor, client, query
     assert stack.steepctl("prune", "7", "--payloads-only").stdout == "payloads emptied: 0\n"
 
 
-@pytest.mark.parametrize("arguments", [["prune", "7", "--nonsense"], ["prune", "--payloads-only"], ["prune", ""], ["prune", "0"],
-                                       ["prune", "7", "--payloads-only", "8"], ["prune", "--payloads-only", "--payloads-only"]],
-                         ids=" ".join)
-def test_days_that_are_none_take_nothing(arguments, stack, database):
+def test_invalid_arguments_prune_nothing(stack, database):
     with database.connect() as connection:
         connection.execute(FILL, (3,))
-        done = stack.steepctl(*arguments, PGDATABASE=database.name, check=False)
-        assert done.returncode in (1, 2) and done.stderr and not done.stdout
+        for arguments in (["7", "--nonsense"], ["--payloads-only"], [""], ["0"], ["7", "--payloads-only", "8"],
+                          ["--payloads-only", "--payloads-only"]):
+            done = stack.steepctl("prune", *arguments, PGDATABASE=database.name, check=False)
+            assert done.returncode in (1, 2) and done.stderr and not done.stdout, arguments
         assert connection.execute(LEFT["payloads"]).fetchone() == (3,)

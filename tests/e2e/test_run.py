@@ -1,4 +1,4 @@
-"""deploy/run: what it leaves where, beside whom it runs, and that it leaves nothing running."""
+"""deploy/run: its files, several of them side by side, and that it leaves nothing running."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def run_until_it_ends(**environment):
 
 
 def processes_in(state):
-    """Those that work in the state folder or run a program from it, whoever they belong to."""
+    """The processes of any user that work in the state folder or run a program from it."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -52,7 +52,7 @@ def test_no_key_is_readable_by_others(stack):
         assert stat.S_IMODE(Path(name).stat().st_mode) & 0o077 == 0
 
 
-def test_the_demonstration_monitors_seed_is_32_bytes_and_signs(stack, client):
+def test_the_seed_of_the_demonstration_monitor_is_32_bytes_and_signs(stack, client):
     sender = Monitor(stack.source, stack.seed())
     assert sender.post(client, [sender.event()]).status_code == 200
 
@@ -91,14 +91,14 @@ def test_a_port_in_use_is_refused_and_leaves_nothing_running(stack, client):
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "x", "-1", "99999999999"])
-def test_a_port_that_is_none_is_refused(port):
+def test_an_invalid_port_is_refused(port):
     folder = reachable_folder("port")
     done = run_until_it_ends(STEEP_STATE=str(folder / "state"), STEEP_PORT=port)
     subprocess.run(["rm", "-rf", str(folder)], check=True)
     assert done.returncode != 0 and "STEEP_PORT" in done.stderr
 
 
-def test_a_folder_with_something_else_in_it_is_refused_and_left_alone():
+def test_a_folder_with_other_files_is_refused_and_left_alone():
     folder = reachable_folder("else")
     (folder / "letter").write_text("dear")
     done = run_until_it_ends(STEEP_STATE=str(folder), STEEP_PORT=str(free_port()))
@@ -117,7 +117,7 @@ def test_two_run_side_by_side_with_keys_and_tokens_of_their_own(stack, second_st
 
 
 @pytest.mark.last(2)
-def test_everything_is_gone_after_sigterm(second_stack):
+def test_nothing_is_left_running_after_sigterm(second_stack):
     assert processes_in(second_stack.state)
     assert second_stack.stop() == 0
     assert processes_in(second_stack.state) == []
@@ -129,7 +129,7 @@ def test_everything_is_gone_after_sigterm(second_stack):
 
 @pytest.mark.last(3)
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGHUP])
-def test_a_second_start_has_what_the_first_one_had_and_ends_at_other_signals_too(ending, second_stack):
+def test_a_second_start_keeps_keys_and_tokens_and_ends_at_other_signals_too(ending, second_stack):
     with started(second_stack.state, second_stack.port) as again:
         assert again.token == second_stack.token and again.seed() == second_stack.seed()
         with again.client() as client:
@@ -139,7 +139,7 @@ def test_a_second_start_has_what_the_first_one_had_and_ends_at_other_signals_too
 
 
 @pytest.mark.last(4)
-def test_what_runs_is_gone_even_when_the_first_process_is_killed(second_stack):
+def test_nothing_is_left_running_when_the_first_process_is_killed(second_stack):
     with started(second_stack.state, second_stack.port) as again:
         again.stop(signal.SIGKILL)
         wait_for(lambda: processes_in(again.state) == [], "all of it to end", 40)

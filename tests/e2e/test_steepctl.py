@@ -1,6 +1,5 @@
-"""The administrator's command: what it does, and what it refuses with a sentence."""
+"""The administrator's command: what it does, and what it refuses with a message."""
 
-import base64
 import hashlib
 import os
 import re
@@ -10,45 +9,14 @@ import subprocess
 import pytest
 
 from conftest import query_with
-from monitor import SPKI_PREFIX, Monitor, base64_text, new_id
+from monitor import Monitor, base64_text, new_id
 from stack import ROOT, wait_for
 from wire import SECRETS
 
-P = 2**255 - 19
-D = -121665 * pow(121666, -1, P) % P
-
-
-def off_curve():
-    """The encoding of a y that no point of the curve has."""
-    for y in range(2, 100):
-        square = (y * y - 1) * pow(D * y * y + 1, -1, P) % P
-        if pow(square, (P - 1) // 2, P) == P - 1:
-            return y.to_bytes(32, "little")
-
-
-def stray_bits(key):
-    """The last character before the padding has two bits that stand for nothing; set one of them."""
-    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-    return key[:42] + alphabet[alphabet.index(key[42]) | 1] + "="
-
-
 GOOD = Monitor("good").public
 BAD_KEYS = {
-    "nothing": "", "not base64": "!" * 44, "a word": "x", "31 bytes": base64_text(GOOD[:31]),
-    "33 bytes": base64_text(GOOD + b"\0"), "64 bytes": base64_text(GOOD + GOOD), "hex": GOOD.hex(),
-    "no padding": base64_text(GOOD).rstrip("="), "trailing text": base64_text(GOOD) + "A",
-    "trailing line": base64_text(GOOD) + "\nA", "a space before": " " + base64_text(GOOD), "zeros": base64_text(bytes(32)),
-    "stray bits": stray_bits(base64_text(GOOD)),
-    "base64url": base64.urlsafe_b64encode(b"\xfb\xff" * 16).decode(),
-    "order 1": base64_text(bytes([1]) + bytes(31)), "order 2": base64_text(b"\xec" + b"\xff" * 30 + b"\x7f"),
-    "order 4": base64_text(bytes(31) + b"\x80"),
-    "order 8": base64_text(bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a")),
-    "order 8, too": base64_text(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05")),
-    "not reduced": base64_text(b"\xee" + b"\xff" * 30 + b"\x7f"), "off the curve": base64_text(off_curve()),
-    "SPKI of 31 bytes": base64_text(SPKI_PREFIX + GOOD[:31]), "SPKI of X25519":
-    base64_text(bytes.fromhex("302a300506032b656e032100") + GOOD), "SPKI of zeros": base64_text(SPKI_PREFIX + bytes(32)),
-    "SPKI and a byte": base64_text(SPKI_PREFIX + GOOD + b"\0"), "SPKI without a key": base64_text(SPKI_PREFIX),
-    "very long": "A" * 100000, "a private key": base64_text(bytes.fromhex("302e020100300506032b657004220420") + bytes(32)),
+    "nothing": "", "not base64": "!" * 44, "trailing line": base64_text(GOOD) + "\nA", "zeros": base64_text(bytes(32)),
+    "SPKI of X25519": base64_text(bytes.fromhex("302a300506032b656e032100") + GOOD), "very long": "A" * 100000,
 }
 
 
@@ -80,24 +48,32 @@ def test_a_bad_name_is_refused(bad, stack, db):
     assert db.execute("SELECT count(*) FROM public.monitor_keys WHERE source = %s", (bad,)).fetchone() == (0,)
 
 
-@pytest.mark.parametrize("good", ["a", "a b", "O'Brien", 'a"b', "50%", "a\\b", "\\", "*", "$(id)", "`id`", "a:b", "a,b", "a;b",
-                                  "-n", "--", "--help", "{}", "~", "a=b", "%s", "x" * 255, "'; DROP TABLE events; --", ":name",
-                                  ":'name'"], ids=lambda value: value[:20])
-def test_a_name_may_be_any_printable_ascii(good, stack, db, client):
-    sender = Monitor(good)
-    stack.steepctl("monitor", "add", good, sender.public_base64)
-    stored = db.execute("SELECT public_key FROM public.monitor_keys WHERE source = %s", (good,)).fetchall()
-    assert stored == [(sender.public,)]
-    wait_for(lambda: sender.post(client, [sender.event()]).status_code == 200, "the key to be taken up")
-    assert good in stack.steepctl("monitor", "list").stdout
-    stack.steepctl("monitor", "remove", good)
-    assert db.execute("SELECT count(*) FROM public.monitor_keys WHERE source = %s", (good,)).fetchone() == (0,)
+def test_a_name_may_be_any_printable_ascii(stack, db, client):
+    every_character = "".join(map(chr, range(ord("!"), ord("~")))) + " ~"
+    names = [every_character, "\\", "*", "~", "{}", "$(id)", "`id`", "-n", "--", "--help", "%s", "x" * 255,
+             "'; DROP TABLE events; --", ":name", ":'name'"]
+    senders = [Monitor(name) for name in names]
+
+    def stored():
+        rows = db.execute("SELECT source, public_key FROM public.monitor_keys WHERE source = ANY(%s)", (names,))
+        return sorted(rows.fetchall())
+
+    for sender in senders:
+        stack.steepctl("monitor", "add", sender.source, sender.public_base64)
+    assert stored() == sorted((sender.source, sender.public) for sender in senders)
+    for sender in senders:
+        wait_for(lambda: sender.post(client, [sender.event()]).status_code == 200, f"the key of {sender.source}")
+    listed = stack.steepctl("monitor", "list").stdout
+    assert all(f"{name}\t" in listed for name in names)
+    for name in names:
+        stack.steepctl("monitor", "remove", name)
+    assert stored() == []
 
 
 def test_adding_a_key_twice_leaves_one(stack, db, name):
     sender = Monitor(name)
     stack.steepctl("monitor", "add", name, sender.public_base64)
-    # Whether the second time is an error is not said anywhere.
+    # Whether the second time is an error is unspecified.
     stack.steepctl("monitor", "add", name, sender.spki_base64, check=False)
     assert db.execute("SELECT count(*) FROM public.monitor_keys WHERE source = %s", (name,)).fetchone() == (1,)
 
@@ -111,7 +87,7 @@ def test_removing_one_key_keeps_the_others(stack, db, name):
     assert left == [(second.public,)]
 
 
-def test_what_is_not_there_cannot_be_removed(stack, name):
+def test_an_unknown_monitor_key_or_token_cannot_be_removed(stack, name):
     refuses(stack, "monitor", "remove", name)
     refuses(stack, "token", "remove", name)
     sender = Monitor(name)
@@ -155,16 +131,17 @@ def test_a_bad_label_is_refused(label, stack, db):
     assert done and db.execute("SELECT count(*) FROM public.access_tokens").fetchone() == before
 
 
-@pytest.mark.parametrize("label", ["A-z.0_9", "x" * 64, ".", "..", "0", "_"], ids=lambda value: value[:20])
-def test_a_label_may_have_letters_digits_dots_dashes_and_underscores(label, stack, client):
-    stack.steepctl("token", "remove", label, check=False)
-    token = stack.steepctl("token", "add", label).stdout.split()[-1]
-    SECRETS.add(token)
-    wait_for(lambda: query_with(client, token).status_code == 200, "the token to be taken up")
-    stack.steepctl("token", "remove", label)
+def test_a_label_may_have_letters_digits_dots_dashes_and_underscores(stack, client):
+    labels = ["A-z.0_9", "x" * 64, ".", "..", "0", "_"]
+    tokens = [stack.steepctl("token", "add", label).stdout.split()[-1] for label in labels]
+    SECRETS.update(tokens)
+    for token in tokens:
+        wait_for(lambda: query_with(client, token).status_code == 200, "the token to be taken up")
+    for label in labels:
+        stack.steepctl("token", "remove", label)
 
 
-def test_a_label_is_given_once(stack, db, name):
+def test_a_label_can_be_used_once(stack, db, name):
     SECRETS.add(stack.steepctl("token", "add", name).stdout.split()[-1])
     refuses(stack, "token", "add", name)
     assert db.execute("SELECT count(*) FROM public.access_tokens WHERE label = %s", (name,)).fetchone() == (1,)
@@ -175,7 +152,7 @@ def test_a_label_is_given_once(stack, db, name):
     ["monitor", "add", "x", "y", "z"], ["token", "add", "x", "--nonsense"], ["token", "remove"],
     ["prune"], ["prune", "x"], ["prune", "-1"], ["prune", "1.5"],
 ], ids=" ".join)
-def test_a_command_that_makes_no_sense_is_refused(arguments, stack):
+def test_an_invalid_command_is_refused(arguments, stack):
     done = stack.steepctl(*arguments, check=False)
     assert done.returncode in (1, 2) and done.stderr.strip()
 
@@ -186,12 +163,12 @@ def test_migrating_again_changes_nothing(stack, db):
     assert before and db.execute("SELECT * FROM public.schema_migrations ORDER BY 1").fetchall() == before
 
 
-def test_status_says_something_and_no_secret(stack):
+def test_status_prints_no_secret(stack):
     done = stack.steepctl("status", check=False)
     assert done.stdout.strip() and not any(secret in done.stdout for secret in SECRETS if len(secret) > 8)
 
 
-def test_prune_takes_what_is_older_than_so_many_days(stack, db, name):
+def test_prune_deletes_events_older_than_so_many_days(stack, db, name):
     for days in (399, 401):
         db.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
                    " VALUES (%s, %s, now() - make_interval(days => %s), 'tool', '{}')", (new_id(), name, days))
@@ -201,7 +178,7 @@ def test_prune_takes_what_is_older_than_so_many_days(stack, db, name):
     assert left.fetchall() == [(399,)]
 
 
-def test_without_a_database_it_says_so():
+def test_an_unreachable_database_is_reported():
     done = subprocess.run([str(ROOT / "deploy" / "steepctl"), "monitor", "list"], text=True, capture_output=True,
                           env=os.environ | {"PGHOST": "/nonexistent", "PGUSER": "nobody", "PGDATABASE": "steep"}, timeout=60)
     assert done.returncode != 0 and done.stderr.strip() and not done.stdout.strip()

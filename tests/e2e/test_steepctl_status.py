@@ -1,4 +1,4 @@
-"""steepctl status: one look says what is wrong, in words and by its exit status."""
+"""steepctl status reports what is wrong in sentences and by its exit status."""
 
 import secrets
 import shutil
@@ -44,7 +44,7 @@ def check(result, expected, *sentences):
         assert expected == OK or sentence in lines[0]
 
 
-def test_when_all_is_well_it_says_so_in_detail(healthy, status):
+def test_a_healthy_installation_is_reported_in_detail(healthy, status):
     healthy.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES"
                     " ('evt_1', 'laptop', '2026-02-03T14:00:01Z', 'tool', '{}'), ('evt_2', 'laptop', '2026-02-03T13:59:59Z', 'tool', '{}'),"
                     " ('evt_3', 'older', '2026-02-03T14:59:59.9Z', 'tool', '{}'), ('evt_4', E'ol\\nder', 'infinity', 'tool', '{}')")
@@ -98,7 +98,7 @@ def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):
      "There is no valid token; run steepctl token add, unless the token is in VIBETEA_SUBSCRIBER_TOKEN."),
     ("UPDATE public.access_tokens SET expires_at = '2020-01-02T03:04:05Z'", WARNING, "Token wall: expired at 2020-01-02T03:04:05Z."),
 ], ids=lambda value: str(value)[:40])
-def test_what_is_wrong_is_named(fault, expected, sentence, healthy, status):
+def test_each_fault_is_reported(fault, expected, sentence, healthy, status):
     healthy.execute(fault)
     check(status(), expected, sentence)
 
@@ -109,13 +109,13 @@ def test_a_token_that_expires_soon_is_a_warning(healthy, status):
     assert code == WARNING and lines[0].startswith("STEEP WARNING: Token wall: expires at ")
 
 
-def test_a_role_that_may_not_connect_is_named(healthy, database, status):
+def test_a_role_that_may_not_connect_is_reported(healthy, database, status):
     healthy.execute(f"REVOKE CONNECT ON DATABASE {database.name} FROM steep_ingest")
     check(status(), CRITICAL, "Role steep_ingest cannot connect to the database;"
           f" run GRANT CONNECT ON DATABASE {database.name} TO steep_ingest.")
 
 
-def test_what_is_worst_decides_and_all_is_said(healthy, status):
+def test_the_worst_fault_decides_and_all_are_reported(healthy, status):
     healthy.execute("DELETE FROM public.access_tokens")
     healthy.execute("DROP FUNCTION public.list_monitor_keys")
     healthy.execute("DROP FUNCTION public.list_access_tokens")
@@ -124,7 +124,7 @@ def test_what_is_worst_decides_and_all_is_said(healthy, status):
     assert any(line.startswith("WARNING: There is no valid token") for line in lines) and "valid token" not in lines[0]
 
 
-def test_roles_that_were_taken_away_are_named(new_cluster, stack):
+def test_missing_and_altered_roles_are_reported(new_cluster, stack):
     cluster = new_cluster("status")
     cluster.start()
     database = cluster.make_database("steep")
@@ -142,7 +142,7 @@ def test_roles_that_were_taken_away_are_named(new_cluster, stack):
     assert "WARNING: Role steep_ingest has more privileges than its program needs: it is a superuser, or has BYPASSRLS." in done.stdout
 
 
-def test_a_database_that_is_away_is_critical_and_the_rest_is_said(status, stack):
+def test_an_unreachable_database_is_critical_and_the_rest_is_reported(status, stack):
     code, lines = status(PGHOST="/nonexistent")
     check((code, lines), CRITICAL, "no connection to the database: No such file or directory.")
     assert any(line.startswith("ingest.fcgi ") for line in lines)
@@ -150,7 +150,7 @@ def test_a_database_that_is_away_is_critical_and_the_rest_is_said(status, stack)
     check(status(PGDATABASE=name), CRITICAL, f'no connection to the database: database "{name}" does not exist.')
 
 
-def test_a_role_that_sees_nothing_makes_it_unknown_and_one_that_reads_everything_is_enough(healthy, status):
+def test_a_role_without_access_is_unknown_and_the_backup_role_suffices(healthy, status):
     check(status(PGOPTIONS="-c role=steep_query"), UNKNOWN, "permission denied; set PGUSER to a role that may administer the database.")
     check(status(PGOPTIONS="-c role=pg_read_all_data"), UNKNOWN, "permission denied; set PGUSER to a role that may administer the database.")
     check(status(PGOPTIONS="-c role=steep_backup"), OK)
@@ -172,14 +172,14 @@ def test_a_program_that_does_not_answer_is_critical(program, healthy, status, st
     wait_for(lambda: status()[0] == OK, "the program to be found well", every=0.5)
 
 
-def test_a_site_that_does_not_answer_is_critical_and_says_why(healthy, status, stack):
+def test_a_site_that_does_not_answer_is_critical_with_the_reason(healthy, status, stack):
     code, lines = status(STEEP_URL="https://localhost:1")
     assert code == CRITICAL and "Nothing answers at https://localhost:1: Failed to connect" in lines[0]
     code, lines = status(STEEP_CA="/etc/ssl/certs/ca-certificates.crt")
     assert code == CRITICAL and "certificate" in lines[0]
 
 
-def test_no_table_of_events_is_read_from_end_to_end(healthy, database, status):
+def test_the_events_are_not_scanned(healthy, database, status):
     with database.connect() as connection:
         connection.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
                            " SELECT 'evt_' || n, 'm' || n %% 7, now() - n * interval '5 minutes', 'tool', '{}' FROM generate_series(1, 20000) AS n",
@@ -199,7 +199,7 @@ def test_no_table_of_events_is_read_from_end_to_end(healthy, database, status):
     assert after[1] - before[1] <= 7 * 13, "of each source it reads the newest hour"
 
 
-def test_psql_that_is_not_there_makes_it_unknown(status, tmp_path):
+def test_a_missing_psql_is_unknown(status, tmp_path):
     for tool in ("sh", "readlink", "dirname", "sed", "curl", "openssl", "mktemp", "rm", "timeout", "cat", "tr"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
     check(status(PATH=str(tmp_path)), UNKNOWN, "psql is not installed.")

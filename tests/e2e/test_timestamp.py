@@ -1,138 +1,46 @@
-"""RFC 3339, as far as PostgreSQL can hold it."""
+"""Timestamps, from the wire to PostgreSQL. What is valid is tested in tests/unit/rfc3339.c."""
 
-import json
+from wire import MARKER, check_rejected
 
-import pytest
-
-from wire import MARKER, check_error, check_refused, check_rejected
-
-GOOD = {
+STORED = {
     "2026-02-03T14:30:00Z": "2026-02-03 14:30:00.000000",
-    "2026-02-03t14:30:00z": "2026-02-03 14:30:00.000000",
-    "2026-02-03T14:30:00z": "2026-02-03 14:30:00.000000",
     "2026-02-03t14:30:00.5z": "2026-02-03 14:30:00.500000",
-    "2026-02-03T14:30:00+00:00": "2026-02-03 14:30:00.000000",
     "2026-02-03T14:30:00-00:00": "2026-02-03 14:30:00.000000",
+    "2026-02-03T14:30:00+05:30": "2026-02-03 09:00:00.000000",
     "2026-02-03T14:30:00+15:59": "2026-02-02 22:31:00.000000",
     "2026-02-03T14:30:00-15:59": "2026-02-04 06:29:00.000000",
-    "2026-02-03T14:30:00+05:30": "2026-02-03 09:00:00.000000",
-    "2026-02-03T14:30:00-00:01": "2026-02-03 14:31:00.000000",
-    "2026-02-03T00:00:00Z": "2026-02-03 00:00:00.000000",
-    "2026-02-03T23:59:59Z": "2026-02-03 23:59:59.000000",
-    "2026-02-03T14:30:00.123456789Z": "2026-02-03 14:30:00.123457",
     "2026-02-03T14:30:00.123456789+01:00": "2026-02-03 13:30:00.123457",
-    "2026-02-03T14:30:00.0000004Z": "2026-02-03 14:30:00.000000",
-    "2026-02-03T14:30:00.0000006Z": "2026-02-03 14:30:00.000001",
     "2026-02-03T23:59:59.9999999Z": "2026-02-04 00:00:00.000000",
     "2024-02-29T00:00:00Z": "2024-02-29 00:00:00.000000",
-    "2000-02-29T00:00:00Z": "2000-02-29 00:00:00.000000",
-    "1900-02-28T00:00:00Z": "1900-02-28 00:00:00.000000",
-    "2026-04-30T00:00:00Z": "2026-04-30 00:00:00.000000",
-    "2026-12-31T23:59:59Z": "2026-12-31 23:59:59.000000",
-    "0001-01-01T00:00:00Z": "0001-01-01 00:00:00.000000",
-    "0001-01-01T00:00:00-00:01": "0001-01-01 00:01:00.000000",
-    "0001-01-01T15:59:00+15:59": "0001-01-01 00:00:00.000000",
-    "9999-12-31T23:59:59Z": "9999-12-31 23:59:59.000000",
-    "9999-12-31T23:59:59.999999Z": "9999-12-31 23:59:59.999999",
-    "9999-12-31T23:59:59+00:01": "9999-12-31 23:58:59.000000",
     "1969-12-31T23:59:59.5Z": "1969-12-31 23:59:59.500000",
-    "2038-01-19T03:14:08Z": "2038-01-19 03:14:08.000000",
-    # A leap second is the next minute's first to PostgreSQL.
-    "2016-12-31T23:59:60Z": "2017-01-01 00:00:00.000000",
-    "2015-06-30T23:59:60Z": "2015-07-01 00:00:00.000000",
-    "2030-06-30T23:59:60Z": "2030-07-01 00:00:00.000000",
-    "2016-12-31T23:59:60z": "2017-01-01 00:00:00.000000",
-    "2016-12-31T23:59:60.0Z": "2017-01-01 00:00:00.000000",
-    "2016-12-31T23:59:60.000000000Z": "2017-01-01 00:00:00.000000",
-    "2017-01-01T08:59:60+09:00": "2017-01-01 00:00:00.000000",
-    "2016-12-31T18:59:60-05:00": "2017-01-01 00:00:00.000000",
+    "0001-01-01T00:00:00Z": "0001-01-01 00:00:00.000000",
+    "0001-01-01T15:59:00+15:59": "0001-01-01 00:00:00.000000",
+    "9999-12-31T23:59:59.9999994Z": "9999-12-31 23:59:59.999999",
+    # PostgreSQL reads a leap second as the next minute's first.
+    "2016-12-31T23:59:60.000Z": "2017-01-01 00:00:00.000000",
     "2015-07-01T05:29:60+05:30": "2015-07-01 00:00:00.000000",
-    "2016-12-31T08:00:60-15:59": "2017-01-01 00:00:00.000000",
     # An escape in JSON, not in the timestamp.
     "2026-02-03\\u005414:30:00Z": "2026-02-03 14:30:00.000000",
 }
 
-BAD = [
-    "", " ", "x", MARKER, "now", "NOW", "infinity", "-infinity", "epoch", "today", "tomorrow", "yesterday", "allballs",
-    "J2451187", "J2451187T00:00:00Z", "1770129000", "1770129000.5", "20260203T143000Z", "2026-02-03", "14:30:00Z",
-    "2026-02-03T14:30:00", "2026-02-03T14:30:00 Z", "2026-02-03T14:30Z", "2026-02-03T14Z", "2026-02-03 14:30:00Z",
-    "2026-02-03_14:30:00Z", "2026-02-03T14:30:00UTC", "2026-02-03T14:30:00 UTC", "2026-02-03T14:30:00 Europe/Berlin",
-    "2026-02-03T14:30:00EST", "2026-02-03T14:30:00PST8PDT", "2026-02-03T14:30:00Z BC", "2026-02-03T14:30:00ZZ",
-    "2026-02-03T14:30:00Z ", " 2026-02-03T14:30:00Z", "2026-02-03T14:30:00Z\\n", "\\t2026-02-03T14:30:00Z",
-    "2026-02-03T14:30:00Z+00:00", "2026-02-03T14:30:00+", "2026-02-03T14:30:00+01", "2026-02-03T14:30:00+0100",
-    "2026-02-03T14:30:00+1:00", "2026-02-03T14:30:00+01:0", "2026-02-03T14:30:00+01:00:00", "2026-02-03T14:30:00+001:00",
-    "2026-02-03T14:30:00+01:60", "2026-02-03T14:30:00+15:60", "2026-02-03T14:30:00+16:00", "2026-02-03T14:30:00-16:00",
-    "2026-02-03T14:30:00+23:59", "2026-02-03T14:30:00-23:59", "2026-02-03T14:30:00+24:00", "2026-02-03T14:30:00+99:99",
-    "2026-02-03T14:30:00\\u221201:00", "2026-02-03T14:30:00\\u00b101:00",
-    "2026-2-3T14:30:00Z", "26-02-03T14:30:00Z", "02026-02-03T14:30:00Z", "+2026-02-03T14:30:00Z", "-2026-02-03T14:30:00Z",
-    "2026/02/03T14:30:00Z", "2026:02:03T14:30:00Z", "03-02-2026T14:30:00Z", "2026-W06-2T14:30:00Z", "2026-034T14:30:00Z",
-    "2026-00-03T14:30:00Z", "2026-13-03T14:30:00Z", "2026-02-00T14:30:00Z", "2026-02-30T14:30:00Z", "2026-02-31T14:30:00Z",
-    "2026-01-32T14:30:00Z", "2026-04-31T14:30:00Z", "2026-06-31T14:30:00Z", "2026-09-31T00:00:00Z", "2026-11-31T00:00:00Z",
-    "2026-02-29T00:00:00Z", "2025-02-29T00:00:00Z", "1900-02-29T00:00:00Z", "2100-02-29T00:00:00Z", "2024-02-30T00:00:00Z",
-    "2026-02-03T24:00:00Z", "2026-02-03T25:00:00Z", "2026-02-03T14:60:00Z", "2026-02-03T14:30:61Z", "2026-02-03T14:30:99Z",
-    "2026-02-03T4:30:00Z", "2026-02-03T14:3:00Z", "2026-02-03T14:30:0Z", "2026-02-03T014:30:00Z", "2026-02-03T-4:30:00Z",
-    "2026-02-03T14.30.00Z", "2026-02-03T143000Z", "2026-02-03T14:30:00.Z", "2026-02-03T14:30:00,5Z", "2026-02-03T14:30:00.5",
-    "2026-02-03T14:30:00.5.5Z", "2026-02-03T14:30:00.-5Z", "2026-02-03T14:30:00.5 Z", "2026-02-03T14:30:00.5eZ",
-    "2026-02-03T14:30:00.1e3Z", "2026-02-03T14:30.5Z", "2026-02-03T14:30:00.\\u0665Z", "\\u0662026-02-03T14:30:00Z",
-    # Where no leap second can stand.
-    "2026-02-03T14:30:60Z", "2016-12-31T23:58:60Z", "2016-12-31T22:59:60Z", "2016-12-30T23:59:60Z", "2017-03-31T23:59:60Z",
-    "2016-09-30T23:59:60Z", "2016-12-31T23:59:60+01:00", "2016-12-31T23:59:60-01:00", "2017-01-01T00:59:60Z",
-    "2017-01-01T08:59:60+08:00", "2016-12-31T23:59:60.5Z", "2016-12-31T23:59:60.000000001Z", "2016-12-31T23:59:60.999Z",
-    "2016-12-31T23:59:61Z", "2015-06-29T23:59:60Z", "2015-06-30T23:60:60Z", "2015-07-01T00:00:60Z",
-    # Instants outside the years 0001 to 9999 of UTC.
-    "0000-01-01T00:00:00Z", "0000-12-31T23:59:59Z", "0001-01-01T00:00:00+00:01", "0001-01-01T15:58:59+15:59",
-    "9999-12-31T23:59:59-00:01", "9999-12-31T08:01:00-15:59", "10000-01-01T00:00:00Z", "10000-01-01T00:00:00+00:01",
-    "294277-01-01T00:00:00Z", "99999-12-31T23:59:59Z", "4714-11-24T00:00:00Z BC",
-    # What ends a C string.
-    "\\u00002026-02-03T14:30:00Z", "2026-02-03T14:30:00Z\\u0000", "2026-02-03T14:30:00Z\\u0000x",
-    "2026-02-03T14:30:00.\\u00005Z", "2026-02-03T14:30:00\\u0000Z", "2026-02-03\\u000014:30:00Z",
-    "2026-02-03T14:30:00Z" + "\\u0000" * 200, "2" * 300, "2026-02-03T14:30:00Z" + "x" * 5000,
-]
+
+def test_a_timestamp_is_stored_as_its_instant(accepted_all, monitor):
+    rows = accepted_all([monitor.raw_event(timestamp=f'"{text}"') for text in STORED])
+    assert dict(zip(STORED, (row.instant for row in rows))) == STORED
 
 
-@pytest.mark.parametrize("text", GOOD, ids=ascii)
-def test_a_date_time_is_stored_as_its_instant(text, accepted, monitor):
-    assert accepted(monitor.raw_event(timestamp=f'"{text}"')).instant == GOOD[text]
+def test_an_invalid_timestamp_is_refused_by_its_index(refused, monitor):
+    bad = ["now", "2026-02-03T14:30:00+16:00", "2026-02-30T14:30:00Z", "2026-02-03T14:30:60Z", MARKER, 1770129000]
+    answer = refused([monitor.event(), *(monitor.event(timestamp=each) for each in bad)])
+    check_rejected(answer, [(at, "invalid_timestamp") for at in range(1, len(bad) + 1)])
+    assert "timestamp" in answer.json()["message"]
 
 
-@pytest.mark.parametrize("text", BAD, ids=lambda text: ascii(text)[:60])
-def test_anything_else_is_invalid_timestamp(text, refused, monitor):
-    check_rejected(refused(f"""[{monitor.raw_event(timestamp=f'"{text}"')}]"""), [(0, "invalid_timestamp")])
-
-
-def test_fractions_of_1_to_30_digits_are_rounded_as_postgresql_does(client, monitor, db):
+def test_fractions_of_1_to_30_digits_are_rounded_as_postgresql_does(accepted_all, monitor, db):
     texts = [f"2026-02-03T14:30:00.{digits[:count]}Z" for count in range(1, 31)
              for digits in ("123456500000000000000000000001", "999999999999999999999999999999", "0" * 29 + "1",
                             "123455500000000000000000000000", "000000499999999999999999999999")]
-    events = [monitor.event(timestamp=text) for text in texts]
-    answer = monitor.post(client, events)
-    assert (answer.status_code, answer.json()["inserted"]) == (200, len(events))
-    for event, text in zip(events, texts):
-        same = db.execute("SELECT timestamp = %s::timestamptz FROM public.events WHERE id = %s",
-                          (text, event["id"])).fetchone()
-        assert same == (True,), text
-
-
-def test_fractions_of_31_to_200_digits_are_refused(refused, monitor):
-    lengths = range(31, 201)
-    answer = refused([monitor.event(timestamp=f"2026-02-03T14:30:00.{'1' * length}Z") for length in lengths])
-    check_rejected(answer, [(at, "invalid_timestamp") for at in range(len(lengths))])
-
-
-@pytest.mark.parametrize("text", ["9999-12-31T23:59:59.9999999Z", "9999-12-31T23:59:60Z", "0000-12-31T23:59:00-00:01",
-                                  "0000-12-31T08:01:00-15:59"])
-def test_the_very_edges_of_time_are_taken_or_refused_but_no_fault(text, client, monitor):
-    # The first two are rounded, or moved on, out of the year 9999; the others are written with the year 0000,
-    # which PostgreSQL doesn't read, for an instant in 0001. The contract leaves these open.
-    answer = monitor.post(client, [monitor.event(timestamp=text)])
-    assert answer.status_code == 200 or check_refused(answer, (422, "invalid_timestamp"))
-
-
-def test_a_number_is_no_timestamp(refused, monitor):
-    check_error(refused([monitor.event(timestamp=1770129000)]), 422, "invalid_timestamp")
-
-
-def test_the_message_names_the_index_and_the_field_but_not_the_value(refused, monitor):
-    body = refused([monitor.event(), monitor.event(timestamp=MARKER)]).json()
-    assert "1" in body["message"] and "timestamp" in body["message"]
-    assert MARKER not in json.dumps(body)
+    rows = accepted_all([monitor.event(timestamp=text) for text in texts])
+    expected = db.execute("SELECT to_char(text::timestamptz AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')"
+                          " FROM unnest(%s::text[]) WITH ORDINALITY AS texts (text, place) ORDER BY place", (texts,))
+    assert [(row.instant,) for row in rows] == expected.fetchall()

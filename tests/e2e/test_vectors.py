@@ -1,4 +1,4 @@
-"""The fixed example for authors of monitors in tests/vectors, checked by three implementations."""
+"""The example for authors of monitors in tests/vectors, checked with three implementations."""
 
 import base64
 import hashlib
@@ -36,14 +36,14 @@ def test_the_forms_of_each_value_agree(vector, body):
     assert len(vector["signature_base64"]) == 88
 
 
-def test_nacl_makes_the_same_key_and_signature(vector, body):
+def test_nacl_computes_the_same_key_and_signature(vector, body):
     key = SigningKey(bytes.fromhex(vector["seed_hex"]))
     assert base64.b64encode(bytes(key.verify_key)).decode() == vector["public_key_base64"]
     assert base64.b64encode(key.sign(body).signature).decode() == vector["signature_base64"]
     VerifyKey(base64.b64decode(vector["public_key_base64"])).verify(body, base64.b64decode(vector["signature_base64"]))
 
 
-def test_openssl_makes_the_same_key_and_signature(vector, tmp_path):
+def test_openssl_computes_the_same_key_and_signature(vector, tmp_path):
     private = tmp_path / "key.der"
     private.write_bytes(PKCS8_PREFIX + bytes.fromhex(vector["seed_hex"]))
     signature = subprocess.run(["openssl", "pkeyutl", "-sign", "-rawin", "-inkey", str(private), "-keyform", "DER", "-in",
@@ -54,7 +54,7 @@ def test_openssl_makes_the_same_key_and_signature(vector, tmp_path):
     assert base64.b64encode(public).decode() == vector["public_key_spki_base64"]
 
 
-def test_the_stack_takes_it_as_it_stands(stack, db, client, vector, body):
+def test_the_server_accepts_it_unchanged(stack, db, client, vector, body):
     stack.steepctl("monitor", "add", vector["source"], vector["public_key_base64"])
     headers = {"X-Source-ID": vector["source"], "X-Signature": vector["signature_base64"], "Content-Type": "application/json"}
     wait_for(lambda: client.post("/functions/v1/ingest", content=body, headers=headers).status_code == 200, "the key")

@@ -1,4 +1,4 @@
-"""What an answer must look like, whoever gives it, and a way to send bytes that no client library would."""
+"""The form that every answer must have, and a way to send bytes that no client library would."""
 
 import contextlib
 import http.client
@@ -11,10 +11,10 @@ from email.message import Message
 
 import conformance
 
-# Stands in every payload the tests send and in most values they break, so that it can be searched for afterwards.
+# In every payload that the tests send and in most invalid values, so that logs and answers can be searched for it.
 MARKER = "qzxMARKERqzx"
 
-# Whatever must not stand in a log: tokens, signatures, keys.
+# What must not be in a log: tokens, signatures, keys.
 SECRETS = set()
 
 ENDPOINTS = ["/ingest", "/query", "/functions/v1/ingest", "/functions/v1/query"]
@@ -25,7 +25,7 @@ ALLOW = {"ingest": "POST, OPTIONS", "query": "GET, HEAD, OPTIONS"}
 
 
 class RawAnswer:
-    """An answer read off a socket, with the few names of httpx's that the checks use."""
+    """An answer read from a socket, with the attributes of httpx's that the checks use."""
 
     def __init__(self, status_code, headers, content):
         self.status_code = status_code
@@ -38,7 +38,7 @@ class RawAnswer:
 
 
 def header_list(answer, name):
-    """Every value of one header: a header said twice is a mistake too."""
+    """All values of one header: a repeated header is an error too."""
     if isinstance(answer.headers, Message):
         return answer.headers.get_all(name, [])
     return answer.headers.get_list(name)
@@ -72,7 +72,7 @@ def check_retry_after(answer):
 
 
 def check_error(answer, status, code, endpoint=True):
-    """An error in the contract's form; returns its body."""
+    """Check an error in the contract's form; returns its body."""
     assert answer.status_code == status, f"{answer.status_code}: {answer.text[:400]}"
     body = check_json(answer, endpoint)
     assert body["error"] == code, body
@@ -85,7 +85,7 @@ def check_error(answer, status, code, endpoint=True):
 
 
 def check_refused(answer, *allowed):
-    """An error that is one of several (status, code) pairs, where the contract leaves the choice."""
+    """Check an error that may be one of several (status, code) pairs by the contract."""
     pair = (answer.status_code, answer.json().get("error"))
     assert pair in allowed, f"{pair}: {answer.text[:400]}"
     return check_error(answer, *pair)
@@ -96,7 +96,7 @@ def check_nothing_echoed(answer):
 
 
 def check_nothing_quoted(text):
-    """No payload, and nothing that is to stay secret."""
+    """Check that a text has no payload and no secret."""
     assert MARKER not in text
     assert secrets_in(text) == []
 
@@ -106,7 +106,7 @@ def secrets_in(text):
 
 
 def check_rejected(answer, expected):
-    """A 422 that lists exactly these (index, code) pairs, the first of them on top."""
+    """Check a 422 that lists exactly these (index, code) pairs and names the first."""
     body = check_error(answer, 422, expected[0][1])
     assert body["index"] == expected[0][0]
     assert [(entry["index"], entry["error"]) for entry in body["rejected"]] == expected
@@ -116,7 +116,7 @@ def check_rejected(answer, expected):
 
 
 def read_answer(connection, method="POST", sent=None):
-    """One answer; sent is the request, where it is known."""
+    """Read one answer; sent is the request, if known."""
     answer = http.client.HTTPResponse(connection, method=method)
     answer.begin()
     read = RawAnswer(answer.status, answer.headers, answer.read())
@@ -125,7 +125,7 @@ def read_answer(connection, method="POST", sent=None):
 
 
 def read_answers(connection, sent=()):
-    """Every answer up to the connection's end, for what may be answered more than once; sent are the requests, if known."""
+    """Read all answers up to the end of the connection; sent are the requests, if known."""
     stream = connection.makefile("rb")
     sent = iter(sent)
     while line := stream.readline():
@@ -136,7 +136,7 @@ def read_answers(connection, sent=()):
 
 
 class Replay(io.RawIOBase):
-    """What was read of a connection already, and then the rest; as http.client wants it."""
+    """What was already read from a connection, followed by the rest, as http.client reads it."""
 
     def __init__(self, begun, connection):
         self.begun = begun
@@ -157,11 +157,11 @@ class Replay(io.RawIOBase):
 
 
 def exchange(connection, data, method="POST"):
-    """Send bytes and read one answer, also when the server answers and reads no further before it has them all."""
+    """Send bytes and read one answer, even if the server answers before it has read them all."""
     timeout = connection.gettimeout()
     connection.setblocking(False)
     begun, rest = b"", memoryview(data)
-    # Whoever stops reading may have answered all the same.
+    # A server that stops reading may have answered.
     with contextlib.suppress(OSError):
         while rest and not begun:
             select.select([connection], [connection], [], timeout)

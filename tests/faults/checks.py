@@ -1,4 +1,4 @@
-"""What must be true whenever nothing is broken any more and everybody has his answer."""
+"""What must hold once every fault is over and every request answered."""
 
 import re
 
@@ -10,9 +10,9 @@ from trial import WORKERS
 
 
 def every_event_is_stored_once(trial):
-    """Every event that was sent is stored, once, and as it was sent; and nothing else is."""
+    """Every event that was sent is stored once and unchanged, and nothing else is."""
     with trial.stack.connect() as connection:
-        # The table itself, not what an index says of it.
+        # Read the table itself, not an index.
         connection.execute("SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off")
         rows = connection.execute(
             "SELECT source, count(*), count(DISTINCT id), count(*) FILTER (WHERE id = 'evt_' || %(run)s || right(source, 2)"
@@ -47,7 +47,7 @@ def the_hourly_counts_are_those_of_the_events(trial):
 
 
 def no_sessions_are_left_behind(trial):
-    """No program leaves sessions behind: one for each worker and one for the keys."""
+    """No program leaves sessions behind: there is one for each worker and one for the keys."""
     with trial.stack.connect() as connection:
         def few():
             return not connection.execute(
@@ -57,7 +57,7 @@ def no_sessions_are_left_behind(trial):
 
 
 def the_programs_report_no_fault(trial):
-    """No fault of ours, and no request that took longer than the deadline."""
+    """No internal error, and no request that took longer than the deadline."""
     for name in ("ingest", "query"):
         with open(trial.stack.log(name), encoding="utf-8", errors="replace") as log:
             log.seek(trial.log_places[name])

@@ -1,4 +1,4 @@
-"""A disk that can be full: a tmpfs for the database's files, in a mount namespace that nobody else sees."""
+"""A disk that can be filled: a tmpfs for the database's files in a mount namespace of its own."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ VARIABLE = "FAULTS_NAMESPACE"
 
 
 def mounting():
-    """The command that runs another where it may mount, or none where the system lets this user mount nothing at all."""
+    """The command that runs another where it may mount; None where the system does not let this user mount."""
     unshare = ["unshare", "--mount"] + ([] if os.geteuid() == 0 else ["--user", "--map-root-user"])
     with tempfile.TemporaryDirectory() as folder:
         tried = subprocess.run([*unshare, "mount", "-t", "tmpfs", "none", folder], check=False,
@@ -25,7 +25,7 @@ def mounting():
 
 
 def enter_namespace():
-    """Start this program again where it may mount, which an ordinary user may as the root of a user namespace.
+    """Start this program again where it may mount, for an ordinary user as root of a user namespace.
 
     Goes on as it is where the system lets this user mount nothing at all.
     """
@@ -42,14 +42,14 @@ def can_mount():
 
 
 def as_before():
-    """What goes before a command that is to run as the ordinary user again, whom PostgreSQL takes."""
+    """The prefix of a command that is to run as the ordinary user again, which PostgreSQL requires."""
     user, _, group = os.environ.get(VARIABLE, "0:0").partition(":")
     return [] if user == "0" else ["unshare", "--user", f"--map-user={user}", f"--map-group={group}"]
 
 
 @contextlib.contextmanager
 def small_disk(stack):
-    """An installation's database on a disk of its own. At the end PostgreSQL still has it, as its working directory."""
+    """Put an installation's database on a disk of its own. At the end PostgreSQL still uses it."""
     disk = Disk(stack.state / "pg")
     keeper = stack.stop_database()
     disk.take_over()
@@ -62,7 +62,7 @@ def small_disk(stack):
 
 @contextlib.contextmanager
 def empty_disk(place, size):
-    """A disk of so many bytes at a place, in a namespace of its own: disk.prefix runs a command where it is to be seen."""
+    """A disk of so many bytes in a namespace of its own: disk.prefix runs a command that sees it."""
     unshare = mounting()
     holder = subprocess.Popen([*unshare, "sh", "-c", "echo; exec sleep infinity"], stdout=subprocess.PIPE)
     try:
@@ -78,7 +78,7 @@ def empty_disk(place, size):
 
 
 class Disk:
-    """A tmpfs at a place, which is seen by what the prefix runs, and by everybody under a root."""
+    """A tmpfs, visible to commands with the prefix and, to all, below a root."""
 
     def __init__(self, place, prefix=(), root=""):
         self.place = place
@@ -86,7 +86,7 @@ class Disk:
         self.seen = Path(f"{root}{place}")
 
     def take_over(self):
-        """Put the disk where the files are, and them on it."""
+        """Mount the disk in place of the files and move them onto it."""
         original = self.place.with_name("pg.original")
         owner = self.place.stat()
         self.place.rename(original)
@@ -103,7 +103,7 @@ class Disk:
         return self.mount("-o", f"remount,size={size}").returncode == 0
 
     def fill(self):
-        """No room but what is taken already; more than is taken while that is looked up is too little."""
+        """Leave no free space; retry if files grow in the meantime."""
         def full():
             found = os.statvfs(self.seen)
             return self.resize((found.f_blocks - found.f_bfree) * found.f_frsize)

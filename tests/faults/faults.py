@@ -1,4 +1,4 @@
-"""What happens to an installation, a function each. A fault is over when it is undone; the monitors may still be busy."""
+"""The faults, one function each. A fault is over when it is undone; the monitors may still be recovering."""
 
 import contextlib
 import os
@@ -12,11 +12,11 @@ from monitor import Monitor
 from monitors import BROKEN, UNAVAILABLE, FieldMonitor
 from stack import alive, wait_for
 
-# Those of one part take turns; those of different parts meet.
+# Faults of one part take turns; those of different parts overlap.
 PART = {}
 
-# What a client may get of it that is no acknowledgement. What isn't said here must not happen:
-# a program that is stopped refuses nobody, and a session that ends costs nobody his batch.
+# What a client may get other than an acknowledgement. Anything else must not happen:
+# a suspended program refuses no request, and a terminated session loses no batch.
 COST = {}
 
 
@@ -38,7 +38,7 @@ def children_of(pid):
 
 
 def signal_all(trial, number):
-    """To the postmaster and all its children; it makes no more of them while they are gone through."""
+    """Signal the postmaster and all its children, while it starts no others."""
     postmaster = trial.stack.pid("postgres")
     os.kill(postmaster, signal.SIGSTOP)
     for pid in [*children_of(postmaster), postmaster]:
@@ -48,7 +48,7 @@ def signal_all(trial, number):
 
 @contextlib.contextmanager
 def batch_in_hand(trial):
-    """The backend that stores a batch, held up until the block ends."""
+    """The backend that stores a batch, blocked until the block ends."""
     with trial.stack.connect(autocommit=False) as lock, trial.stack.connect() as connection:
         lock.execute("LOCK TABLE public.events IN SHARE ROW EXCLUSIVE MODE")
         pid, = wait_for(lambda: connection.execute("SELECT pid FROM pg_stat_activity WHERE usename = 'steep_ingest'"
@@ -81,7 +81,7 @@ def the_database_is_stopped_for_20_seconds(trial):
 
 @of("database", UNAVAILABLE)
 def the_database_is_frozen_for_longer_than_the_deadline(trial):
-    """For so long that who overlooks the deadline waits longer than the margin allows."""
+    """For so long that a program that ignores the deadline exceeds the margin."""
     with trial.database_away():
         signal_all(trial, signal.SIGSTOP)
         try:
@@ -99,7 +99,7 @@ def a_backend_is_terminated(trial):
 
 @of("database", UNAVAILABLE)
 def a_backend_is_killed(trial):
-    """PostgreSQL then ends all the others, and recovers."""
+    """PostgreSQL then terminates all other backends and recovers."""
     with trial.database_away():
         with contextlib.suppress(psycopg.OperationalError), batch_in_hand(trial) as pid:
             os.kill(pid, signal.SIGKILL)
@@ -109,7 +109,7 @@ def a_backend_is_killed(trial):
 
 @contextlib.contextmanager
 def full_disk(trial, log, message):
-    """No room, and a log says so; there is room again when the block ends, and a while has passed."""
+    """No free space, as a log reports; there is space again a while after the block ends."""
     with trial.database_away():
         before = len(trial.stack.log_text(log))
         trial.disk.fill()
@@ -130,7 +130,7 @@ def the_disk_of_the_database_is_full(trial):
 
 @of("database", UNAVAILABLE)
 def the_disk_is_full_when_the_log_of_the_database_needs_room(trial):
-    """PostgreSQL panics, and can't recover before there is room."""
+    """PostgreSQL panics and cannot recover before there is space."""
     with full_disk(trial, "postgresql", "PANIC:"):
         trial.switch_log()
 
@@ -178,7 +178,7 @@ def a_worker_of_nginx_is_killed(trial):
 
 @of("keys")
 def a_key_is_rotated(trial):
-    """Add the new one, change over, remove the old one: nobody is ever refused."""
+    """Add the new key, switch to it, remove the old one: no batch is refused."""
     monitor = trial.random.choice(trial.monitors)
     new, old = Monitor(monitor.name), monitor.signer
     trial.administer("add", monitor.name, new.public_base64)
@@ -205,8 +205,8 @@ def connections_are_cut_in_mid_reply(trial):
     cut(trial, FieldMonitor.cut_in_mid_reply)
 
 
-# A round has one of the database's faults, and some of the others within so many seconds: more of them where
-# it takes long. A frozen database is left alone in the end, with requests that nothing but the deadline ends.
+# A round has one fault of the database, and some others within so many seconds: more of them where
+# it takes long. At the end of a frozen database no other fault occurs: only the deadline ends its requests.
 LONG = {the_database_is_stopped_for_20_seconds: 20, the_database_is_frozen_for_longer_than_the_deadline: 2}
 BRIEF = [the_postmaster_is_killed_and_started_again, all_of_the_database_is_killed_at_one_blow, a_backend_is_terminated,
          a_backend_is_killed]
@@ -214,6 +214,6 @@ FULL = [the_disk_of_the_database_is_full, the_disk_is_full_when_the_log_of_the_d
 OTHERS = [ingest_is_killed, ingest_is_stopped_under_load, query_is_killed, nginx_is_reloaded, nginx_is_restarted,
           a_worker_of_nginx_is_killed, a_key_is_rotated, connections_are_cut_in_mid_body, connections_are_cut_in_mid_reply]
 
-# What leaves the programs and nginx running, so that their memory can be watched.
+# Faults that keep the programs and nginx running, so that their memory can be observed.
 SPARING = [a_backend_is_terminated, the_postmaster_is_killed_and_started_again, a_backend_is_killed]
 SPARING_OTHERS = [a_key_is_rotated, connections_are_cut_in_mid_body, connections_are_cut_in_mid_reply]

@@ -1,4 +1,4 @@
-"""Every kind of request: a client's, each of which sends one and says what status its answer has to have."""
+"""Every kind of request: each function sends one and returns the expected status."""
 
 import json
 import random
@@ -105,7 +105,7 @@ class Requests:
         return self.ask(method="POST"), 405
 
     def one_whose_sender_leaves(self):
-        """With the body's last byte unsent, or before the answer."""
+        """Without the body's last byte, or before the answer."""
         body = json.dumps(self.last).encode()
         head = [("Host", "localhost"), ("Content-Length", len(body)), *self.monitor.headers(body).items()]
         connection = self.stack.socket(next(addresses))
@@ -122,5 +122,5 @@ ODD = [kind for name, kind in vars(Requests).items()
 
 
 def kind_of(number, chooser):
-    """Half of them as usual, one in a hundred large."""
+    """Half of the requests are ordinary, one in a hundred is large."""
     return chooser.choice(LARGE if number % 100 == 0 else USUAL if number % 2 else ODD)

@@ -1,11 +1,11 @@
-"""How much memory the programs and nginx hold, and whether that grows."""
+"""The memory of the programs and nginx, and whether it grows."""
 
 import statistics
 from pathlib import Path
 
 NAMES = ["ingest", "query", "nginx"]
 
-# What a heap may differ by once it is warm: each worker keeps up to 1 MiB for its next batch, or does not.
+# How much a warm heap may vary: each worker may keep up to 1 MiB for its next batch.
 GROWTH = 1.05
 SLACK_KIB = 3072
 
@@ -38,7 +38,7 @@ def line(found):
 
 
 def growing(samples):
-    """Sentences about what the later half of the samples has more of than the earlier; none when memory is flat.
+    """Messages about what grows from the first half of the samples to the second; none when memory is flat.
 
     Of each process's own memory: what it shares, nginx's zones and libraries, is mapped as it is used.
     """

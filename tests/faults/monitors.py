@@ -1,4 +1,4 @@
-"""Who is there while things break: monitors that send numbered events, and a dashboard that counts them."""
+"""The clients during the faults: monitors that send numbered events, and a dashboard that counts them."""
 
 import contextlib
 import datetime
@@ -13,13 +13,13 @@ import time
 from monitor import Monitor
 from wire import check_error, check_json, exchange, header, request_bytes
 
-# What a monitor in the field waits for an answer.
+# How long existing monitors wait for an answer.
 PATIENCE_SECONDS = 30
 
-# It tries again within a second or so; ours goes on until the batch is acknowledged.
+# They retry within a second or so; ours retries until the batch is acknowledged.
 BACK_OFF_SECONDS = [0.3, 0.6, 1.0]
 
-# What a client may get in place of an answer to its question.
+# What a client may get instead of a successful answer.
 UNAVAILABLE, BROKEN = "unavailable", "a broken connection"
 
 # Between two batches.
@@ -30,14 +30,14 @@ TEXT = "the quick brown fox jumps over the lazy dog " * 50
 
 
 def reset(connection):
-    """End a connection as a network does: with RST, and without another word."""
+    """Reset a connection, as a network failure does."""
     with contextlib.suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 class Batch:
-    """The bytes of a batch, which stay the same however often it is sent."""
+    """The bytes of a batch, the same in every attempt."""
 
     def __init__(self, body, new, repeated):
         self.body = body
@@ -47,7 +47,7 @@ class Batch:
 
 
 class Client(threading.Thread):
-    """Asks and judges the answer: it is the contract's and in time, or the connection broke."""
+    """Sends requests and checks that each answer is valid and in time, or that the connection broke."""
 
     def __init__(self, trial, name, address):
         super().__init__(name=name, daemon=True)
@@ -61,7 +61,7 @@ class Client(threading.Thread):
             with self.trial.gate.passed():
                 try:
                     self.turn()
-                except Exception as error:  # a client that is gone would go unnoticed
+                except Exception as error:  # otherwise a failed client would go unnoticed
                     self.trial.violated(f"{self.name} met {error!r}")
             if not self.hurries():
                 time.sleep(self.random.uniform(*PAUSE_SECONDS))
@@ -70,10 +70,10 @@ class Client(threading.Thread):
         return False
 
     def ask(self, request, method, judge):
-        """What judge made of the answer; None where the connection broke, or the answer was unavailable."""
+        """The result of judge; None where the connection broke or the answer was 503."""
         began = time.monotonic()
         answer = None
-        # One that was closed meanwhile is not worth a try.
+        # Do not use a connection that was closed meanwhile.
         if self.connection is not None and select.select([self.connection], [], [], 0)[0]:
             self.hang_up()
         try:
@@ -119,11 +119,11 @@ class FieldMonitor(Client):
         super().__init__(trial, f"fault-{trial.run_id}-{number:02d}", address)
         self.prefix = f"evt_{trial.run_id}{number:02d}"
         self.signer = Monitor(self.name)
-        self.signing = threading.Lock()  # held while a request is under way
+        self.signing = threading.Lock()  # held during a request
         self.begun = 0  # the events 0 to begun - 1 have been sent
-        self.acknowledged = 0  # the events 0 to acknowledged - 1 are stored, it was told
+        self.acknowledged = 0  # the events 0 to acknowledged - 1 have been acknowledged
         self.cuts = []  # how the next connections are to be cut
-        self.back_since = None  # when the database that it waits for was back
+        self.back_since = None  # when the database returned, for which it waits
 
     def turn(self):
         if not self.trial.goes_on():
@@ -142,7 +142,7 @@ class FieldMonitor(Client):
                 f'"type":"tool","payload":{payload}}}')
 
     def new_batch(self):
-        """The next events, now and then with some that were acknowledged long ago, or twice in one batch."""
+        """The next events, now and then with some that were acknowledged long ago, or with one twice."""
         size = max(self.trial.sizes) if self.hurries() else self.random.choice(self.trial.sizes)
         longest = len(TEXT) if self.random.random() < 0.05 else 150
         events = [self.event(n, f'{{"number":{n},"text":"{TEXT[:self.random.randrange(longest)]}"}}')
@@ -154,7 +154,7 @@ class FieldMonitor(Client):
             again.append(self.begun + size - 1)
         again = again[:1000 - size]
         for number in again:
-            # Whatever is stored first stays: this payload is never to be seen.
+            # The event stored first is kept: this payload must never be stored.
             place = self.random.randint(0, len(events)) if number < self.begun else len(events)
             events.insert(place, self.event(number, '{"number":-1}'))
         self.begun += size
@@ -183,17 +183,17 @@ class FieldMonitor(Client):
         body = check_json(answer)
         assert set(body) == {"inserted", "duplicates", "message"}, body
         assert body["inserted"] + body["duplicates"] == batch.new + batch.repeated, body
-        # Whole or not at all; and at all unless an earlier try, the program's or ours, was stored after all.
+        # Whole, or not at all if an earlier attempt of the program or of ours was stored.
         stored_before = batch.attempts > 1 or self.trial.was_disturbed("database", began, ended)
         assert body["inserted"] == batch.new or (body["inserted"] == 0 and stored_before), body
         return True
 
     def cut_in_mid_body(self, request, body_length):
-        """Send the head and a part of the body, at most all but one byte."""
+        """Send the head and a part of the body."""
         self.send_and_reset(request[:self.random.randrange(len(request) - body_length, len(request))], 0)
 
     def cut_in_mid_reply(self, request, _body_length):
-        """Send it all, and leave before the reply, or with a part of it."""
+        """Send it all, and disconnect before the reply or after a part of it."""
         self.send_and_reset(request, self.random.choice([0, self.random.randint(1, 600)]))
 
     def send_and_reset(self, data, read):
@@ -210,13 +210,13 @@ class FieldMonitor(Client):
 
 
 class Dashboard(Client):
-    """Asks for the counts all the time: what was acknowledged before it asked is in the answer."""
+    """Queries the counts all the time: events acknowledged before a query are in its answer."""
 
     def turn(self):
         self.check_counts()
 
     def check_counts(self):
-        """Each monitor's events by the counts of 7 days, or None where there was no answer."""
+        """Each monitor's number of events by the counts of 7 days; None where there was no answer."""
         before = {monitor.name: monitor.acknowledged for monitor in self.trial.monitors}
 
         def judge(answer, *_):

@@ -1,4 +1,4 @@
-"""What a run says, and its results as TAP."""
+"""The messages of a run, and its results as TAP."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ class Report:
         self.results.append(f"{'ok' if good else 'not ok'} {len(self.results) + 1} - {what}")
 
     def fail(self, why):
-        """What went wrong; a result of its own, unless it is that of a result."""
+        """Report a failure; a result of its own, unless one has failed already."""
         self.say(f"FAILED: {why}")
         if not self.has_failed():
             self.result(False, why.splitlines()[0] if why else "a failed assertion")

@@ -1,4 +1,4 @@
-"""Where faults happen: an installation, and what the faults need to know of it."""
+"""The place of the faults: an installation, and what the faults need to know about it."""
 
 import contextlib
 import random
@@ -10,17 +10,17 @@ from stack import wait_for
 
 
 class Scene:
-    """What the faults need of the place where they happen."""
+    """What the faults need to know about an installation."""
 
     def __init__(self, stack, seed, deadline, address):
         self.stack, self.deadline, self.address = stack, deadline, address
         self.random = random.Random(seed)
-        self.hurries = 0  # how many faults want those who send to hurry
+        self.hurries = 0  # how many faults want the senders to send without a pause
         self.pids = {name: stack.pid(name) for name in ("ingest", "query", "nginx")}
 
     @contextlib.contextmanager
     def load(self):
-        """Large batches without a pause: whatever is killed then has some in its hands."""
+        """Large batches without a pause, so that a process that is killed has some in progress."""
         self.hurries += 1
         time.sleep(self.random.uniform(0.3, 0.6))
         try:
@@ -30,7 +30,7 @@ class Scene:
 
     @contextlib.contextmanager
     def database_away(self):
-        """A database that is back when the block ends."""
+        """A database that is available again when the block ends."""
         yield
 
     def wait_until_it_answers(self, name):

@@ -1,4 +1,4 @@
-"""An installation under trial: who works with it, what was done to it, what must be true of it all the same."""
+"""An installation under trial: its clients, the faults, and the violations found."""
 
 import collections
 import contextlib
@@ -14,18 +14,18 @@ from scene import Scene
 from stack import SLOWNESS, wait_for
 from wire import header
 
-# The waits are bounded by the deadline; this much more is for a machine that is busy with something else.
+# Waits are bounded by the deadline; this margin is for a busy machine.
 MARGIN_SECONDS = 5 * SLOWNESS
 
-# How long after a fault a session that it ended may still be found out to be gone.
+# How long after a fault a program may still discover that its session has ended.
 ECHO_SECONDS = 5 * SLOWNESS
 
 MONITORS = 6
-WORKERS = 20  # more than there are requests, those given up by a client included: nobody waits for a worker
+WORKERS = 20  # more than there are requests, abandoned ones included: no request waits for a worker
 
 
 class Gate:
-    """Lets clients take their turns, or none of them, and knows when none is taking one."""
+    """Lets all clients take turns or none, and knows when none is in a turn."""
 
     def __init__(self):
         self.changed = threading.Condition()
@@ -45,7 +45,7 @@ class Gate:
                 self.changed.notify_all()
 
     def close(self, seconds):
-        """True when everybody has finished what he was at."""
+        """True when all clients have finished their turns."""
         with self.changed:
             self.closed = True
             return self.changed.wait_for(lambda: self.inside == 0, seconds)
@@ -65,12 +65,12 @@ class Happening:
         self.ended = None
 
     def overlap(self, began, ended):
-        """How many seconds of it lie between two moments."""
+        """How many of its seconds lie between two moments."""
         return max(0, min(ended, self.ended or ended) - max(began, self.began))
 
 
 class Violation(Exception):
-    """Something that must not be; the rest of the run would say nothing new."""
+    """A violation; it ends the run."""
 
 
 class Trial(Scene):
@@ -93,7 +93,7 @@ class Trial(Scene):
         self.dashboard = Dashboard(self, "dashboard", "127.0.1.100")
         self.observer = Dashboard(self, "observer", "127.0.1.101")
 
-    # What the clients say.
+    # Called by the clients.
 
     def goes_on(self):
         return not self.finished and not self.violations
@@ -110,7 +110,7 @@ class Trial(Scene):
         self.note_most("outage", seconds)
 
     def note_wait(self, client, answer, began, ended):
-        """The deadline, and the time in which there was no program to take the request."""
+        """Record how long a request took: at most the deadline and the time in which no program could take it."""
         absent = sum(each.overlap(began, ended) for each in list(self.happenings) if each.part in ("ingest", "query", "nginx"))
         self.note_most("wait", ended - began)
         self.note_most("wait for a program that is there", ended - began - absent)
@@ -119,7 +119,7 @@ class Trial(Scene):
                           answer, began)
 
     def happened(self, began, ended):
-        """What was broken between two moments, or just before: after a round nothing is any more."""
+        """The faults between two moments or just before; after a round there is none."""
         began = max(began - ECHO_SECONDS, self.round_began)
         return [each for each in list(self.happenings) if each.overlap(began, ended) > 0]
 
@@ -141,15 +141,15 @@ class Trial(Scene):
             self.violations.append(f"{what}\n  what happened then: {'; '.join(begun) or 'nothing'}")
 
     def stand(self):
-        """Ends the run where something was violated."""
+        """End the run after a violation."""
         if self.violations:
             raise Violation(self.violations[0])
 
-    # What the faults need.
+    # Called by the faults.
 
     @contextlib.contextmanager
     def database_away(self):
-        """A database that is back when the block ends: how long until those who wait for it are served is an outage, too."""
+        """A database that returns when the block ends; the outage lasts until the waiting monitors are served."""
         yield
         now = time.monotonic()
         for monitor in self.monitors:
@@ -157,7 +157,7 @@ class Trial(Scene):
                 monitor.back_since = now
 
     def administer(self, action, name, key):
-        """As an operator does: again, where the database was away, and done is done."""
+        """Run steepctl as an operator does: again if the database was away, and "already done" is success."""
         def done():
             said = self.stack.steepctl("monitor", action, name, key, check=False)
             return said.returncode == 0 or "has this key already" in said.stderr or "has no such key" in said.stderr
@@ -165,7 +165,7 @@ class Trial(Scene):
         wait_for(done, f"steepctl monitor {action}", 60, every=0.5)
 
     def wait_until_known(self, signer):
-        """Until a key counts. How soon that is, is measured where nothing breaks."""
+        """Wait until a key takes effect. How soon that is, is measured elsewhere."""
         began = time.monotonic()
 
         def known():
@@ -176,12 +176,12 @@ class Trial(Scene):
         self.note_most("key", time.monotonic() - began)
 
     def switch_log(self):
-        """Use up the segments of PostgreSQL's log that are there, until it wants one more."""
+        """Fill PostgreSQL's existing WAL segments until it needs another."""
         with contextlib.suppress(psycopg.Error), self.stack.connect() as connection:
             for _ in range(64):
                 connection.execute("SELECT pg_logical_emit_message(false, 'fault', ''), pg_switch_wal()")
 
-    # A round.
+    # A round of faults.
 
     def start(self):
         for monitor in self.monitors:
@@ -207,13 +207,13 @@ class Trial(Scene):
             self.happenings.append(happening)
             try:
                 fault(self)
-            except Exception as error:  # whatever it was, the round can't stand
+            except Exception as error:  # whatever it was, the round has failed
                 self.violated(f"{happening.name}: {error!r}")
             happening.ended = time.monotonic()
         self.count("faults")
 
     def round(self, faults):
-        """Faults, each with the seconds before it begins; then wait for everybody, and check."""
+        """Run faults, each after so many seconds; then wait for all clients, and check."""
         before = self.counts["faults"]
         self.round_began = time.monotonic()
         self.gate.open()
@@ -228,7 +228,7 @@ class Trial(Scene):
         self.settle()
 
     def settle(self):
-        """Afterwards nobody sends anything before the next round."""
+        """Afterwards no client sends anything before the next round."""
         if not self.gate.close(self.deadline + 30 * SLOWNESS):
             self.violated(f"{self.gate.inside} clients still wait, though nothing is broken any more")
         self.stand()

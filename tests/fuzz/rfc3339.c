@@ -6,11 +6,11 @@
 
 static const int64_t SECOND = 1000000;
 
-/* What a timestamp that was taken says of itself; the shape is known by then. */
+/* The parts of an accepted timestamp, read from its text. */
 struct reading {
     struct tm local;
     const char *fraction;
-    size_t digits; /* of the fraction; 0 where there is none */
+    size_t digits; /* of the fraction; 0 if there is none */
     int east;      /* seconds */
 };
 
@@ -68,7 +68,7 @@ static void read_text(const char *text, size_t length, struct reading *reading)
     require(at == end, "nothing follows the offset");
 }
 
-/* The fraction as microseconds, from its digits; either way in the middle between two. */
+/* Whether the fraction's digits round to so many microseconds; a tie may go either way. */
 static bool is_rounded(const struct reading *reading, int64_t microseconds)
 {
     int64_t whole = 0;
@@ -114,7 +114,7 @@ static void check_instant(const char *text, size_t length, int64_t instant)
     if (reading.local.tm_sec == 60)
         check_leap_second(&reading, instant);
 
-    /* timegm has put right whatever was no date or time. */
+    /* timegm normalizes an invalid date or time. */
     require(local.tm_year == reading.local.tm_year && local.tm_mon == reading.local.tm_mon &&
                 local.tm_mday == reading.local.tm_mday,
             "the date exists");
@@ -122,7 +122,7 @@ static void check_instant(const char *text, size_t length, int64_t instant)
             "the time exists");
 }
 
-/* Written out in UTC, an instant must read as the same. */
+/* An instant written in UTC must parse to the same instant. */
 static void check_written(int64_t instant)
 {
     int64_t fraction = (instant % SECOND + SECOND) % SECOND;

@@ -24,7 +24,7 @@ NEXT_MIGRATION = "29990101_add_nothing.sql"
 
 
 def pytest_configure():
-    # tests/run ends a suite with SIGTERM; fixtures must still put away what they started.
+    # tests/run ends a suite with SIGTERM; fixtures must still stop what they started.
     def leave(*_):
         raise KeyboardInterrupt
 
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def folder():
-    """A folder that others than root can pass through, unlike pytest's own."""
+    """A folder that users other than root may enter, unlike pytest's own."""
     made = Path(tempfile.mkdtemp(prefix="steep-package."))
     made.chmod(0o755)
     yield made
@@ -46,7 +46,7 @@ def folder():
 
 @pytest.fixture(scope="session")
 def packages(folder):
-    """The folder of the packages that are tested."""
+    """The folder of the packages under test."""
     return build_packages(TOP, folder / "packages")
 
 
@@ -61,7 +61,7 @@ def monitor_package(packages):
 
 
 class Background(threading.Thread):
-    """A call whose result is asked for later."""
+    """A call in the background, whose result is fetched later."""
 
     def __init__(self, function, *arguments):
         super().__init__(daemon=True)
@@ -84,7 +84,7 @@ class Background(threading.Thread):
 
 @pytest.fixture(scope="session")
 def next_packages(folder, packages):
-    """The same with a higher version and one more migration, which is built while other tests run."""
+    """The same packages with a higher version and one more migration, built while other tests run."""
     def change(tree):
         (tree / "sql" / "migrations" / NEXT_MIGRATION).write_text(
             "COMMENT ON SCHEMA public IS 'migrated by the next version';\n")

@@ -1,4 +1,4 @@
-"""load.py CERTIFICATE: monitors and a dashboard that send and ask without a pause until standard input ends.
+"""load.py CERTIFICATE: monitors and a dashboard that send requests without a pause until standard input ends.
 
 Reads first, a line each: a source, its key's seed in hexadecimal, a token. Says "sending" once each of them had an
 answer, and at the end, in JSON, what became of their requests. A monitor tries a batch three times within about three
@@ -49,7 +49,7 @@ class Sender(threading.Thread):
 
 
 def batches(monitor):
-    """Each call makes a batch; each attempt sends the same bytes."""
+    """Each call creates a batch; each attempt sends the same bytes."""
     def ask(client):
         body = json.dumps([monitor.event() for _ in range(EVENTS)]).encode()
         headers = monitor.headers(body)

@@ -1,4 +1,4 @@
-"""A Debian system of its own, booted in a container without a network, and what is done on it."""
+"""A Debian system, booted in a container without a network, and the commands run on it."""
 
 import functools
 import os
@@ -8,20 +8,20 @@ from pathlib import Path
 
 import stack
 
-# Deadlines are there to end a hanging test, not to measure: the machine may be busy with others' work.
+# Deadlines end a hanging test and measure nothing: the machine may be busy.
 PATIENCE = 120.0
 
 
 class Refused(Exception):
-    """This machine allows no container: nothing that the package could be blamed for."""
+    """This machine allows no container, which is no fault of the package."""
 
 
-# A look into the container is a process of its own, and the container boots meanwhile.
+# Each check starts a process in the container, which is still booting.
 wait_for = functools.partial(stack.wait_for, seconds=PATIENCE, every=0.2)
 
 
 def call(*command, **options):
-    """Run a command here; what it printed, or an exception with it."""
+    """Run a command on the host; its output, or an exception with it."""
     done = subprocess.run(command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, **options)
     if done.returncode != 0:
@@ -80,7 +80,7 @@ class Machine:
     def stop(self):
         if self.process is None:
             return
-        # An orderly end takes a while, and nothing of it is needed.
+        # A clean shutdown would take longer and is not needed.
         if self.leader:
             self.run("systemctl", "poweroff", "--force", "--force", check=False)
         try:
@@ -106,7 +106,7 @@ class Machine:
         return self.run("sh", "-ec", script, **options).stdout
 
     def network(self, *command):
-        """A command of this machine that sees the container's network."""
+        """Run a command of the host in the container's network."""
         return ["nsenter", "-t", self.leader, "-n", "--", *command]
 
     def sql(self, statement, database="steep"):
@@ -120,7 +120,7 @@ class Machine:
         return self.run("systemctl", "show", "-P", name, unit).stdout.strip()
 
     def journal(self, unit, since=None):
-        """What a unit said, from a cursor of journal_now on."""
+        """What a unit logged since a cursor of journal_now."""
         after = ["--after-cursor", since] if since else []
         self.run("journalctl", "--sync")
         return self.run("journalctl", "-q", "--no-pager", "-o", "cat", "-u", unit, *after, check=False).stdout

@@ -1,4 +1,4 @@
-"""The service that runs on the machine, as its clients see it."""
+"""The service on the machine, as its clients see it."""
 
 import json
 
@@ -29,7 +29,7 @@ def main_pid(machine, unit):
 
 
 def drop_in(machine, unit, text):
-    """Put a drop-in beside a unit; "" takes it away."""
+    """Install a drop-in for a unit; "" removes it."""
     folder = f"/run/systemd/system/{unit}.d"
     if text:
         machine.run("mkdir", "-p", folder)

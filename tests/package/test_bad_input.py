@@ -1,4 +1,4 @@
-"""What is wrong is said in one sentence in the journal and by steepctl status, and leaves nothing half started."""
+"""Errors are reported in one sentence in the journal and by steepctl status, and leave nothing half started."""
 
 import contextlib
 import re
@@ -29,19 +29,19 @@ def changed(machine, path, change):
         file.write_text(before)
 
 
-def test_a_malformed_setting(machine, monitor):
+def test_an_invalid_setting_is_reported_once(machine, monitor):
     since = machine.journal_now()
     with changed(machine, "/etc/steep/ingest.env", lambda text: text + "STEEP_WORKERS=many\n"):
         assert machine.run("systemctl", "restart", "steep-ingest", check=False).returncode != 0
         sentences = [line for line in machine.journal("steep-ingest", since).splitlines() if "event=configuration" in line]
         assert len(sentences) == 1
         assert "variable=STEEP_WORKERS" in sentences[0] and "must be a whole number from 1 to 256" in sentences[0]
-        # No other try makes it right, so there is none.
+        # A restart would not help, so there is none.
         assert machine.show("steep-ingest.service", "ActiveState") == "failed"
         assert machine.show("steep-ingest.service", "ExecMainStatus") == "78"
         code, said = status(machine)
         assert code == CRITICAL and "STEEP_WORKERS" in said, said
-        # Who asks is told at once, by nginx.
+        # nginx answers clients at once.
         assert post(machine, monitor, [monitor.event()])[0] == 503
         done = machine.run("steepctl", "setup", check=False)
         assert done.returncode == 1 and "/etc/steep/ingest.env: " in done.stdout and "STEEP_WORKERS" in done.stdout
@@ -50,7 +50,7 @@ def test_a_malformed_setting(machine, monitor):
     assert is_well(machine), status(machine)
 
 
-def test_a_line_that_is_no_setting(machine):
+def test_a_line_that_is_not_a_setting_is_reported(machine):
     since = machine.journal_now()
     with changed(machine, "/etc/steep/query.env", lambda text: text + "export STEEP_WORKERS=3\n"):
         machine.run("systemctl", "restart", "steep-query")
@@ -59,22 +59,22 @@ def test_a_line_that_is_no_setting(machine):
         assert "Ignoring invalid environment assignment 'export STEEP_WORKERS=3': /etc/steep/query.env" in said
         code, said = status(machine)
         assert code == WARNING and re.search(r"/etc/steep/query.env, line \d+, is not NAME=VALUE", said), said
-    # Without an equals sign systemd says nothing at all.
+    # Without an equals sign systemd reports nothing.
     with changed(machine, "/etc/steep/query.env", lambda text: text + "STEEP_WORKERS 3\n"):
         code, said = status(machine)
         assert code == WARNING and re.search(r"/etc/steep/query.env, line \d+, is not NAME=VALUE", said), said
     machine.run("systemctl", "restart", "steep-query")
 
 
-def test_days_that_are_none(machine):
-    """Said before the daily run fails."""
+def test_an_invalid_number_of_days_is_reported(machine):
+    """Reported before the daily run fails."""
     with changed(machine, "/etc/steep/prune.env", lambda text: text.replace("STEEP_RETENTION_DAYS=", "STEEP_RETENTION_DAYS=x")):
         code, said = status(machine)
         assert code == WARNING and "/etc/steep/prune.env: STEEP_RETENTION_DAYS must be a whole number from 1 to 36500." in said, said
     assert is_well(machine), status(machine)
 
 
-def test_a_database_of_a_newer_level(machine, token):
+def test_a_database_of_a_newer_version_is_reported_and_served(machine, token):
     machine.sql("INSERT INTO schema_migrations (name, sha256) VALUES ('29990101_of_tomorrow.sql', 'x')")
     since = machine.journal_now()
     try:
@@ -91,7 +91,7 @@ def test_a_database_of_a_newer_level(machine, token):
     assert is_well(machine), status(machine)
 
 
-def test_a_database_that_lacks_a_migration(machine, token):
+def test_a_missing_migration_is_reported_and_the_database_served(machine, token):
     name, digest = machine.sql("SELECT name, sha256 FROM schema_migrations ORDER BY name DESC LIMIT 1").split("|")
     machine.sql(f"DELETE FROM schema_migrations WHERE name = '{name}'")
     since = machine.journal_now()
@@ -108,7 +108,7 @@ def test_a_database_that_lacks_a_migration(machine, token):
     assert is_well(machine), status(machine)
 
 
-def test_a_role_that_lacks_its_grant(machine, monitor):
+def test_a_missing_grant_is_reported_and_its_return_noticed(machine, monitor):
     machine.sql("REVOKE EXECUTE ON FUNCTION list_monitor_keys() FROM steep_ingest")
     since = machine.journal_now()
     try:
@@ -126,10 +126,10 @@ def test_a_role_that_lacks_its_grant(machine, monitor):
     assert is_well(machine), status(machine)
 
 
-def test_a_missing_certificate(machine, token):
+def test_a_missing_certificate_is_reported(machine, token):
     machine.run("mv", "/etc/steep/tls/server.crt", "/root/server.crt")
     since = machine.journal_now()
-    # What runs goes on with what it has read; a start needs it.
+    # Running processes keep the certificate that they have read; a start needs the file.
     assert machine.run("systemctl", "reload", "nginx", check=False).returncode != 0
     assert machine.run("systemctl", "restart", "nginx", check=False).returncode != 0
     assert 'cannot load certificate "/etc/steep/tls/server.crt"' in machine.journal("nginx", since)
@@ -140,14 +140,14 @@ def test_a_missing_certificate(machine, token):
     assert "aggregates" in query(machine, token)
 
 
-def test_setup_makes_a_missing_certificate_anew(machine, token):
+def test_setup_replaces_a_missing_certificate(machine, token):
     machine.run("rm", "/etc/steep/tls/server.crt")
     assert "it works" in machine.run("steepctl", "setup").stdout
     assert "aggregates" in query(machine, token)
     assert is_well(machine), status(machine)
 
 
-def test_a_port_in_use(machine, token):
+def test_a_port_in_use_is_reported(machine, token):
     machine.run("systemctl", "stop", "nginx")
     machine.run("systemd-run", "--quiet", "--unit=squatter", "systemd-socket-activate", "--accept", "-l", "443", "true")
     machine.shell("until grep -q ':01BB .* 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done")
@@ -165,8 +165,8 @@ def test_a_port_in_use(machine, token):
     assert "aggregates" in query(machine, token)
 
 
-def test_a_setup_that_fails_leaves_what_ran_as_it_was(machine, token):
-    """A certificate whose names nobody can reach: setup gets as far as its own test, and takes nothing away."""
+def test_a_setup_that_fails_leaves_the_installation_as_it_was(machine, token):
+    """The service does not start: setup reports it and removes nothing."""
     drop_in(machine, "steep-ingest.service", "[Service]\nExecStart=\nExecStart=/bin/false\n")
     done = machine.run("steepctl", "setup", check=False)
     assert done.returncode == 1 and "steep-ingest.service failed to start" in done.stdout

@@ -1,4 +1,4 @@
-"""The package of the reference monitor, beside the server for once: from a file to the counts."""
+"""The package of the reference monitor, here on the server's machine: from a file to the counts."""
 
 import shutil
 

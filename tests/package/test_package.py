@@ -1,4 +1,4 @@
-"""What the package is made of, before anybody installs it."""
+"""The contents of the package, before it is installed."""
 
 import re
 import subprocess
@@ -10,7 +10,7 @@ def run(*command, **options):
     return subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, **options)
 
 
-def test_the_version_is_the_makefiles_and_the_architecture_this_machines(package):
+def test_version_and_architecture_are_those_of_the_build(package):
     version = re.search(r"^VERSION = (.*)$", (TOP / "Makefile").read_text(), re.M)[1]
     architecture = run("dpkg", "--print-architecture").stdout.strip()
     assert package.name == f"steep_{version}_{architecture}.deb"
@@ -23,17 +23,17 @@ def test_lintian_has_no_error_and_no_warning(packages):
             assert done.returncode == 0, done.stdout
 
 
-def test_what_is_linked_is_depended_on(package):
+def test_the_package_depends_on_the_libraries_it_links(package):
     depends = run("dpkg-deb", "-f", str(package), "Depends").stdout
     for name in ("libc6", "libfcgi0ldbl", "libjson-c5", "libpq5", "libsodium23", "nginx", "postgresql-client", "openssl",
                  "curl"):
         assert re.search(rf"\b{re.escape(name)}\b", depends), depends
-    # A database on another machine needs none here.
+    # With a database on another machine, none is needed here.
     assert re.search(r"\bpostgresql \(>= 15\)", run("dpkg-deb", "-f", str(package), "Recommends").stdout)
 
 
-def test_the_settings_and_the_site_are_the_administrators(package):
-    """dpkg asks before it replaces a file that was changed, and leaves it when the package is removed."""
+def test_settings_and_site_are_configuration_files(package):
+    """dpkg asks before it replaces a changed file, and keeps it when the package is removed."""
     files = {line.split()[5][1:] for line in run("dpkg-deb", "-c", str(package)).stdout.splitlines()
              if line.startswith("-") and line.split()[5].startswith("./etc/")}
     conffiles = set(run("dpkg-deb", "-I", str(package), "conffiles").stdout.split())
@@ -43,7 +43,7 @@ def test_the_settings_and_the_site_are_the_administrators(package):
         assert name in conffiles
 
 
-def test_nothing_of_the_tree_is_forgotten(package):
+def test_every_file_of_the_tree_is_packaged(package):
     """Each snippet, migration and file of the page is in the package."""
     inside = run("dpkg-deb", "-c", str(package)).stdout
     for source, folder in (("nginx/snippets", "etc/nginx/snippets/steep"), ("sql/migrations", "usr/share/steep/sql/migrations"),
@@ -54,7 +54,7 @@ def test_nothing_of_the_tree_is_forgotten(package):
 
 
 def test_it_can_be_installed_elsewhere(packages, tmp_path):
-    """By GNU's variables: the files then name the folders that they are in."""
+    """By GNU's variables: the installed files name the folders that they are in."""
     tree = packages.parent
     done = run("make", "-C", str(tree), "install", f"DESTDIR={tmp_path}", "prefix=/opt/steep", "sysconfdir=/opt/etc")
     assert done.returncode == 0, done.stdout
@@ -68,7 +68,7 @@ def test_it_can_be_installed_elsewhere(packages, tmp_path):
             assert not re.search(r"(?<!opt)/etc/steep|/usr/lib/steep|/usr/share/steep|/usr/bin/steep|@[a-z]+@", text), file
 
 
-def test_the_manuals_have_no_mistakes():
+def test_the_manual_pages_have_no_errors():
     manuals = sorted((TOP / "deploy" / "man").iterdir())
     assert {"steepctl.8", "ingest.fcgi.8", "query.fcgi.8", "steep.env.5"} <= {manual.name for manual in manuals}
     for manual in manuals:

@@ -1,4 +1,4 @@
-"""Removal leaves the data and the settings; purge asks nothing, and leaves the database alone."""
+"""Removal keeps the data and the settings; purge asks nothing and keeps the database."""
 
 from conftest import NEXT_VERSION
 
@@ -23,7 +23,7 @@ def test_removal_stops_it_and_leaves_data_and_settings(machine):
     assert not machine.file("/usr/lib/steep").exists() and not machine.file("/usr/share/steep").exists()
 
 
-def test_it_can_be_installed_again_and_has_its_data(machine):
+def test_a_second_installation_has_the_data_of_the_first(machine):
     before = events(machine)
     machine.run("apt-get", "-qq", "-y", "install", "/root/next.deb")
     assert "it works" in machine.run("steepctl", "setup").stdout
@@ -31,12 +31,12 @@ def test_it_can_be_installed_again_and_has_its_data(machine):
     assert events(machine) == before
 
 
-def test_purge_asks_nothing_and_leaves_the_database_alone(machine):
+def test_purge_asks_nothing_and_keeps_the_database(machine):
     before = events(machine)
     files = ["/etc/postgresql/15/main/pg_hba.conf", "/etc/postgresql/15/main/pg_ident.conf"]
     texts = [machine.file(name).read_text() for name in files]
     assert machine.file("/var/log/nginx/steep-access.log").exists()
-    # Without a terminal and standard input: a question would end it.
+    # Without a terminal and standard input: a question would abort it.
     machine.run("apt-get", "-qq", "-y", "purge", "steep", env={"DEBIAN_FRONTEND": "readline"})
     assert machine.run("dpkg-query", "-W", "-f", "${db:Status-Status}", "steep", check=False).stdout in ("not-installed", "") \
         or "no packages found" in machine.run("dpkg-query", "-W", "steep", check=False).stdout

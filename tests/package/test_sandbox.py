@@ -1,4 +1,4 @@
-"""What a program could do that was taken over: the score, and a probe that tries, in the very same sandbox."""
+"""What a compromised program could do: systemd's score, and a probe that tries it in the same sandbox."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ from service import drop_in, query
 PROGRAMS = ["ingest", "query"]
 MOST_EXPOSURE = 0.5
 
-# Of what the probe tries, all that is left: PostgreSQL's socket.
+# The only attempts of the probe that may succeed: PostgreSQL's socket.
 ALLOWED = {("connect", "/run/postgresql/.s.PGSQL.5432")}
 
 
@@ -21,13 +21,13 @@ def exposure(text):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_the_score_of_what_runs(machine, program):
+def test_the_score_of_the_running_service_is_good(machine, program):
     shown = machine.run("systemd-analyze", "--no-pager", "security", f"steep-{program}.service").stdout
     assert exposure(shown) <= MOST_EXPOSURE, shown
 
 
 @pytest.mark.parametrize("program", [*PROGRAMS, "prune"])
-def test_the_score_of_the_file(machine, program):
+def test_the_score_of_the_unit_file_is_good(machine, program):
     unit = machine.file(f"/lib/systemd/system/steep-{program}.service")
     done = subprocess.run(["systemd-analyze", "--no-pager", "security", "--offline=yes", str(unit)], text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
@@ -48,7 +48,7 @@ def attempts(text):
 
 
 def run_in_sandbox(machine, program, drop_ins=""):
-    """The unit as it is, but for what it runs, and that nobody waits for its notifications."""
+    """Run the unit with the probe as its command and without notifications."""
     unit = machine.file(f"/lib/systemd/system/steep-{program}.service").read_text()
     unit = re.sub(r"(?m)^(Type|NotifyAccess|WatchdogSec|Restart|RestartPreventExitStatus|Requires|Sockets)=.*\n", "", unit)
     unit = re.sub(r"(?m)^ExecStart=.*", "Type=oneshot\nExecStart=/usr/lib/steep/probe", unit)
@@ -64,8 +64,8 @@ def run_in_sandbox(machine, program, drop_ins=""):
     return done
 
 
-def test_outside_the_probe_is_let_through(machine, probe):
-    """Or it would show nothing."""
+def test_the_probe_succeeds_outside_the_sandbox(machine, probe):
+    """Otherwise its failures would prove nothing."""
     done = attempts(machine.run(probe).stdout)
     assert len(done) > 20
     refused = {attempt for attempt, result in done.items() if result != "ok"}
@@ -73,7 +73,7 @@ def test_outside_the_probe_is_let_through(machine, probe):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_no_file_no_tcp_connection_no_other_program(machine, probe, program):
+def test_the_sandbox_allows_no_file_no_tcp_connection_no_other_program(machine, probe, program):
     done = run_in_sandbox(machine, program)
     assert len(done) > 20
     assert {attempt for attempt, result in done.items() if result == "ok"} == ALLOWED
@@ -81,8 +81,8 @@ def test_no_file_no_tcp_connection_no_other_program(machine, probe, program):
     assert done[("read", "/etc/passwd")] == done[("execute", "/bin/sh")] == "ENOENT"
 
 
-def test_a_remote_database_wants_the_drop_in_which_opens_just_the_network(machine, probe, token):
-    """PostgreSQL's TCP port of this machine stands for another's."""
+def test_a_remote_database_needs_the_drop_in_which_opens_only_the_network(machine, probe, token):
+    """PostgreSQL's TCP port on this machine stands in for a remote one."""
     settings = machine.file("/etc/steep/query.env")
     before = settings.read_text()
     example = machine.file("/usr/share/doc/steep/examples/remote-database.conf").read_text()

@@ -1,4 +1,4 @@
-"""What an operator does to services, and what happens to them, while monitors send and a dashboard asks."""
+"""What operators do to services, and what happens to them, while monitors and a dashboard send requests."""
 
 import os
 import re
@@ -18,7 +18,7 @@ def stored(machine):
 
 
 def host_pid(machine, unit):
-    """The process as the tests see it: the last number of NSpid is the container's."""
+    """The process's id on the host: the last number of NSpid is the container's."""
     wanted = main_pid(machine, unit)
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -42,12 +42,12 @@ def test_a_signed_batch_is_stored_and_counted(machine, monitor, token):
     machine.run("steepctl", "counts", "check")
 
 
-def test_status_says_that_all_is_well(machine):
+def test_status_reports_that_all_is_well(machine):
     done = machine.run("steepctl", "status", check=False)
     assert done.returncode == 0, done.stdout
 
 
-def test_both_answer_about_their_health(machine):
+def test_both_programs_report_their_health(machine):
     for program in PROGRAMS:
         assert curl(machine, f"/healthz/{program}")[0] == 200
         assert curl(machine, f"/readyz/{program}")[0] == 200
@@ -89,7 +89,7 @@ def test_kill_9_costs_no_more_than_a_retry(machine, load, program):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_the_watchdog_ends_a_program_that_stands_still(machine, token, program):
+def test_the_watchdog_ends_a_program_that_hangs(machine, token, program):
     unit = f"steep-{program}.service"
     drop_in(machine, unit, "[Service]\nWatchdogSec=6s\n")
     machine.run("systemctl", "restart", unit)
@@ -102,8 +102,8 @@ def test_the_watchdog_ends_a_program_that_stands_still(machine, token, program):
     assert "aggregates" in query(machine, token)
 
 
-def test_what_crashes_again_and_again_is_there_in_the_minute_after(machine, monitor, load):
-    """With both of its listeners."""
+def test_a_program_that_crashes_repeatedly_is_back_within_a_minute(machine, monitor, load):
+    """Both of its listeners are back."""
     unit, before = "steep-ingest.service", main_pid(machine, "steep-ingest.service")
     for _ in range(8):
         wait_for(lambda: is_another(machine, unit, "0"), f"{unit} to be back")
@@ -117,7 +117,7 @@ def test_what_crashes_again_and_again_is_there_in_the_minute_after(machine, moni
 
 
 def test_the_timer_prunes(machine, monitor, token):
-    """The timer itself, at a sooner hour; the days are those of the environment file."""
+    """The timer itself, at an earlier hour; the days are those of the environment file."""
     machine.sql("INSERT INTO events (id, source, timestamp, event_type, payload)"
                 " SELECT 'evt_old' || n, 'tester', now() - n * interval '1 day', 'tool', '{}' FROM generate_series(80, 99) AS n")
     settings = machine.file("/etc/steep/prune.env")
@@ -136,7 +136,7 @@ def test_the_timer_prunes(machine, monitor, token):
     machine.sql("DELETE FROM events WHERE id LIKE 'evt\\_old%'")
 
 
-def test_who_prunes_may_do_nothing_else(machine):
+def test_the_pruning_role_may_do_nothing_else(machine):
     done = machine.run("runuser", "-u", "steep-prune", "--", "psql", "-XAt", "-U", "steep_prune", "-d", "steep", "-c",
                        "SELECT count(*) FROM events", check=False)
     assert "permission denied for table events" in done.stdout
@@ -152,7 +152,7 @@ def test_the_access_log_is_rotated(machine, token):
 
 
 def test_a_failure_has_its_priority_in_the_journal(machine):
-    """A warning or an error can be told from the line of an ordinary request."""
+    """Warnings and errors can be told from the lines of ordinary requests."""
     since = machine.journal_now()
     machine.run("systemctl", "restart", "steep-ingest")
     machine.run("journalctl", "--sync")
@@ -162,7 +162,7 @@ def test_a_failure_has_its_priority_in_the_journal(machine):
     assert lines and all('"PRIORITY":"6"' in line for line in lines), shown
 
 
-def test_after_a_reboot_all_is_there_again(machine, monitor, token):
+def test_everything_works_after_a_reboot(machine, monitor, token):
     machine.stop()
     machine.boot()
     wait_for(lambda: "aggregates" in query(machine, token), "the first answer after the reboot")

@@ -38,13 +38,13 @@ def test_one_command_installs_it_and_starts_nothing(machine, package, times):
     assert machine.shell("ls -A /etc/steep").split() == ["ingest.env", "prune.env", "query.env"]
 
 
-def test_systemd_finds_no_mistake_in_the_units(machine):
+def test_systemd_finds_no_error_in_the_units(machine):
     units = machine.shell("ls /lib/systemd/system/steep-*").split()
     assert len(units) == 8
     assert machine.run("systemd-analyze", "verify", "--man=no", *units).stdout == ""
 
 
-def test_setup_says_that_postgresql_does_not_run_and_leaves_nothing(machine):
+def test_setup_reports_that_postgresql_does_not_run_and_leaves_nothing(machine):
     machine.run("systemctl", "stop", "postgresql")
     done = machine.run("steepctl", "setup", check=False)
     machine.run("systemctl", "start", "postgresql")
@@ -54,7 +54,7 @@ def test_setup_says_that_postgresql_does_not_run_and_leaves_nothing(machine):
     nothing_is_left(machine)
 
 
-def test_setup_says_that_the_port_is_in_use_and_leaves_nothing(machine):
+def test_setup_reports_that_the_port_is_in_use_and_leaves_nothing(machine):
     machine.run("systemd-run", "--quiet", "--unit=squatter", "systemd-socket-activate", "--accept", "-l", "443", "true")
     machine.shell("until grep -q ':01BB .* 0A ' /proc/net/tcp /proc/net/tcp6; do sleep 0.1; done")
     done = machine.run("steepctl", "setup", check=False)
@@ -64,7 +64,7 @@ def test_setup_says_that_the_port_is_in_use_and_leaves_nothing(machine):
     nothing_is_left(machine)
 
 
-def test_setup_refuses_a_certificate_that_is_not_of_its_key(machine):
+def test_setup_refuses_a_certificate_of_another_key(machine):
     machine.shell("cd /root; for name in a b; do openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=x -keyout $name.key -out $name.crt; done 2>&1")
     done = machine.run("steepctl", "setup", "--certificate", "/root/a.crt", "--key", "/root/b.key", check=False)
     assert done.returncode == 1
@@ -72,7 +72,7 @@ def test_setup_refuses_a_certificate_that_is_not_of_its_key(machine):
     nothing_is_left(machine)
 
 
-def test_setup_refuses_a_malformed_setting(machine):
+def test_setup_refuses_an_invalid_setting(machine):
     for name, line, sentence in (("ingest", "STEEP_WORKERS 4", "is not NAME=VALUE"), ("ingest", "STEEP_WORKERS=many", "STEEP_WORKERS"),
                                  ("prune", "STEEP_RETENTION_DAYS 30", "is not NAME=VALUE"),
                                  ("prune", "STEEP_RETENTION_DAYS=3 months", "must be a whole number from 1 to 36500")):
@@ -86,7 +86,7 @@ def test_setup_refuses_a_malformed_setting(machine):
 
 
 def test_settings_are_read_as_systemd_reads_them(machine):
-    """White space around an assignment is no part of it, and the last one needs no newline."""
+    """White space around an assignment is ignored, and the last line needs no newline."""
     file = machine.file("/etc/steep/ingest.env")
     before = file.read_text()
     file.write_text(before + "  PGPORT='5439' \t")
@@ -96,7 +96,7 @@ def test_settings_are_read_as_systemd_reads_them(machine):
     nothing_is_left(machine)
 
 
-def test_another_site_that_answers_for_every_name_is_said_and_kept(machine):
+def test_another_default_site_is_reported_and_kept(machine):
     machine.shell("printf 'server { listen 443 default_server; return 204; }' >/etc/nginx/sites-enabled/other")
     done = machine.run("steepctl", "setup", check=False)
     machine.run("rm", "/etc/nginx/sites-enabled/other")
@@ -106,7 +106,7 @@ def test_another_site_that_answers_for_every_name_is_said_and_kept(machine):
 
 
 def test_a_service_that_does_not_start_leaves_nothing(machine):
-    """As far as the sockets had been started already."""
+    """Even though its sockets had been started."""
     drop_in(machine, "steep-query.service", "[Service]\nExecStart=\nExecStart=/bin/false\n")
     done = machine.run("steepctl", "setup", check=False)
     drop_in(machine, "steep-query.service", "")
@@ -116,7 +116,7 @@ def test_a_service_that_does_not_start_leaves_nothing(machine):
     nothing_is_left(machine)
 
 
-def test_a_database_elsewhere_is_described_to_its_administrator(machine):
+def test_setup_prints_what_the_administrator_of_a_remote_database_has_to_do(machine):
     file = machine.file("/etc/steep/ingest.env")
     before = file.read_text()
     file.write_text(before.replace("PGHOST=/run/postgresql", "PGHOST=db.example"))
@@ -129,23 +129,23 @@ def test_a_database_elsewhere_is_described_to_its_administrator(machine):
     nothing_is_left(machine)
 
 
-def test_the_second_command_ends_with_a_line_that_says_it_works(machine, times):
+def test_the_second_command_ends_by_reporting_success(machine, times):
     begun = time.monotonic()
     done = machine.run("steepctl", "setup", timeout=600)
     times["steepctl setup"] = time.monotonic() - begun
     assert "steep: it works: https://steep.test/ stores events and answers queries\n" in done.stdout
     print(times)
-    # Beside others' work, a minute on an idle machine may be two here.
+    # On a busy machine, a minute may become two.
     assert sum(times.values()) < 120, times
 
 
-def test_the_database_has_what_setup_stored_no_longer(machine):
+def test_setup_removes_its_test_data_from_the_database(machine):
     assert machine.sql("SELECT (SELECT count(*) FROM events) + (SELECT count(*) FROM monitor_keys)"
                        " + (SELECT count(*) FROM access_tokens)") == "0"
     machine.run("steepctl", "counts", "check")
 
 
-def test_nobody_is_trusted_without_a_proof(machine):
+def test_every_connection_to_the_database_is_authenticated(machine):
     rules = machine.sql("SELECT type, database, user_name, auth_method, options FROM pg_hba_file_rules ORDER BY line_number LIMIT 2")
     assert rules.splitlines() == ["local|{steep}|{steep_ingest,steep_query,steep_prune}|peer|{map=steep}",
                                   "local|{steep}|{postgres,steep_backup}|peer|{map=steep}"]
@@ -169,7 +169,7 @@ def test_the_page_is_served(machine):
     assert "<title>" in done.stdout
 
 
-def test_a_certificate_that_was_given_is_linked_to_and_kept(machine):
+def test_a_given_certificate_is_linked_to_and_kept(machine):
     machine.shell("openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=given -addext subjectAltName=DNS:given.test"
                   " -keyout /root/given.key -out /root/given.crt 2>&1")
     machine.run("cp", "-a", "/etc/steep/tls", "/root/tls-before")
@@ -180,7 +180,7 @@ def test_a_certificate_that_was_given_is_linked_to_and_kept(machine):
     assert "it works: https://steep.test/" in machine.run("steepctl", "setup").stdout
 
 
-def test_the_certificate_that_certbot_made_is_found_and_its_renewal_noticed(machine):
+def test_a_certificate_of_certbot_is_found_and_its_renewal_noticed(machine):
     machine.shell("mkdir -p /etc/letsencrypt/live/bot.test; openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=bot"
                   " -addext subjectAltName=DNS:bot.test -keyout /etc/letsencrypt/live/bot.test/privkey.pem"
                   " -out /etc/letsencrypt/live/bot.test/fullchain.pem 2>&1; cp -a /etc/steep/tls /root/tls-before")
@@ -190,8 +190,8 @@ def test_the_certificate_that_certbot_made_is_found_and_its_renewal_noticed(mach
     assert "it works: https://steep.test/" in machine.run("steepctl", "setup").stdout
 
 
-def test_a_certificate_of_certbot_that_is_given_is_linked_to_by_its_lasting_name(machine):
-    """Or nginx would stay with the file of before the renewal."""
+def test_a_given_certificate_of_certbot_is_linked_to_by_its_permanent_name(machine):
+    """Otherwise nginx would keep the file from before the renewal."""
     live, archive = "/etc/letsencrypt/live/given.test", "/etc/letsencrypt/archive/given.test"
     machine.shell(f"mkdir -p {live} {archive}; openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=bot -addext subjectAltName=DNS:given.test"
                   f" -keyout {archive}/privkey1.pem -out {archive}/fullchain1.pem 2>&1; ln -s {archive}/privkey1.pem {live}/privkey.pem;"
@@ -204,8 +204,8 @@ def test_a_certificate_of_certbot_that_is_given_is_linked_to_by_its_lasting_name
     assert linked == [f"{live}/fullchain.pem", f"{live}/privkey.pem"] and hook
 
 
-def test_a_certificate_that_an_operator_put_there_is_never_overwritten(machine):
-    """Whatever its names and its term are."""
+def test_a_certificate_of_the_operator_is_never_overwritten(machine):
+    """Whatever its names and its validity."""
     machine.shell("cp -a /etc/steep/tls /root/tls-before; openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=mine"
                   " -addext subjectAltName=DNS:mine.test -keyout /etc/steep/tls/server.key -out /etc/steep/tls/server.crt 2>&1")
     before = machine.shell("cat /etc/steep/tls/*")
@@ -218,7 +218,7 @@ def test_a_certificate_that_an_operator_put_there_is_never_overwritten(machine):
     machine.shell("rm -r /etc/steep/tls; mv /root/tls-before /etc/steep/tls")
 
 
-def test_a_machine_without_a_name_has_an_address(machine):
+def test_a_machine_without_a_name_is_reached_by_its_address(machine):
     machine.run("cp", "-a", "/etc/steep/tls", "/root/tls-before")
     for name, url in (("192.0.2.7", "https://192.0.2.7/"), ("2001:db8::7", "https://[2001:DB8:0:0:0:0:0:7]/")):
         assert f"it works: {url}" in machine.run("steepctl", "setup", "--name", name).stdout
@@ -241,19 +241,19 @@ def test_another_address_and_port_are_found_by_setup_and_status(machine):
     file.write_text(before)
     assert "it works: https://steep.test/" in machine.run("steepctl", "setup").stdout
     assert "it works: https://steep.test:8443/" in done.stdout, done.stdout
-    # A warning: nobody is registered yet.
+    # A warning: no monitor is registered yet.
     assert status.returncode == 1 and "ingest.fcgi is ready." in status.stdout, status.stdout
 
 
-def test_a_server_that_warns_before_it_answers_is_no_obstacle(machine):
-    """As after an upgrade of Debian: the collations of its databases have another version then."""
+def test_warnings_of_the_database_server_are_no_obstacle(machine):
+    """As after an upgrade of Debian, when the versions of the databases' collations differ."""
     machine.sql("UPDATE pg_database SET datcollversion = '0' WHERE datname = 'postgres'")
     done = machine.run("steepctl", "setup", check=False)
     machine.sql("UPDATE pg_database SET datcollversion = NULL WHERE datname = 'postgres'")
     assert "WARNING" in done.stdout and "it works" in done.stdout, done.stdout
 
 
-def test_another_cluster_is_set_up_and_the_first_one_left_alone(machine):
+def test_another_cluster_is_set_up_and_the_first_kept(machine):
     main = ["/etc/postgresql/15/main/pg_hba.conf", "/etc/postgresql/15/main/pg_ident.conf"]
     untouched = [machine.file(name).read_text() for name in main]
     files = {program: machine.file(f"/etc/steep/{program}.env") for program in ("ingest", "query", "prune")}
@@ -280,7 +280,7 @@ def test_another_cluster_is_set_up_and_the_first_one_left_alone(machine):
 HBA = "/etc/postgresql/15/main/pg_hba.conf"
 
 
-def test_lines_behind_a_block_without_its_end_are_kept(machine):
+def test_lines_after_an_unterminated_block_are_kept(machine):
     file = machine.file(HBA)
     before = file.read_text()
     broken = before.replace("# steepctl setup: end\n", "")
@@ -292,7 +292,7 @@ def test_lines_behind_a_block_without_its_end_are_kept(machine):
     assert after == broken
 
 
-def test_a_configuration_that_is_a_link_stays_one_and_root_follows_none(machine):
+def test_a_linked_configuration_is_written_only_where_postgres_could_write_it(machine):
     file = machine.file(HBA)
     changed = file.read_text().replace("peer map=steep", "peer  map=steep")
     machine.run("mv", HBA, f"{HBA}.real")
@@ -302,7 +302,7 @@ def test_a_configuration_that_is_a_link_stays_one_and_root_follows_none(machine)
     real = machine.run("readlink", "-f", HBA).stdout.strip()
     written = machine.file(f"{HBA}.real").read_text()
     owner = machine.run("stat", "-c", "%U:%G %a", f"{HBA}.real").stdout.strip()
-    # One that postgres itself could not write.
+    # A file that postgres could not write.
     machine.run("ln", "-sfn", "/root/pg_hba.conf", HBA)
     machine.file("/root/pg_hba.conf").write_text(changed)
     refused = machine.run("steepctl", "setup", check=False)
@@ -319,8 +319,8 @@ def test_root_administers_without_naming_a_database(machine):
     assert machine.run("steepctl", "migrate").stdout == "nothing to do: steep has every migration\n"
 
 
-def test_a_database_elsewhere_is_set_up_by_what_was_printed(machine):
-    """The same PostgreSQL over TCP stands for another machine's: the steps are the printed ones, in their order."""
+def test_a_remote_database_is_set_up_with_the_printed_commands(machine):
+    """The same PostgreSQL over TCP stands in for a remote one: the steps are the printed ones, in order."""
     programs = ("ingest", "query", "prune")
     files = {program: machine.file(f"/etc/steep/{program}.env") for program in programs}
     before = {program: file.read_text() for program, file in files.items()}

@@ -1,4 +1,4 @@
-"""A package of a higher version, while monitors send and a dashboard asks."""
+"""An upgrade to a higher version while monitors and a dashboard send requests."""
 
 import shutil
 
@@ -18,7 +18,7 @@ def test_an_upgrade_loses_no_request(machine, next_packages, load):
     changed = settings.read_text() + "\n# The administrator's own line.\n"
     settings.write_text(changed)
     pids = {program: main_pid(machine, f"steep-{program}") for program in ("ingest", "query")}
-    # Whatever database the shell of the upgrade is at work on.
+    # Whatever database the upgrade's shell uses.
     machine.run("apt-get", "-qq", "-y", "install", "/root/next.deb", env={"PGHOST": "/nonexistent", "PGUSER": "nobody"})
     wait_for(lambda: all(main_pid(machine, f"steep-{program}") not in ("0", pid) for program, pid in pids.items()),
              "both programs to be new ones")
@@ -37,7 +37,7 @@ def test_the_upgrade_migrated_the_database(machine):
     assert machine.run("steepctl", "status", check=False).returncode == 0
 
 
-def test_an_upgrade_without_a_database_says_what_is_left_to_do(machine, token):
+def test_an_upgrade_without_a_database_reports_what_is_left_to_do(machine, token):
     machine.run("systemctl", "stop", "postgresql")
     done = machine.run("dpkg", "-i", "/root/next.deb", check=False)
     machine.run("systemctl", "start", "postgresql")

@@ -12,7 +12,7 @@ static void has_an_entry_for_every_error(void **state)
         assert_true(entry->status >= 400 && entry->status <= 599);
         assert_true(strlen(entry->code) > 0);
         assert_true(strlen(entry->message) > 0);
-        /* Written into JSON as it is. */
+        /* Written into JSON unescaped. */
         assert_null(strpbrk(entry->code, "\"\\"));
         assert_null(strpbrk(entry->message, "\"\\\n"));
     }

@@ -2,18 +2,21 @@
 
 #include <stdint.h>
 
-/* An event whose payload has one member, v, of this value. */
-static void assert_value(const char *value, enum error expected)
+/* Checks an event with each of a list of values in place of its @. */
+static void assert_each(const char *event, const char *values, enum error expected)
 {
-    size_t size = strlen(value) + 200;
-    char *event = malloc(size);
+    size_t before = strcspn(event, "@");
+    char value[LISTED_BYTES];
 
-    snprintf(event, size, EVENT("evt_1", "{\"v\":%s}"), value);
-    assert_event(event, expected);
-    free(event);
+    while (next_listed(&values, value)) {
+        char text[1024];
+
+        snprintf(text, sizeof(text), "%.*s%s%s", (int)before, event, value, event + before + 1);
+        assert_event(text, expected);
+    }
 }
 
-static void takes_what_monitors_in_the_field_send(void **state)
+static void accepts_what_monitors_in_the_field_send(void **state)
 {
     (void)state;
     assert_event("{\"id\":\"evt_k7m2n9p4q1r6s3t8u5v0\",\"source\":\"macbook\","
@@ -22,141 +25,132 @@ static void takes_what_monitors_in_the_field_send(void **state)
                  ERROR_NONE);
 }
 
+/* Checks an event whose id is the prefix and a letter that many times. */
+static void assert_long_id(const char *letter, size_t count, enum error expected)
+{
+    char id[6000] = "";
+    char event[6200];
+
+    for (char *end = id; count > 0; count--)
+        end = stpcpy(end, letter);
+    snprintf(event, sizeof(event), EVENT("evt_%s", "{}"), id);
+    assert_event(event, expected);
+}
+
 static void checks_the_id(void **state)
 {
-    static const char *const BAD[] = {
-        "{\"id\":1}",
-        "{\"id\":null}",
-        "{\"id\":\"\"}",
-        "{\"id\":\"evt_\"}",
-        "{\"id\":\"evt1\"}",
-        "{\"id\":\" evt_1\"}",
-        "{\"id\":\"EVT_1\"}",
-        "{\"id\":\"evt_\\u0000\"}",
-        "{\"id\":\"evt_\\n\"}",
-        "{\"id\":\"evt_\\u007f\"}",
-        "{\"id\":\"evt_\\u0085\"}",
-        "{\"id\":\"evt_\t\"}",
-        "{}",
-        "{\"id\":[\"evt_1\"]}",
-    };
-    char event[600];
-    char id[257];
     (void)state;
-    for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++)
-        assert_event(BAD[i], ERROR_INVALID_EVENT_ID);
-    memset(id, 'x', sizeof(id));
-    snprintf(event, sizeof(event), EVENT("evt_%.251s", "{}"), id);
-    assert_event(event, ERROR_NONE);
-    snprintf(event, sizeof(event), EVENT("evt_%.252s", "{}"), id);
-    assert_event(event, ERROR_INVALID_EVENT_ID);
+    assert_event("{}", ERROR_INVALID_EVENT_ID);
+    assert_each("{\"id\":@}", "null|1|true|[\"evt_1\"]|{\"evt_\":1}", ERROR_INVALID_EVENT_ID);
+    assert_each(
+        "{\"id\":\"@\"}",
+        "|evt_|evt|evt1|EVT_1| evt_1|event_1|xevt_1|evt_\\u0000|evt_1\\u0000|evt_\\n|evt_1\n|"
+        "evt_\t|evt_\\t|evt_\\u001f|evt_\\u007f|evt_\x7f|evt_\\u0085|evt_\xc2\x85",
+        ERROR_INVALID_EVENT_ID);
+    assert_each(EVENT("@", "{}"),
+                "evt_1|evt_evt_|evt_ |evt_-._~/%00\\\\\\\"'|evt_\u65e5\u672c|evt_\U0001f600|"
+                "\\u0065vt_1|e\\u0076\\u0074_1",
+                ERROR_NONE);
+    assert_long_id("x", 251, ERROR_NONE);
+    assert_long_id("x", 252, ERROR_INVALID_EVENT_ID);
+    assert_long_id("x", 5000, ERROR_INVALID_EVENT_ID);
+    assert_long_id("\u00e9", 125, ERROR_NONE);
+    assert_long_id("\u00e9", 126, ERROR_INVALID_EVENT_ID);
 }
 
 static void checks_the_source_byte_for_byte(void **state)
 {
     (void)state;
     assert_event("{\"id\":\"evt_1\"}", ERROR_SOURCE_MISMATCH);
-    assert_event("{\"id\":\"evt_1\",\"source\":\"Macbook\"}", ERROR_SOURCE_MISMATCH);
-    assert_event("{\"id\":\"evt_1\",\"source\":\"macboo\"}", ERROR_SOURCE_MISMATCH);
-    assert_event("{\"id\":\"evt_1\",\"source\":\"macbook\\u0000\"}", ERROR_SOURCE_MISMATCH);
-    assert_event("{\"id\":\"evt_1\",\"source\":7}", ERROR_SOURCE_MISMATCH);
-    assert_event("{\"id\":\"evt_1\",\"source\":\"mac\\u0062ook\"}", ERROR_INVALID_TIMESTAMP);
+    assert_each("{\"id\":\"evt_1\",\"source\":@}", "null|1|[\"macbook\"]", ERROR_SOURCE_MISMATCH);
+    assert_each("{\"id\":\"evt_1\",\"source\":\"@\"}",
+                "|MACBOOK|Macbook|macbook | macbook|macboo|macbook2|other|macbook\\u0000",
+                ERROR_SOURCE_MISMATCH);
+    assert_each("{\"id\":\"evt_1\",\"source\":\"@\"}",
+                "macbook|mac\\u0062ook|\\u006d\\u0061\\u0063\\u0062\\u006f\\u006f\\u006b",
+                ERROR_INVALID_TIMESTAMP);
 }
 
 static void checks_the_timestamp(void **state)
 {
-#define STAMPED(value) "{\"id\":\"evt_1\",\"source\":\"macbook\",\"timestamp\":" value "}"
+#define STAMPED(value) "{\"id\":\"evt_1\",\"source\":\"macbook\"" value "}"
     (void)state;
-    assert_event(STAMPED("\"yesterday\""), ERROR_INVALID_TIMESTAMP);
-    assert_event(STAMPED("1770129000"), ERROR_INVALID_TIMESTAMP);
-    assert_event(STAMPED("\"2026-02-03T14:30:00Z\\u0000\""), ERROR_INVALID_TIMESTAMP);
-    assert_event(STAMPED("\"2026-02-03T14:30:00Z\""), ERROR_INVALID_EVENT_TYPE);
+    assert_event(STAMPED(""), ERROR_INVALID_TIMESTAMP);
+    assert_each(STAMPED(",\"timestamp\":@"),
+                "null|1|1770129000|[]|{}|true|\"\"|\"x\"|\"yesterday\"|"
+                "\"2026-02-03T14:30:00Z\\u0000\"|\"2026-02-03T14:30:00Z\\n\"",
+                ERROR_INVALID_TIMESTAMP);
+    assert_each(STAMPED(",\"timestamp\":@"),
+                "\"2026-02-03T14:30:00Z\"|\"2026-02-03\\u005414:30:00Z\"",
+                ERROR_INVALID_EVENT_TYPE);
 }
 
 static void checks_the_type(void **state)
 {
 #define TYPED(members)                                                                             \
     "{\"id\":\"evt_1\",\"source\":\"macbook\",\"timestamp\":\"2026-02-03T14:30:00Z\","             \
-    "\"payload\":{}," members "}"
-    static const char *const GOOD[] = {
-        TYPED("\"type\":\"session\""),
-        TYPED("\"type\":\"activity\""),
-        TYPED("\"type\":\"tool\""),
-        TYPED("\"eventType\":\"agent\""),
-        TYPED("\"eventType\":\"summary\""),
-        TYPED("\"eventType\":\"error\""),
-        TYPED("\"eventType\":\"error\",\"type\":\"nonsense\""),
-        TYPED("\"type\":\"nonsense\",\"eventType\":\"error\""),
-    };
-    static const char *const BAD[] = {
-        TYPED("\"type\":\"Tool\""),
-        TYPED("\"type\":\"too\""),
-        TYPED("\"type\":\"tools\""),
-        TYPED("\"type\":\"\""),
-        TYPED("\"type\":null"),
-        TYPED("\"type\":\"tool\\u0000\""),
-        TYPED("\"other\":1"),
-        TYPED("\"eventType\":null,\"type\":\"tool\""),
-        TYPED("\"eventType\":\"nonsense\",\"type\":\"tool\""),
-    };
+    "\"payload\":{}" members "}"
+    static const char GOOD[] =
+        "\"session\"|\"activity\"|\"tool\"|\"agent\"|\"summary\"|\"error\"|\"t\\u006fol\"";
+    static const char BAD[] =
+        "null|1|true|[\"tool\"]|{\"tool\":1}|\"\"|\"Tool\"|\"too\"|\"tools\"|\"tool \"|"
+        "\"tool\\u0000\"|\"nonsense\"";
     (void)state;
-    for (size_t i = 0; i < sizeof(GOOD) / sizeof(GOOD[0]); i++)
-        assert_event(GOOD[i], ERROR_NONE);
-    for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++)
-        assert_event(BAD[i], ERROR_INVALID_EVENT_TYPE);
+    assert_event(TYPED(""), ERROR_INVALID_EVENT_TYPE);
+    assert_event(TYPED(",\"other\":1"), ERROR_INVALID_EVENT_TYPE);
+    assert_each(TYPED(",\"type\":@"), GOOD, ERROR_NONE);
+    assert_each(TYPED(",\"type\":@"), BAD, ERROR_INVALID_EVENT_TYPE);
+    assert_each(TYPED(",\"eventType\":@"), GOOD, ERROR_NONE);
+    assert_each(TYPED(",\"eventType\":@"), BAD, ERROR_INVALID_EVENT_TYPE);
+    /* With both, eventType counts. */
+    assert_each(TYPED(",\"eventType\":\"error\",\"type\":@"), "null|1|\"\"|\"nonsense\"",
+                ERROR_NONE);
+    assert_event(TYPED(",\"type\":\"nonsense\",\"eventType\":\"error\""), ERROR_NONE);
+    assert_each(TYPED(",\"type\":\"tool\",\"eventType\":@"), BAD, ERROR_INVALID_EVENT_TYPE);
 }
 
 static void checks_the_payload(void **state)
 {
-    static const char *const BAD[] = {
-        EVENT("evt_1", "null"),           EVENT("evt_1", "[]"),
-        EVENT("evt_1", "\"{}\""),         EVENT("evt_1", "1"),
-        EVENT("evt_1", "{\"v\":\"\n\"}"), EVENT("evt_1", "{\"\x01\":1}"),
-    };
     (void)state;
-    for (size_t i = 0; i < sizeof(BAD) / sizeof(BAD[0]); i++)
-        assert_event(BAD[i], ERROR_INVALID_PAYLOAD);
+    assert_event("{\"id\":\"evt_1\",\"source\":\"macbook\",\"timestamp\":\"2026-02-03T14:30:00Z\","
+                 "\"type\":\"tool\"}",
+                 ERROR_INVALID_PAYLOAD);
+    assert_each(EVENT("evt_1", "@"), "null|1|true|false|\"\"|\"{}\"|\"x\"|[]|[{}]",
+                ERROR_INVALID_PAYLOAD);
     assert_event(EVENT("evt_1", "{}"), ERROR_NONE);
 }
 
-static void refuses_a_payload_that_jsonb_does_not_store(void **state)
+/* jsonb stores the last, so the last is checked. */
+static void checks_the_last_of_equal_names(void **state)
 {
+    static const struct {
+        const char *name;
+        const char *good;
+        const char *bad;
+        enum error error;
+    } MEMBERS[] = {
+        {"\"id\"", "\"evt_1\"", "\"forged\"", ERROR_INVALID_EVENT_ID},
+        {"\"\\u0069d\"", "\"evt_1\"", "\"forged\"", ERROR_INVALID_EVENT_ID},
+        {"\"source\"", "\"macbook\"", "\"other\"", ERROR_SOURCE_MISMATCH},
+        {"\"sourc\\u0065\"", "\"macbook\"", "\"other\"", ERROR_SOURCE_MISMATCH},
+        {"\"timestamp\"", "\"2026-02-03T14:30:00Z\"", "\"now\"", ERROR_INVALID_TIMESTAMP},
+        {"\"timestam\\u0070\"", "\"2026-02-03T14:30:00Z\"", "\"now\"", ERROR_INVALID_TIMESTAMP},
+        {"\"type\"", "\"tool\"", "\"x\"", ERROR_INVALID_EVENT_TYPE},
+        {"\"\\u0074ype\"", "\"tool\"", "\"x\"", ERROR_INVALID_EVENT_TYPE},
+        {"\"eventType\"", "\"tool\"", "\"x\"", ERROR_INVALID_EVENT_TYPE},
+        {"\"\\u0065ventType\"", "\"tool\"", "\"x\"", ERROR_INVALID_EVENT_TYPE},
+        {"\"payload\"", "{}", "[1]", ERROR_INVALID_PAYLOAD},
+        {"\"\\u0070ayload\"", "{}", "[1]", ERROR_INVALID_PAYLOAD},
+    };
+    char event[300];
     (void)state;
-    assert_value("NaN", ERROR_INVALID_PAYLOAD);
-    assert_value("\"\\ud800\"", ERROR_INVALID_PAYLOAD);
-    assert_value("1e999", ERROR_INVALID_PAYLOAD);
-    assert_value("0e-20000", ERROR_INVALID_PAYLOAD);
-    assert_value("[1.5e300,true,\"\\ud83d\\ude00\"]", ERROR_NONE);
-}
-
-static void refuses_leading_zeros_and_bare_points(void **state)
-{
-    static const char *const LAX[] = {"01", "-01", "00", "1.", "-.5", "1.e5"};
-    static const char *const BROKEN[] = {"0x10", "1e+", "--1", ".5", "+1"};
-    (void)state;
-    for (size_t i = 0; i < sizeof(LAX) / sizeof(LAX[0]); i++)
-        assert_value(LAX[i], ERROR_INVALID_PAYLOAD);
-    for (size_t i = 0; i < sizeof(BROKEN) / sizeof(BROKEN[0]); i++)
-        assert_value(BROKEN[i], ERROR_INVALID_REQUEST);
-}
-
-static void refuses_a_raw_nul_in_a_string(void **state)
-{
-    static const char PAYLOAD[] = "[" EVENT("evt_1", "{\"v\":\"a\0b\"}") "]";
-    static const char ID[] = "[" EVENT("\\u0065vt_\0", "{}") "]";
-    (void)state;
-    assert_int_equal(judge(PAYLOAD, sizeof(PAYLOAD) - 1), ERROR_INVALID_PAYLOAD);
-    assert_int_equal(judge(ID, sizeof(ID) - 1), ERROR_INVALID_PAYLOAD);
-}
-
-static void lets_the_last_of_equal_names_count(void **state)
-{
-    (void)state;
-    /* As jsonb does: both judges must see the same event. */
-    assert_event("{\"id\":\"bad\",\"id\":\"evt_1\",\"source\":\"macbook\","
-                 "\"timestamp\":\"2026-02-03T14:30:00Z\",\"type\":\"tool\",\"payload\":{}}",
-                 ERROR_NONE);
-    assert_event("{\"id\":\"evt_1\",\"\\u0069d\":\"bad\"}", ERROR_INVALID_EVENT_ID);
+    for (size_t i = 0; i < sizeof(MEMBERS) / sizeof(MEMBERS[0]); i++) {
+        snprintf(event, sizeof(event), EVENT("evt_1", "{},%s:%s"), MEMBERS[i].name, MEMBERS[i].bad);
+        assert_event(event, MEMBERS[i].error);
+        snprintf(event, sizeof(event), EVENT("evt_1", "{},%s:%s,%s:%s"), MEMBERS[i].name,
+                 MEMBERS[i].bad, MEMBERS[i].name, MEMBERS[i].good);
+        assert_event(event, ERROR_NONE);
+    }
 }
 
 /* Marsaglia's xorshift: the same numbers in every run. */
@@ -170,7 +164,7 @@ static uint32_t draw(uint32_t below)
     return state % below;
 }
 
-/* Changes a text behind its first byte: a few bytes replaced, taken out or written twice. */
+/* Changes a text after its first byte: replaces, removes or repeats a few bytes. */
 static size_t mutate(char *text, size_t length)
 {
     static const char BYTES[] = "{}[]\":,\\ \n\t\x01\x7f"
@@ -197,7 +191,7 @@ static size_t mutate(char *text, size_t length)
     return length;
 }
 
-static void judges_alike_what_is_plain_escaped_and_parsed(void **state)
+static void escaping_and_parsing_do_not_change_the_verdict(void **state)
 {
     static const char *const SEEDS[] = {
         EVENT("evt_1", "{}"),
@@ -225,17 +219,14 @@ static void judges_alike_what_is_plain_escaped_and_parsed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(takes_what_monitors_in_the_field_send),
+        cmocka_unit_test(accepts_what_monitors_in_the_field_send),
         cmocka_unit_test(checks_the_id),
         cmocka_unit_test(checks_the_source_byte_for_byte),
         cmocka_unit_test(checks_the_timestamp),
         cmocka_unit_test(checks_the_type),
         cmocka_unit_test(checks_the_payload),
-        cmocka_unit_test(refuses_a_payload_that_jsonb_does_not_store),
-        cmocka_unit_test(refuses_leading_zeros_and_bare_points),
-        cmocka_unit_test(refuses_a_raw_nul_in_a_string),
-        cmocka_unit_test(lets_the_last_of_equal_names_count),
-        cmocka_unit_test(judges_alike_what_is_plain_escaped_and_parsed),
+        cmocka_unit_test(checks_the_last_of_equal_names),
+        cmocka_unit_test(escaping_and_parsing_do_not_change_the_verdict),
     };
 
     return cmocka_run_group_tests_name("event", tests, NULL, NULL);

@@ -36,7 +36,7 @@ static const char *written(const struct exposed *exposed)
     return out.text;
 }
 
-/* Whether one of the lines is this one. */
+/* Whether the text has this line. */
 static bool has_line(const char *text, const char *line)
 {
     for (const char *at = strstr(text, line); at != NULL; at = strstr(at + 1, line)) {
@@ -80,7 +80,7 @@ static void counts_requests_by_status_and_code(void **state)
         "steep_requests_total{endpoint=\"ingest\",status=\"401\",code=\"unknown_source\"} 1");
 }
 
-static void gives_what_is_one_to_a_client_one_line(void **state)
+static void merges_errors_that_look_the_same_to_a_client(void **state)
 {
     static const char LINE[] =
         "steep_requests_total{endpoint=\"query\",status=\"400\",code=\"invalid_request\"} 2";
@@ -102,7 +102,7 @@ static void gives_what_is_one_to_a_client_one_line(void **state)
     assert_no(&query, "empty_batch");
 }
 
-static void puts_a_duration_into_the_bucket_whose_bound_it_reaches(void **state)
+static void counts_a_duration_up_to_and_including_the_bound(void **state)
 {
     (void)state;
     metrics_observe(METRICS_DATABASE, 0);
@@ -123,7 +123,7 @@ static void puts_a_duration_into_the_bucket_whose_bound_it_reaches(void **state)
     assert_line(&INGEST, "steep_verification_duration_seconds_count{endpoint=\"ingest\"} 0");
 }
 
-/* The number behind a line's name and labels. */
+/* The value of a series. */
 static unsigned long long value_of(const char *series)
 {
     const char *at = strstr(written(&INGEST), series);
@@ -134,7 +134,7 @@ static unsigned long long value_of(const char *series)
 
 /* Each bound's text says its microseconds: what lasts that long counts, and what lasts longer not.
  */
-static void says_the_bounds_as_they_are(void **state)
+static void labels_each_bucket_with_its_bound(void **state)
 {
     static const char *const BOUNDS[METRICS_HISTOGRAMS] = {
         [METRICS_REQUEST] = "0.0005 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10 20",
@@ -164,7 +164,7 @@ static void says_the_bounds_as_they_are(void **state)
     }
 }
 
-static void names_the_reasons_of_refused_events(void **state)
+static void counts_refused_events_by_reason(void **state)
 {
     (void)state;
     metrics_count_refused(ERROR_INVALID_EVENT);
@@ -178,7 +178,7 @@ static void names_the_reasons_of_refused_events(void **state)
                 "steep_events_refused_total{endpoint=\"ingest\",reason=\"source_mismatch\"} 0");
 }
 
-static void tells_the_state(void **state)
+static void writes_the_state(void **state)
 {
     struct exposed unread = INGEST;
     (void)state;
@@ -205,11 +205,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(counts_what_is_added),
         cmocka_unit_test(counts_requests_by_status_and_code),
-        cmocka_unit_test(gives_what_is_one_to_a_client_one_line),
-        cmocka_unit_test(puts_a_duration_into_the_bucket_whose_bound_it_reaches),
-        cmocka_unit_test(says_the_bounds_as_they_are),
-        cmocka_unit_test(names_the_reasons_of_refused_events),
-        cmocka_unit_test(tells_the_state),
+        cmocka_unit_test(merges_errors_that_look_the_same_to_a_client),
+        cmocka_unit_test(counts_a_duration_up_to_and_including_the_bound),
+        cmocka_unit_test(labels_each_bucket_with_its_bound),
+        cmocka_unit_test(counts_refused_events_by_reason),
+        cmocka_unit_test(writes_the_state),
     };
     int failed = cmocka_run_group_tests_name("exposition", tests, NULL, NULL);
 

@@ -46,7 +46,7 @@ static struct keyring_key *key_of(struct keyring_key *key, const char *source, u
     return key;
 }
 
-static void knows_nobody_before_the_first_read(void **state)
+static void is_incomplete_before_the_first_read(void **state)
 {
     (void)state;
     assert_int_equal(find("macbook"), 0);
@@ -74,7 +74,7 @@ static void finds_all_keys_of_a_source_and_no_other(void **state)
     assert_int_equal(find(""), 0);
 }
 
-static void replaces_the_database_s_and_keeps_the_environment_s(void **state)
+static void replaces_keys_of_the_database_and_keeps_those_of_the_environment(void **state)
 {
     char text[SIGNATURE_KEY_TEXT_BYTES + 1];
     char list[100];
@@ -105,23 +105,32 @@ static void reads_a_list_of_public_keys(void **state)
     assert_int_equal(find("my mac"), 1);
 }
 
-static void refuses_a_list_that_is_none(void **state)
+static void refuses_an_invalid_list(void **state)
 {
-    char text[SIGNATURE_KEY_TEXT_BYTES + 1];
+    const char *lists =
+        "macbook|macbook:|:|:@|@|m\u00fc:@|macbook:@,b|macbook:@,b:x|macbook:x|"
+        "macbook:AAAA|macbook:@A|macbook:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=|"
+        "macbook:AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=|"
+        "macbook:xxdqcD1N2E+6PAt2DRBnDyogU/osOczGTsf9d5KsA3o=|macbook:MCowBQYDK2VuAyEA@";
+    char key[SIGNATURE_KEY_TEXT_BYTES + 1];
+    char listed[LISTED_BYTES];
     char list[400];
-    char name[257];
+    char name[257] = "";
     (void)state;
-    make_key(text);
-    assert_non_null(keyring_add_public_keys(keyring, "macbook"));
-    assert_non_null(keyring_add_public_keys(keyring, "macbook:"));
-    assert_non_null(keyring_add_public_keys(keyring, "macbook:AAAA"));
-    snprintf(list, sizeof(list), ":%s", text);
-    assert_non_null(keyring_add_public_keys(keyring, list));
-    snprintf(list, sizeof(list), "m\xc3\xbc:%s", text);
+    make_key(key);
+    while (next_listed(&lists, listed)) {
+        size_t before = strcspn(listed, "@");
+        bool has_key = listed[before] == '@';
+
+        snprintf(list, sizeof(list), "%.*s%s%s", (int)before, listed, has_key ? key : "",
+                 listed + before + has_key);
+        if (keyring_add_public_keys(keyring, list) == NULL)
+            fail_msg("accepted: %s", list);
+    }
+    snprintf(list, sizeof(list), "macbook:%.*s", SIGNATURE_KEY_TEXT_BYTES - 1, key);
     assert_non_null(keyring_add_public_keys(keyring, list));
     memset(name, 'x', 256);
-    name[256] = '\0';
-    snprintf(list, sizeof(list), "%s:%s", name, text);
+    snprintf(list, sizeof(list), "%s:%s", name, key);
     assert_non_null(keyring_add_public_keys(keyring, list));
 }
 
@@ -168,7 +177,7 @@ static void finds_a_token_until_it_expires(void **state)
     assert_true(is_complete);
 }
 
-static void takes_the_environment_s_token_trimmed(void **state)
+static void trims_the_token_of_the_environment(void **state)
 {
     char label[KEYRING_LABEL_BYTES + 1];
     (void)state;
@@ -191,14 +200,14 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        TEST(knows_nobody_before_the_first_read),
+        TEST(is_incomplete_before_the_first_read),
         TEST(finds_all_keys_of_a_source_and_no_other),
-        TEST(replaces_the_database_s_and_keeps_the_environment_s),
+        TEST(replaces_keys_of_the_database_and_keeps_those_of_the_environment),
         TEST(reads_a_list_of_public_keys),
-        TEST(refuses_a_list_that_is_none),
+        TEST(refuses_an_invalid_list),
         TEST(refuses_a_ninth_key_of_a_source),
         TEST(finds_a_token_until_it_expires),
-        TEST(takes_the_environment_s_token_trimmed),
+        TEST(trims_the_token_of_the_environment),
         TEST(never_matches_an_empty_token),
     };
 

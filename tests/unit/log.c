@@ -39,7 +39,7 @@ static const char *written_to(struct log_line *line, bool is_journal)
     return text;
 }
 
-/* Standard error is something else than what JOURNAL_STREAM names, as after 2>file. */
+/* The same where standard error is not what JOURNAL_STREAM names, as after 2>file. */
 static const char *written(struct log_line *line)
 {
     return written_to(line, false);
@@ -66,7 +66,7 @@ static void writes_one_line_of_keys_and_values(void **state)
     assert_ends_with(text, " level=warning event=ingest status=-7 source=mac.book-1\n");
 }
 
-static void escapes_whatever_could_forge_a_field(void **state)
+static void escapes_what_could_forge_a_field(void **state)
 {
     struct log_line line;
     (void)state;
@@ -108,7 +108,7 @@ static void leaves_out_what_no_longer_fits(void **state)
     assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
 }
 
-static void tells_the_journal_the_priority(void **state)
+static void writes_the_priority_for_the_journal(void **state)
 {
     static const char *const EXPECTED[] = {
         [LOG_INFO] = "<6>time=20",
@@ -126,7 +126,7 @@ static void tells_the_journal_the_priority(void **state)
     }
 }
 
-static void has_no_priority_without_the_journal(void **state)
+static void writes_no_priority_elsewhere(void **state)
 {
     struct log_line line;
     (void)state;
@@ -138,11 +138,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(writes_one_line_of_keys_and_values),
-        cmocka_unit_test(escapes_whatever_could_forge_a_field),
+        cmocka_unit_test(escapes_what_could_forge_a_field),
         cmocka_unit_test(cuts_a_long_value),
         cmocka_unit_test(leaves_out_what_no_longer_fits),
-        cmocka_unit_test(tells_the_journal_the_priority),
-        cmocka_unit_test(has_no_priority_without_the_journal),
+        cmocka_unit_test(writes_the_priority_for_the_journal),
+        cmocka_unit_test(writes_no_priority_elsewhere),
     };
 
     return cmocka_run_group_tests_name("log", tests, NULL, NULL);

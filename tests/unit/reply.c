@@ -43,7 +43,7 @@ static void writes_integers_of_any_size(void **state)
     assert_string_equal(out.text, "0 -7 9223372036854775807 -9223372036854775808");
 }
 
-static void grows_as_far_as_it_must(void **state)
+static void grows_as_needed(void **state)
 {
     (void)state;
     for (int i = 0; i < 100000; i++)
@@ -79,7 +79,7 @@ int main(void)
         cmocka_unit_test_teardown(escapes_a_string, tear_down),
         cmocka_unit_test_teardown(keeps_a_nul_within_a_string, tear_down),
         cmocka_unit_test_teardown(writes_integers_of_any_size, tear_down),
-        cmocka_unit_test_teardown(grows_as_far_as_it_must, tear_down),
+        cmocka_unit_test_teardown(grows_as_needed, tear_down),
         cmocka_unit_test_teardown(writes_every_error_as_json, tear_down),
     };
 

@@ -1,0 +1,84 @@
+#include "base/config.h"
+#include "unit.h"
+
+#include <stdlib.h>
+
+static struct config config;
+
+static int clear(void **state)
+{
+    (void)state;
+    unsetenv("STEEP_WORKERS");
+    unsetenv("STEEP_DEADLINE");
+    unsetenv("STEEP_DATABASE_WAIT");
+    return 0;
+}
+
+static bool accepts(const char *variable, const char *value)
+{
+    setenv(variable, value, 1);
+    return config_read(&config, 8);
+}
+
+static void assert_all_refused(const char *variable, const char *values)
+{
+    char value[LISTED_BYTES];
+
+    while (next_listed(&values, value)) {
+        if (accepts(variable, value))
+            fail_msg("accepted: %s=%s", variable, value);
+    }
+}
+
+static void has_defaults_for_what_is_unset_or_empty(void **state)
+{
+    (void)state;
+    assert_true(config_read(&config, 8));
+    assert_true(accepts("STEEP_WORKERS", ""));
+    assert_in_range(config.workers, 4, 256);
+    assert_int_equal(config.deadline_ms, 20000);
+    assert_int_equal(config.wait_ms, 8000);
+}
+
+static void bounds_the_number_of_workers(void **state)
+{
+    (void)state;
+    assert_all_refused("STEEP_WORKERS", "0|257|-1|+4|x|4x|1.5| 4|4 |99999999999999999999");
+    assert_true(accepts("STEEP_WORKERS", "1"));
+    assert_int_equal(config.workers, 1);
+    assert_true(accepts("STEEP_WORKERS", "256"));
+    assert_int_equal(config.workers, 256);
+}
+
+static void bounds_the_deadline(void **state)
+{
+    (void)state;
+    assert_all_refused("STEEP_DEADLINE", "1|601|-20|x|20s");
+    assert_true(accepts("STEEP_DEADLINE", "2"));
+    assert_int_equal(config.deadline_ms, 2000);
+    assert_true(accepts("STEEP_DEADLINE", "600"));
+    assert_int_equal(config.deadline_ms, 600000);
+}
+
+static void bounds_the_wait_for_the_database(void **state)
+{
+    (void)state;
+    assert_all_refused("STEEP_DATABASE_WAIT", "-1|61|x|8s");
+    assert_true(accepts("STEEP_DATABASE_WAIT", "0"));
+    assert_int_equal(config.wait_ms, 0);
+    assert_true(accepts("STEEP_DATABASE_WAIT", "60"));
+    assert_int_equal(config.wait_ms, 60000);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_teardown(name, clear)
+    const struct CMUnitTest tests[] = {
+        TEST(has_defaults_for_what_is_unset_or_empty),
+        TEST(bounds_the_number_of_workers),
+        TEST(bounds_the_deadline),
+        TEST(bounds_the_wait_for_the_database),
+    };
+
+    return cmocka_run_group_tests_name("config", tests, clear, NULL);
+}
