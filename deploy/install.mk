@@ -90,7 +90,6 @@ install-monitor: $(BUILD)/steep-monitor
 	$(call install_text,deploy/man/steep-monitor.1,$(DESTDIR)$(mandir)/man1/steep-monitor.1,644)
 
 # From a copy, since the build wants debian/ at the top and leaves files around it.
-# The changelog's version is this one's.
 DEB_SOURCES = Makefile README.md LICENSE fcgi sql nginx deploy tests/unit
 
 deb:
@@ -98,9 +97,21 @@ deb:
 	mkdir -p $(BUILD)/deb/steep
 	cp -R --parents $(DEB_SOURCES) $(BUILD)/deb/steep
 	cp -R deploy/debian $(BUILD)/deb/steep/debian
-	sed -i '1s/([^)]*)/($(VERSION))/' $(BUILD)/deb/steep/debian/changelog
+	$(debian_changelog) deploy/CHANGELOG.md >$(BUILD)/deb/steep/debian/changelog
 	cd $(BUILD)/deb/steep && VERSION=$(VERSION) dpkg-buildpackage -b -us -uc
 	mv $(BUILD)/deb/*.deb $(BUILD)
 	rm -rf $(BUILD)/deb
+
+# The changelog's section of this version, or else what is unreleased, as Debian's
+# changelog has it.
+debian_changelog = awk -v version='$(VERSION)' -v date="$$(date -R)" ' \
+	/^\#\# / { name = $$2; gsub(/[][]/, "", name); dates[name] = $$4 } \
+	/^(- |  )/ { entries[name] = entries[name] "  " (/^-/ ? "*" substr($$0, 2) : $$0) "\n" } \
+	END { \
+		print "steep (" version ") bookworm; urgency=medium\n"; \
+		print entries[version in dates ? version : "Unreleased"]; \
+		if (dates[version]) ("date -R -u -d " dates[version]) | getline date; \
+		print " -- the steep authors <maintainers@steep.invalid>  " date; \
+	}'
 
 .PHONY: install install-programs install-scripts install-units install-site install-manuals install-monitor deb
