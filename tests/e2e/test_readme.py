@@ -63,17 +63,11 @@ def on_this_port(stack, script):
     return script.replace("https://localhost:8443", f"https://localhost:{stack.port}")
 
 
-def monitor_examples():
-    """The two blocks of the monitor's README that are run: three commands, and a shell's loop."""
-    blocks = re.findall(r"^```sh\n(.*?)^```$", (ROOT / MONITOR).read_text(), re.MULTILINE | re.DOTALL)
-    return (next(block for block in blocks if "keygen" in block), next(block for block in blocks if "sleep 60" in block))
-
-
 def test_the_three_commands_of_a_monitor_lead_from_a_key_to_its_first_event(stack, db, tmp_path):
     name = os.uname().nodename
     db.execute("DELETE FROM public.events WHERE source = %s", (name,))
     stack.steepctl("monitor", "remove", name, check=False)
-    commands = monitor_examples()[0].splitlines()
+    commands = examples("Run it from a checkout", MONITOR)[0].splitlines()
     assert len(commands) == 3
     # A new key takes effect within a second; a reader needs longer than that to type.
     script = on_this_port(stack, "\n".join([*commands[:2], "sleep 2", commands[2], "build/steep-monitor status"]))
@@ -83,10 +77,10 @@ def test_the_three_commands_of_a_monitor_lead_from_a_key_to_its_first_event(stac
     assert re.fullmatch("evt_[a-z0-9]{20}", event_id) and payload == {"tool": "Read"}
 
 
-def test_the_shells_loop_feeds_a_monitor(stack, db, tmp_path):
+def test_the_shells_line_feeds_a_monitor(stack, db, tmp_path):
     name = os.uname().nodename
     stack.steepctl("monitor", "remove", name, check=False)
-    commands, line = monitor_examples()
+    commands, line = examples("Run it from a checkout", MONITOR)
     assert "sleep 60" in line
     db.execute("DELETE FROM public.events WHERE source = %s", (name,))
     # The loop has no end of its own, and its first event goes out a minute after it began.
