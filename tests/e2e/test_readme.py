@@ -139,11 +139,11 @@ def test_every_relative_link_leads_somewhere(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_file_it_names_exists(document):
-    """`such/a/name` from the top, from tests/ or from the document's folder; a room's files are named without a suffix."""
-    folder = (ROOT / document).parent
+    """`such/a/name` from the top, fcgi/, tests/ or the document's folder; files of a room may have no suffix."""
+    places = (ROOT, ROOT / "fcgi", ROOT / "tests", (ROOT / document).parent)
     for name in re.findall(r"`(\.?[\w-]+(?:/[\w.-]+)+)/?`", (ROOT / document).read_text()):
         if not ELSEWHERE.match(name):
-            assert any(list(place.glob(name)) or list(place.glob(f"{name}.[ch]")) for place in (ROOT, ROOT / "tests", folder)), name
+            assert any(list(place.glob(name)) or list(place.glob(f"{name}.[ch]")) for place in places), name
 
 
 def test_the_room_of_the_programs_lists_each_of_its_files():
