@@ -1,20 +1,22 @@
 # steep: ingest.fcgi, query.fcgi and steep-monitor. README.md says what for.
 #
-#   make            the programs, into build/
-#   make run        everything from this checkout, see deploy/run
-#   make test       every suite, see tests/run
-#   make soak       200 faults, a million events, 10,000 requests under valgrind; half an hour
-#   make valgrind   the last of these alone
-#   make monitor-soak  a million events through steep-monitor while all is killed; a quarter of an hour
-#   make unit       the unit tests alone
-#   make fuzz       the fuzz targets, each for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
-#   make bench      the measurements, see tests/bench/run (bench-quick: the short form)
-#   make lint       formatting and static analysis
-#   make install    by GNU's variables, see deploy/install.mk
-#   make deb        the Debian packages
+#   make               build the programs into build/
+#   make run           serve everything from this checkout, see deploy/run
+#   make test          run every suite, see tests/run
+#   make unit          run the unit tests only
+#   make fuzz          fuzz each target for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
+#   make soak          200 faults under a million events, then valgrind; half an hour
+#   make valgrind      10,000 requests under valgrind
+#   make monitor-soak  a million events through steep-monitor under faults; a quarter of an hour
+#   make bench         measure, see tests/bench/run (bench-quick: two minutes)
+#   make lint          check formatting and run the static analysers
+#   make install       install by GNU's variables, see deploy/install.mk
+#   make deb           build the Debian packages into build/
+#   make clean         remove build/
+#   make help          print this
 #
 # WERROR=1 makes warnings errors; SANITIZE=address,undefined (or thread) builds
-# with sanitizers, into a folder of its own.
+# with sanitizers, into its own folder under build/.
 
 VERSION = 0.1.0
 SCHEMA = $(notdir $(lastword $(sort $(wildcard sql/migrations/*.sql))))
@@ -119,10 +121,13 @@ lint:
 clean:
 	rm -rf $(BUILD)
 
+help:
+	@sed -n '3,/^$$/s/^# \{0,1\}//p' Makefile
+
 include deploy/install.mk
 
 .DELETE_ON_ERROR:
 FORCE:
-.PHONY: all unit run test fuzz soak valgrind monitor-soak bench bench-quick lint clean FORCE
+.PHONY: all unit run test fuzz soak valgrind monitor-soak bench bench-quick lint clean help FORCE
 .SECONDARY:
 -include $(shell find $(BUILD) -name "*.d" 2>/dev/null)

@@ -84,8 +84,7 @@ install-monitor: $(BUILD)/steep-monitor
 	$(INSTALL_DATA) deploy/monitor/steep-monitor.env $(DESTDIR)$(sysconfdir)/steep
 	$(call install_text,deploy/man/steep-monitor.1,$(DESTDIR)$(mandir)/man1/steep-monitor.1,644)
 
-# Builds in a copy, as debian/ must be at the top and the build leaves files there. The
-# version in the changelog is set to that of the Makefile.
+# Builds in a copy, as debian/ must be at the top and the build leaves files there.
 DEB_SOURCES = Makefile README.md LICENSE fcgi sql nginx deploy tests/unit
 
 deb:
@@ -93,9 +92,21 @@ deb:
 	mkdir -p $(BUILD)/deb/steep
 	cp -R --parents $(DEB_SOURCES) $(BUILD)/deb/steep
 	cp -R deploy/debian $(BUILD)/deb/steep/debian
-	sed -i '1s/([^)]*)/($(VERSION))/' $(BUILD)/deb/steep/debian/changelog
+	$(debian_changelog) deploy/CHANGELOG.md >$(BUILD)/deb/steep/debian/changelog
 	cd $(BUILD)/deb/steep && VERSION=$(VERSION) dpkg-buildpackage -b -us -uc
 	mv $(BUILD)/deb/*.deb $(BUILD)
 	rm -rf $(BUILD)/deb
+
+# The changelog's section of this version, or else what is unreleased, as Debian's
+# changelog has it.
+debian_changelog = awk -v version='$(VERSION)' -v date="$$(date -R)" ' \
+	/^\#\# / { name = $$2; gsub(/[][]/, "", name); dates[name] = $$4 } \
+	/^(- |  )/ { entries[name] = entries[name] "  " (/^-/ ? "*" substr($$0, 2) : $$0) "\n" } \
+	END { \
+		print "steep (" version ") bookworm; urgency=medium\n"; \
+		print entries[version in dates ? version : "Unreleased"]; \
+		if (dates[version]) ("date -R -u -d " dates[version]) | getline date; \
+		print " -- the steep authors <maintainers@steep.invalid>  " date; \
+	}'
 
 .PHONY: install install-programs install-scripts install-units install-site install-manuals install-monitor deb

@@ -1,4 +1,4 @@
-"""The examples of README.md and deploy/monitor/README.md do what they say, as they are printed."""
+"""The READMEs: their commands work as they are printed, and what they point to exists."""
 
 import os
 import re
@@ -6,18 +6,27 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from stack import ROOT, SLOWNESS, reachable_folder
 
+# Not a file of the tree: made while something runs, or a placeholder.
+ELSEWHERE = re.compile(r"var/|build/|log/|.*[A-Z]{4}")
 
-def section(title, file="README.md"):
-    """A section's text, up to its first subsection."""
-    text = (ROOT / file).read_text()
-    return re.search(rf"^## {re.escape(title)}$(.*?)^##", text, re.MULTILINE | re.DOTALL).group(1)
+DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in [
+    *ROOT.glob("*.md"), *ROOT.glob(".github/*.md"),
+    *(path for room in ("fcgi", "sql", "nginx", "deploy", "tests") for path in (ROOT / room).rglob("*.md"))])
 
 
-def examples(title, file="README.md"):
+def section(title, document="README.md"):
+    """A section's text, up to the next one."""
+    text = (ROOT / document).read_text()
+    return re.search(rf"^## {re.escape(title)}$(.*?)(?:^## |\Z)", text, re.MULTILINE | re.DOTALL).group(1)
+
+
+def examples(title, document="README.md"):
     """The shell blocks of a section."""
-    return re.findall(r"^```sh\n(.*?)^```$", section(title, file), re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```sh\n(.*?)^```$", section(title, document), re.MULTILINE | re.DOTALL)
 
 
 def run_in_a_clone(stack, script, **more):
@@ -37,15 +46,16 @@ def run_in_a_clone(stack, script, **more):
     return done.stdout, left
 
 
-def test_the_api_by_example_stores_an_event_counts_it_and_cleans_up(stack, db):
+def test_the_first_event_is_stored_and_counted_and_nothing_is_left(stack, db):
     db.execute("DELETE FROM public.events WHERE source = 'laptop'")
-    blocks = examples("The API, by example")
-    # The keyring takes a key up within a second; a reader needs longer than that to type.
-    output, left = run_in_a_clone(stack, "\nsleep 2\n".join(blocks))
+    output, left = run_in_a_clone(stack, examples("Try it")[1])
     assert '"inserted":1,"duplicates":0' in output
     assert re.search(r'"aggregates":\[\{"source":"laptop","date":"[-0-9]{10}","hour":[0-9]+,"eventCount":1\}\]', output)
     assert left == {"deploy", "var", "build"}
     assert "laptop" not in stack.steepctl("monitor", "list").stdout
+
+
+MONITOR = "deploy/monitor/README.md"
 
 
 def on_this_port(stack, script):
@@ -57,9 +67,9 @@ def test_the_three_commands_of_a_monitor_lead_from_a_key_to_its_first_event(stac
     name = os.uname().nodename
     db.execute("DELETE FROM public.events WHERE source = %s", (name,))
     stack.steepctl("monitor", "remove", name, check=False)
-    commands = examples("Run it from a checkout", "deploy/monitor/README.md")[0].splitlines()
+    commands = examples("Run it from a checkout", MONITOR)[0].splitlines()
     assert len(commands) == 3
-    # The key is known within a second; whoever types needs longer than that.
+    # A new key takes effect within a second; a reader needs longer than that to type.
     script = on_this_port(stack, "\n".join([*commands[:2], "sleep 2", commands[2], "build/steep-monitor status"]))
     output, _ = run_in_a_clone(stack, script, HOME=str(tmp_path))
     assert "steepctl monitor add" in output
@@ -70,7 +80,7 @@ def test_the_three_commands_of_a_monitor_lead_from_a_key_to_its_first_event(stac
 def test_the_shells_line_feeds_a_monitor(stack, db, tmp_path):
     name = os.uname().nodename
     stack.steepctl("monitor", "remove", name, check=False)
-    commands, line = examples("Run it from a checkout", "deploy/monitor/README.md")
+    commands, line = examples("Run it from a checkout", MONITOR)
     assert "sleep 60" in line
     db.execute("DELETE FROM public.events WHERE source = %s", (name,))
     # The loop has no end of its own, and its first event goes out a minute after it began.
@@ -80,15 +90,71 @@ def test_the_shells_line_feeds_a_monitor(stack, db, tmp_path):
     assert len(payloads) > 1 and all(set(payload) == {"load"} and payload["load"] >= 0 for payload in payloads)
 
 
-def test_the_two_commands_are_there_to_be_run():
-    commands = examples("Two commands")
+def test_the_commands_for_a_monitor_and_a_dashboard_register_them(stack, tmp_path):
+    script, = examples("Pointing monitors and dashboards at it")
+    key = stack.steepctl("monitor", "list").stdout.split("\t")[1]
+    (tmp_path / "key.pub").write_text(key + "\n")
+    try:
+        output, _ = run_in_a_clone(stack, script.replace("key.pub", str(tmp_path / "key.pub")))
+        assert re.search(r"steep_[A-Za-z0-9_-]{43}$", output.strip())
+        assert re.search(rf"^NAME\t{re.escape(key)}\t", stack.steepctl("monitor", "list").stdout, re.MULTILINE)
+    finally:
+        stack.steepctl("monitor", "remove", "NAME", check=False)
+        stack.steepctl("token", "remove", "dashboard", check=False)
+
+
+def test_two_commands_do_all_the_set_up():
+    commands = [examples("Try it")[0], *examples("The house")]
     assert commands == ["deploy/run\n", "tests/run\n"]
     for command in commands:
         assert (ROOT / command.strip()).stat().st_mode & 0o111
 
 
+def test_readme_has_at_most_200_lines_and_says_the_essentials_in_60():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 200
+    essentials = "\n".join(lines[:60])
+    for what in ("nginx/heatmap.png", "deploy/run", "curl", "steepctl setup", "limits", ".github/CONTRIBUTING.md"):
+        assert what in essentials, what
+
+
+def anchors(text):
+    """The names that GitHub gives the headings."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_relative_link_leads_somewhere(document):
+    text = (ROOT / document).read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (ROOT / document).parent / path if path else ROOT / document
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file.read_text()), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_file_it_names_exists(document):
+    """`such/a/name` from the top, fcgi/, tests/ or the document's folder; files of a room may have no suffix."""
+    places = (ROOT, ROOT / "fcgi", ROOT / "tests", (ROOT / document).parent)
+    for name in re.findall(r"`(\.?[\w-]+(?:/[\w.-]+)+)/?`", (ROOT / document).read_text()):
+        if not ELSEWHERE.match(name):
+            assert any(list(place.glob(name)) or list(place.glob(f"{name}.[ch]")) for place in places), name
+
+
+def test_the_room_of_the_programs_lists_each_of_its_files():
+    table = (ROOT / "fcgi" / "README.md").read_text().split("\n## ")[0]
+    listed = {name.strip("`") for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in row.split(", ")}
+    rooms = {path.stem for path in (ROOT / "fcgi").glob("*/*.[ch]")}
+    assert listed == rooms | {"ingest.c", "query.c"}
+
+
 def test_every_promise_of_security_names_tests_that_are_there():
-    rows = [line for line in section("Security").splitlines() if line.startswith("| ")][2:]
+    rows = [line for line in section("What steep promises", ".github/SECURITY.md").splitlines() if line.startswith("| ")][2:]
     assert len(rows) > 10
     for row in rows:
         named = re.findall(r"`([^`]+)`", row.split("|")[3])

@@ -25,9 +25,9 @@ def times():
     return {}
 
 
-def test_readme_has_these_two_commands():
+def test_readme_has_these_commands():
     section = re.search(r"^## In production$(.*?)^## ", (TOP / "README.md").read_text(), re.M | re.S)[1]
-    assert re.findall(r"^```sh\n(.*?)^```$", section, re.M | re.S) == ["apt install ./steep_*_amd64.deb\nsteepctl setup\n"]
+    assert re.findall(r"^```sh\n(.*?)^```$", section, re.M | re.S) == ["make deb\napt install ./build/steep_*_amd64.deb\nsteepctl setup\n"]
 
 
 def test_one_command_installs_it_and_starts_nothing(machine, package, times):
