@@ -7,8 +7,8 @@ from stack import ROOT
 
 AUTHORITY = """
 set -eu
-month=2592000
-. {library}/certificate.sh
+. {deploy}/common/keys.sh
+. {deploy}/demo/certificate.sh
 mkdir tls
 make_certificates
 """
@@ -22,7 +22,7 @@ class Certificates:
     def __init__(self, folder):
         self.folder = folder
         folder.mkdir()
-        self.openssl_shell(AUTHORITY.format(library=ROOT / "deploy" / "lib"))
+        self.openssl_shell(AUTHORITY.format(deploy=ROOT / "deploy"))
         self.authority = folder / "tls" / "ca.crt"
         self.good = folder / "tls" / "server.crt", folder / "tls" / "server.key"
 

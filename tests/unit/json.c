@@ -58,6 +58,8 @@ static void refuses_a_body_that_is_not_an_array(void **state)
     assert_int_equal(judge("[]\0", 3), ERROR_INVALID_REQUEST);
     assert_int_equal(judge("[{\0}]", 5), ERROR_INVALID_REQUEST);
     assert_int_equal(judge("[1\0]", 4), ERROR_INVALID_REQUEST);
+    assert_int_equal(judge("[{}]\0", 5), ERROR_INVALID_REQUEST);
+    assert_int_equal(judge("\0[{}]", 5), ERROR_INVALID_REQUEST);
     assert_int_equal(judge("\0[]", 3), ERROR_INVALID_REQUEST);
     assert_int_equal(judge("[]\0junk", 7), ERROR_INVALID_REQUEST);
 }
@@ -104,10 +106,19 @@ static void refuses_5_mib_of_empty_events(void **state)
 static void refuses_every_encoding_but_utf_8(void **state)
 {
     const struct text bodies[] = {
-        TEXT("\xef\xbb\xbf[]"), TEXT("\xef\xbb\xbf"), TEXT("\xff\xfe[\0]\0"),
-        TEXT("\xfe\xff\0[\0]"), TEXT("[\0]\0"),       TEXT("\xff\xfe\0\0[\0\0\0]\0\0\0"),
-        TEXT("\xff"),           TEXT("[\xff]"),       TEXT("[]\xff"),
-        TEXT("[]\xc0\x80"),     TEXT("\x80[]"),       TEXT("[]\xe2\x82"),
+        TEXT("\xef\xbb\xbf[]"),
+        TEXT("\xef\xbb\xbf[{}]"),
+        TEXT("\xef\xbb\xbf"),
+        TEXT("\xff\xfe[\0]\0"),
+        TEXT("\xfe\xff\0[\0]"),
+        TEXT("[\0]\0"),
+        TEXT("\xff\xfe\0\0[\0\0\0]\0\0\0"),
+        TEXT("\xff"),
+        TEXT("[\xff]"),
+        TEXT("[]\xff"),
+        TEXT("[]\xc0\x80"),
+        TEXT("\x80[]"),
+        TEXT("[]\xe2\x82"),
     };
     (void)state;
     for (size_t i = 0; i < COUNT(bodies); i++)
