@@ -73,11 +73,24 @@ bool connection_await(const struct connection *connection, short events, int64_t
     return await(connection->pg, events, until);
 }
 
+bool connection_take_turn(struct connection *connection, struct connection_wait *wait)
+{
+    struct connection_limits *limits = connection->limits;
+
+    if (!wait->has_turn) {
+        wait->has_turn = atomic_fetch_add(&limits->waiting, 1) < limits->most_waiting;
+        if (!wait->has_turn)
+            atomic_fetch_sub(&limits->waiting, 1);
+    }
+    return wait->has_turn;
+}
+
 /*
- * One attempt to connect. libpq ignores connect_timeout in this mode;
- * tcp_user_timeout makes it go on to the next of several hosts.
+ * One attempt to connect. Past the moment until it takes a turn and goes on to
+ * wait->give_up: begun anew, it would never reach the second of several hosts. libpq
+ * ignores connect_timeout in this mode; tcp_user_timeout makes it go on to the next.
  */
-static bool connect_once(struct connection *connection, int64_t until)
+static bool connect_once(struct connection *connection, struct connection_wait *wait, int64_t until)
 {
     const char *const keywords[] = {"fallback_application_name", "client_encoding",
                                     "tcp_user_timeout", NULL};
@@ -91,13 +104,20 @@ static bool connect_once(struct connection *connection, int64_t until)
     if (PQstatus(pg) == CONNECTION_BAD)
         status = PGRES_POLLING_FAILED;
     while (status != PGRES_POLLING_OK && status != PGRES_POLLING_FAILED) {
-        if (!await(pg, status == PGRES_POLLING_READING ? POLLIN : POLLOUT, until))
+        if (await(pg, status == PGRES_POLLING_READING ? POLLIN : POLLOUT, until)) {
+            status = PQconnectPoll(pg);
+        } else if (until < wait->give_up && connection_take_turn(connection, wait)) {
+            until = wait->give_up;
+        } else {
             break;
-        status = PQconnectPoll(pg);
+        }
     }
     if (status != PGRES_POLLING_OK || PQsetnonblocking(pg, 1) != 0) {
-        log_away(connection,
-                 status == PGRES_POLLING_FAILED ? PQerrorMessage(pg) : "no answer in time");
+        /* That we stopped waiting is no other cause than the one that is logged already. */
+        if (status == PGRES_POLLING_FAILED || *connection->logged == '\0')
+            log_away(connection, status == PGRES_POLLING_FAILED
+                                     ? PQerrorMessage(pg)
+                                     : "the connection attempt timed out");
         PQfinish(pg);
         metrics_add(METRIC_CONNECT_FAILURES, 1);
         return false;
@@ -134,18 +154,6 @@ void connection_begin_wait(struct connection_wait *wait, const struct connection
                                      .deadline = deadline};
 }
 
-bool connection_take_turn(struct connection *connection, struct connection_wait *wait)
-{
-    struct connection_limits *limits = connection->limits;
-
-    if (!wait->has_turn) {
-        wait->has_turn = atomic_fetch_add(&limits->waiting, 1) < limits->most_waiting;
-        if (!wait->has_turn)
-            atomic_fetch_sub(&limits->waiting, 1);
-    }
-    return wait->has_turn;
-}
-
 void connection_end_wait(struct connection_wait *wait, struct connection *connection)
 {
     if (wait->has_turn)
@@ -161,14 +169,14 @@ bool connection_ensure(struct connection *connection, struct connection_wait *wa
 
     if (is_open(connection))
         return true;
-    if (connect_once(connection, first < wait->deadline ? first : wait->deadline))
+    if (connect_once(connection, wait, first < wait->deadline ? first : wait->deadline))
         return true;
     if (clock_left(wait->give_up) == 0 || !connection_take_turn(connection, wait))
         return false;
     while (!is_connected && clock_left(wait->give_up) > 0) {
         clock_sleep_jitter(pause < clock_left(wait->give_up) ? pause : clock_left(wait->give_up));
         pause = pause * 2 < BACKOFF_MOST_MS ? pause * 2 : BACKOFF_MOST_MS;
-        is_connected = connect_once(connection, wait->give_up);
+        is_connected = connect_once(connection, wait, wait->give_up);
     }
     return is_connected;
 }

@@ -1,5 +1,6 @@
 """The programs themselves: their options, their environment, and requests that nginx would never send them."""
 
+import contextlib
 import json
 import os
 import re
@@ -368,6 +369,29 @@ def test_a_program_started_without_a_database_serves_once_it_appears(stack, moni
     finally:
         link.unlink(missing_ok=True)
         os.rmdir(folder)
+
+
+@contextlib.contextmanager
+def unreachable_port():
+    """A port of 127.0.0.1 whose connection attempts get no answer: its queue is full."""
+    with contextlib.ExitStack() as sockets:
+        listener = sockets.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def test_a_query_reaches_the_second_host_while_the_first_does_not_answer(stack, token):
+    with unreachable_port() as port:
+        with program(stack, "query", PGHOST=f"127.0.0.1,{stack.pg['PGHOST']}", PGPORT=f"{port},{stack.pg['PGPORT']}") as instance:
+            params = query_params(token, "days=7")
+            wait_for(lambda: b"credentials=" in instance.errors.read_bytes(), "the tokens to be read", 15)
+            assert instance.ask(params).status_code == 200
+            assert instance.errors.read_text().count("event=database_away") <= 1
 
 
 def test_one_worker_serves_one_request_after_the_other(stack, monitor):
