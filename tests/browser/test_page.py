@@ -261,7 +261,7 @@ def test_a_live_event_changes_one_cell_and_keeps_the_focus(page, token):
 def test_deploy_run_prints_the_pages_address_and_token(stack, installation):
     printed = stack.state.with_suffix(".out").read_text()
     assert f"open    {installation.url}/" in printed
-    assert f"paste   {stack.token} " in printed
+    assert f"token   {stack.token}\n" in printed
 
 
 def test_the_page_is_small_and_fast(page, token, capsys):
