@@ -161,37 +161,37 @@ static enum error take_batch(struct worker *worker, struct request *request, str
 }
 
 /* The body of a 422: error and index of the first invalid event, and a list of all. */
-static void write_rejected(struct reply_text *out, const struct batch *batch)
+static void write_rejected(struct buffer *out, const struct batch *batch)
 {
     const struct batch_rejection *first = &batch->rejected[0];
     const struct error_entry *entry = error_entry(first->error);
 
-    reply_printf(out,
-                 "{\"error\":\"%s\",\"message\":\"Event %zu: %s\",\"index\":%zu,\"rejected\":[",
-                 entry->code, first->index, entry->message, first->index);
+    buffer_printf(out,
+                  "{\"error\":\"%s\",\"message\":\"Event %zu: %s\",\"index\":%zu,\"rejected\":[",
+                  entry->code, first->index, entry->message, first->index);
     for (size_t i = 0; i < batch->rejected_count; i++) {
         const struct batch_rejection *rejected = &batch->rejected[i];
 
         entry = error_entry(rejected->error);
-        reply_printf(out, "%s{\"index\":%zu,\"error\":\"%s\",\"message\":\"Event %zu: %s\"}",
-                     i > 0 ? "," : "", rejected->index, entry->code, rejected->index,
-                     entry->message);
+        buffer_printf(out, "%s{\"index\":%zu,\"error\":\"%s\",\"message\":\"Event %zu: %s\"}",
+                      i > 0 ? "," : "", rejected->index, entry->code, rejected->index,
+                      entry->message);
     }
-    reply_printf(out, "]}");
+    buffer_printf(out, "]}");
 }
 
-static void write_reply(struct reply_text *out, const struct batch *batch,
-                        const struct ingest *ingest, enum error error)
+static void write_reply(struct buffer *out, const struct batch *batch, const struct ingest *ingest,
+                        enum error error)
 {
     long long events = (long long)ingest->events;
     long long inserted = (long long)ingest->inserted;
 
-    reply_reset(out);
+    buffer_reset(out);
     if (error == ERROR_NONE)
-        reply_printf(out,
-                     "{\"inserted\":%lld,\"duplicates\":%lld,\"message\":\"Stored %lld of %lld "
-                     "events; %lld were already stored.\"}",
-                     inserted, events - inserted, inserted, events, events - inserted);
+        buffer_printf(out,
+                      "{\"inserted\":%lld,\"duplicates\":%lld,\"message\":\"Stored %lld of %lld "
+                      "events; %lld were already stored.\"}",
+                      inserted, events - inserted, inserted, events, events - inserted);
     else if (error_entry(error)->status == 422)
         write_rejected(out, batch);
     else
@@ -249,13 +249,20 @@ static void log_foreign_ids(struct worker *worker, const struct request *request
         worker->db, &worker->record, "SELECT public.count_foreign_ids($1::text::jsonb)", &body, 1,
         clock_ms() + FOREIGN_IDS_MS);
 
-    if (verdict != DATABASE_DONE || database_integer(worker->db, 0, 0) == 0)
+    int64_t count = verdict == DATABASE_DONE ? database_integer(worker->db, 0, 0) : 0;
+
+    if (verdict == DATABASE_DONE && count == 0)
         return;
-    metrics_add(METRIC_FOREIGN_IDS, (uint64_t)database_integer(worker->db, 0, 0));
+    metrics_add(METRIC_FOREIGN_IDS, (uint64_t)count);
     log_begin(&line, LOG_WARNING, "foreign_ids");
     log_string(&line, "request_id", request->id);
     log_bytes(&line, "source", ingest->source, ingest->source_length);
-    log_number(&line, "count", database_integer(worker->db, 0, 0));
+    if (verdict == DATABASE_DONE)
+        log_number(&line, "count", count);
+    else
+        log_string(&line, "detail", "could not compare the duplicates with what is stored");
+    if (*database_sqlstate(worker->db) != '\0')
+        log_string(&line, "sqlstate", database_sqlstate(worker->db));
     log_end(&line);
 }
 

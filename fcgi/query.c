@@ -124,7 +124,7 @@ static void format_hour(struct hour_text *out, int64_t days, int64_t hour)
 }
 
 /* A month of ten sources is 7200 rows, so each hour is formatted once. */
-static void write_rows(struct reply_text *out, const struct database *db, int rows)
+static void write_rows(struct buffer *out, const struct database *db, int rows)
 {
     static const char FIRST[] = "{\"source\":";
     static const char NEXT[] = "},{\"source\":";
@@ -139,31 +139,31 @@ static void write_rows(struct reply_text *out, const struct database *db, int ro
         if (row == 0 || days != hour.days || number != hour.hour)
             format_hour(&hour, days, number);
         if (row == 0)
-            reply_add(out, FIRST, sizeof(FIRST) - 1);
+            buffer_add(out, FIRST, sizeof(FIRST) - 1);
         else
-            reply_add(out, NEXT, sizeof(NEXT) - 1);
-        reply_add_string(out, source, length);
-        reply_add(out, hour.text, (size_t)hour.length);
-        reply_add_integer(out, database_integer(db, row, 3));
+            buffer_add(out, NEXT, sizeof(NEXT) - 1);
+        buffer_add_json(out, source, length);
+        buffer_add(out, hour.text, (size_t)hour.length);
+        buffer_add_integer(out, database_integer(db, row, 3));
     }
     if (rows > 0)
-        reply_add(out, "}", 1);
+        buffer_add(out, "}", 1);
 }
 
-static void write_aggregates(struct reply_text *out, const struct database *db,
+static void write_aggregates(struct buffer *out, const struct database *db,
                              const struct query *query)
 {
     int rows = database_rows(db);
     struct tm tm;
     char second[32];
 
-    reply_add_text(out, "{\"aggregates\":[");
+    buffer_add_text(out, "{\"aggregates\":[");
     write_rows(out, db, rows);
     gmtime_r(&query->fetched_at.tv_sec, &tm);
     strftime(second, sizeof(second), "%Y-%m-%dT%H:%M:%S", &tm);
-    reply_printf(out,
-                 "],\"meta\":{\"totalCount\":%d,\"daysRequested\":%d,\"fetchedAt\":\"%s.%03ldZ\"}}",
-                 rows, query->parameters.days, second, query->fetched_at.tv_nsec / 1000000);
+    buffer_printf(
+        out, "],\"meta\":{\"totalCount\":%d,\"daysRequested\":%d,\"fetchedAt\":\"%s.%03ldZ\"}}",
+        rows, query->parameters.days, second, query->fetched_at.tv_nsec / 1000000);
 }
 
 static void log_request(const struct worker *worker, const struct request *request,
@@ -189,7 +189,7 @@ static void answer(struct worker *worker, struct request *request)
     enum error error = take_query(worker, request, &query);
     bool is_delivered;
 
-    reply_reset(&worker->reply);
+    buffer_reset(&worker->reply);
     if (error == ERROR_NONE)
         write_aggregates(&worker->reply, worker->db, &query);
     else

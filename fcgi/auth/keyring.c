@@ -15,9 +15,9 @@ struct ring {
 
 struct keyring {
     pthread_rwlock_t lock;
-    struct ring fixed;    /* the environment's */
+    struct ring environment;
     struct ring snapshot; /* the database's */
-    bool is_read;         /* there has been a snapshot */
+    bool has_snapshot;
 };
 
 struct keyring *keyring_new(void)
@@ -35,8 +35,8 @@ void keyring_free(struct keyring *keyring)
 {
     if (keyring == NULL)
         return;
-    free(keyring->fixed.keys);
-    free(keyring->fixed.tokens);
+    free(keyring->environment.keys);
+    free(keyring->environment.tokens);
     free(keyring->snapshot.keys);
     free(keyring->snapshot.tokens);
     pthread_rwlock_destroy(&keyring->lock);
@@ -126,7 +126,7 @@ static const char *add_public_key(struct ring *ring, const char *item, size_t le
 
     keys = realloc(ring->keys, (ring->key_count + 1) * sizeof(*keys));
     if (keys == NULL)
-        return "memory is short";
+        return "out of memory";
     ring->keys = keys;
     added = &keys[ring->key_count];
     if (!signature_parse_key(key, key_length, added->key))
@@ -150,7 +150,7 @@ const char *keyring_add_public_keys(struct keyring *keyring, const char *list)
         list += length + (list[length] == ',');
         trim(&item, &length);
         if (length > 0)
-            problem = add_public_key(&keyring->fixed, item, length);
+            problem = add_public_key(&keyring->environment, item, length);
         if (problem != NULL)
             return problem;
     }
@@ -169,13 +169,13 @@ const char *keyring_add_token(struct keyring *keyring, const char *token)
         return "the token is not printable ASCII";
     added = calloc(1, sizeof(*added));
     if (added == NULL)
-        return "memory is short";
+        return "out of memory";
     crypto_hash_sha256(added->digest, (const unsigned char *)token, length);
     added->expires = KEYRING_NEVER;
     memcpy(added->label, "environment", sizeof("environment"));
-    free(keyring->fixed.tokens);
-    keyring->fixed.tokens = added;
-    keyring->fixed.token_count = 1;
+    free(keyring->environment.tokens);
+    keyring->environment.tokens = added;
+    keyring->environment.token_count = 1;
     return NULL;
 }
 
@@ -186,7 +186,7 @@ static void replace(struct keyring *keyring, struct ring snapshot)
     pthread_rwlock_wrlock(&keyring->lock);
     old = keyring->snapshot;
     keyring->snapshot = snapshot;
-    keyring->is_read = true;
+    keyring->has_snapshot = true;
     pthread_rwlock_unlock(&keyring->lock);
     free(old.keys);
     free(old.tokens);
@@ -204,20 +204,20 @@ void keyring_replace_tokens(struct keyring *keyring, struct keyring_token *token
     replace(keyring, (struct ring){.tokens = tokens, .token_count = count});
 }
 
-void keyring_count(struct keyring *keyring, size_t *fixed, size_t *snapshot)
+void keyring_count(struct keyring *keyring, size_t *environment, size_t *database)
 {
     pthread_rwlock_rdlock(&keyring->lock);
-    *fixed = keyring->fixed.key_count + keyring->fixed.token_count;
-    *snapshot = keyring->snapshot.key_count + keyring->snapshot.token_count;
+    *environment = keyring->environment.key_count + keyring->environment.token_count;
+    *database = keyring->snapshot.key_count + keyring->snapshot.token_count;
     pthread_rwlock_unlock(&keyring->lock);
 }
 
-bool keyring_is_read(struct keyring *keyring)
+bool keyring_has_snapshot(struct keyring *keyring)
 {
     bool is_read;
 
     pthread_rwlock_rdlock(&keyring->lock);
-    is_read = keyring->is_read;
+    is_read = keyring->has_snapshot;
     pthread_rwlock_unlock(&keyring->lock);
     return is_read;
 }
@@ -229,9 +229,9 @@ size_t keyring_find_keys(struct keyring *keyring, const char *source, size_t len
     size_t found;
 
     pthread_rwlock_rdlock(&keyring->lock);
-    found = find_keys(&keyring->fixed, source, length, keys);
+    found = find_keys(&keyring->environment, source, length, keys);
     found += find_keys(&keyring->snapshot, source, length, keys + found);
-    *is_complete = keyring->is_read;
+    *is_complete = keyring->has_snapshot;
     pthread_rwlock_unlock(&keyring->lock);
     return found;
 }
@@ -257,15 +257,15 @@ bool keyring_find_token(struct keyring *keyring,
                         const unsigned char digest[static BEARER_DIGEST_BYTES], int64_t now,
                         char label[static KEYRING_LABEL_BYTES + 1], bool *is_complete)
 {
-    const struct keyring_token *fixed, *read, *found;
+    const struct keyring_token *environment, *read, *found;
 
     pthread_rwlock_rdlock(&keyring->lock);
-    fixed = find_token(&keyring->fixed, digest, now);
+    environment = find_token(&keyring->environment, digest, now);
     read = find_token(&keyring->snapshot, digest, now);
-    found = read != NULL ? read : fixed;
+    found = read != NULL ? read : environment;
     if (found != NULL)
         memcpy(label, found->label, sizeof(found->label));
-    *is_complete = keyring->is_read;
+    *is_complete = keyring->has_snapshot;
     pthread_rwlock_unlock(&keyring->lock);
     return found != NULL;
 }

@@ -39,7 +39,7 @@ struct keyring_token {
 
 struct keyring;
 
-/* Frees with keyring_free; NULL when memory is short. */
+/* Free with keyring_free; NULL if out of memory. */
 struct keyring *keyring_new(void);
 void keyring_free(struct keyring *keyring);
 
@@ -61,10 +61,10 @@ void keyring_replace_keys(struct keyring *keyring, struct keyring_key *keys, siz
 void keyring_replace_tokens(struct keyring *keyring, struct keyring_token *tokens, size_t count);
 
 /* Counts the credentials of the environment and of the snapshot. */
-void keyring_count(struct keyring *keyring, size_t *fixed, size_t *snapshot);
+void keyring_count(struct keyring *keyring, size_t *environment, size_t *database);
 
-/* Whether there has been a snapshot. */
-bool keyring_is_read(struct keyring *keyring);
+/* Whether the database's credentials have been read. */
+bool keyring_has_snapshot(struct keyring *keyring);
 
 /*
  * Copies a source's keys and returns their number. *is_complete is false before the

@@ -7,10 +7,9 @@
 #ifndef STEEP_ERROR_H
 #define STEEP_ERROR_H
 
-#include <stddef.h>
+#include "base/attributes.h"
 
-/* For functions whose result must not be ignored. */
-#define MUST_CHECK __attribute__((warn_unused_result))
+#include <stddef.h>
 
 enum error {
     ERROR_NONE = 0,

@@ -46,7 +46,7 @@ static bool is_plain(char c)
            (c != '\0' && strchr("._:/+-", c) != NULL);
 }
 
-/* Writes a value, quoted if need be; returns its length, at most 4 bytes for each of value's and 2.
+/* Writes a value, quoted if need be; returns its length, at most 4 * length + 2 bytes.
  */
 static size_t quote(char *out, const char *value, size_t length)
 {

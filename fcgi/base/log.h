@@ -1,5 +1,5 @@
 /*
- * The log: lines on standard error, one an event, as key=value.
+ * The log: one line per event on standard error, as key=value.
  *
  * Values are escaped, so that nothing a client sends can forge a line or a field.
  * Never pass these functions a key, token, signature, body or payload.

@@ -5,7 +5,8 @@
 /*
  * A batch of 10 events takes 1 ms, one of 1000 about 20, a month of counts 5 to 10; a
  * lock is waited for up to 5 s, a statement runs up to 10, and a request ends after 20.
- * A token takes some microseconds; a signature 55 of nothing, 600 of 270 KB, 11,000 of 5 MiB.
+ * Verifying a token takes some microseconds, a signature 55 us for an empty body, 600 us for
+ * 270 KB and 11 ms for 5 MiB.
  */
 static const int64_t LONG_US[METRICS_BUCKETS] = {500,     1000,    2500,    5000,     10000,
                                                  25000,   50000,   100000,  250000,   500000,

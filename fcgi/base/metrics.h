@@ -19,7 +19,7 @@ enum metric {
     METRIC_EVENTS_INSERTED,
     METRIC_EVENTS_DUPLICATE,
     METRIC_EVENTS_REFUSED,
-    METRIC_EVENTS_NOT_STORED, /* valid events of a batch that was not stored */
+    METRIC_EVENTS_NOT_STORED, /* the other events of a batch that was not stored */
     METRIC_FOREIGN_IDS,       /* duplicates that are stored under another source */
 
     /* Of all connections to the database, the keyring's included. */

@@ -6,6 +6,8 @@
 #ifndef STEEP_CONNECTION_H
 #define STEEP_CONNECTION_H
 
+#include "base/attributes.h"
+
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -44,14 +46,12 @@ void connection_end_wait(struct connection_wait *wait, struct connection *connec
  * Connects unless the connection is open. Every caller makes a first, short attempt;
  * further ones, until wait->give_up, take a turn. False if there is no connection.
  */
-bool connection_ensure(struct connection *connection, struct connection_wait *wait)
-    __attribute__((warn_unused_result));
+bool connection_ensure(struct connection *connection, struct connection_wait *wait) MUST_CHECK;
 
 /* Makes the call one of those that may wait; false if there are enough of them. */
-bool connection_take_turn(struct connection *connection, struct connection_wait *wait)
-    __attribute__((warn_unused_result));
+bool connection_take_turn(struct connection *connection, struct connection_wait *wait) MUST_CHECK;
 
-/* Waits until the socket is ready for some of poll(2)'s events; false at the moment until. */
+/* Waits until the socket is ready for some of poll(2)'s events; false at the time until. */
 bool connection_await(const struct connection *connection, short events, int64_t until);
 
 /* Closes a connection that is lost or in doubt, and logs why; why is NULL for no line. */

@@ -8,6 +8,7 @@
 #ifndef STEEP_DATABASE_H
 #define STEEP_DATABASE_H
 
+#include "base/attributes.h"
 #include "db/connection.h"
 
 #include <stdbool.h>
@@ -32,8 +33,7 @@ struct database_parameter {
     size_t length;     /* bytes, below 1 GiB */
 };
 
-/* What a request's statements came to. It belongs to the request; the connection keeps none of it.
- */
+/* The outcome of a request's statements. It belongs to the request, not to the connection. */
 struct database_record {
     char request[DATABASE_REQUEST_BYTES + 1];   /* its id, or "" */
     char sqlstate[DATABASE_SQLSTATE_BYTES + 1]; /* of its last statement that failed; "" for none */
@@ -49,7 +49,7 @@ void database_record_begin(struct database_record *record, const char *id);
 /*
  * Makes a connection that is not open yet. name is what pg_stat_activity
  * shows; it and limits are the caller's and must outlive the connection.
- * NULL when memory is short; the caller frees with database_free.
+ * NULL if out of memory; the caller frees with database_free.
  */
 struct database *database_new(const char *name, struct connection_limits *limits);
 void database_free(struct database *db);
@@ -65,8 +65,7 @@ void database_free(struct database *db);
  */
 enum database_verdict database_call(struct database *db, struct database_record *record,
                                     const char *sql, const struct database_parameter *parameters,
-                                    int count, int64_t deadline)
-    __attribute__((warn_unused_result));
+                                    int count, int64_t deadline) MUST_CHECK;
 
 /*
  * If a statement of the request failed, makes PostgreSQL log the request's id and the

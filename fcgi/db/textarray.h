@@ -2,6 +2,8 @@
 #ifndef STEEP_TEXTARRAY_H
 #define STEEP_TEXTARRAY_H
 
+#include "base/attributes.h"
+
 #include <stddef.h>
 
 struct textarray_item {
@@ -9,9 +11,9 @@ struct textarray_item {
     size_t length; /* bytes; all together below 1 GiB */
 };
 
-/* Returns the array and writes its length; NULL when memory is short. The caller frees it with
+/* Returns the array and writes its length; NULL if out of memory. The caller frees it with
  * free. */
-unsigned char *textarray_encode(const struct textarray_item *items, size_t count, size_t *length)
-    __attribute__((warn_unused_result));
+unsigned char *textarray_encode(const struct textarray_item *items, size_t count,
+                                size_t *length) MUST_CHECK;
 
 #endif

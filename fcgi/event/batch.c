@@ -46,10 +46,10 @@ struct reader {
 };
 
 /*
- * A member that is a string; no text otherwise. False when memory is short.
+ * Reads a member that is a string; no text otherwise. False if out of memory.
  *
- * One tokener reads all of them. json-c keeps half a surrogate pair for the next string where one
- * breaks off, and no string that is JSON does.
+ * One tokener may read all of them: json-c carries half a surrogate pair into the next string
+ * only if a string is cut off inside an escape, and the scanner refuses such a string.
  */
 static bool read_string(struct reader *reader, const struct scan_event *scanned,
                         enum scan_member member, struct event_text *text)
@@ -77,7 +77,7 @@ static bool read_string(struct reader *reader, const struct scan_event *scanned,
     return true;
 }
 
-/* What the rules look at, in the body and the reader's strings. False when memory is short. */
+/* Reads the members that event_check needs; they point into the body or the reader's strings. */
 static bool read_event(struct reader *reader, const struct scan_event *scanned, struct event *event)
 {
     const struct event_text *payload = &scanned->members[SCAN_PAYLOAD];

@@ -9,13 +9,13 @@
 
 enum { EVENT_ID_BYTES = 255 };
 
-/* Bytes that another owns, not terminated. text is NULL if there are none. */
+/* Borrowed bytes, not terminated; text is NULL if there are none. */
 struct event_text {
     const char *text;
     size_t length;
 };
 
-/* Strings with their escapes resolved; no text for a member that is missing or no string. */
+/* Strings with their escapes resolved; no text for a member that is missing or not a string. */
 struct event {
     struct event_text id;
     struct event_text source;

@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum {
-    FRACTION_DIGITS = 30,
+    MAX_FRACTION_DIGITS = 30,
     OFFSET_HOURS = 15, /* PostgreSQL's limit (MAX_TZDISP_HOUR) */
     SECONDS_PER_DAY = 86400,
 };
@@ -74,14 +74,14 @@ static int64_t days_since_epoch(int year, int month, int day)
 /* Reads ".digits" if it stands there, as a part of a second. */
 static bool fraction(struct cursor *c, double *part)
 {
-    char text[FRACTION_DIGITS + 3] = "0.";
+    char text[MAX_FRACTION_DIGITS + 3] = "0.";
     size_t digits = 0;
 
     *part = 0.0;
     if (!literal(c, "."))
         return true;
     while (c->at < c->end && *c->at >= '0' && *c->at <= '9') {
-        if (digits == FRACTION_DIGITS)
+        if (digits == MAX_FRACTION_DIGITS)
             return false;
         text[2 + digits++] = *c->at++;
     }

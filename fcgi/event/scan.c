@@ -11,8 +11,8 @@ enum {
     PLAIN_NUMBER_BYTES = 300,
 
     /* PostgreSQL's numeric has NUMERIC_DSCALE_MAX, and exponents below INT_MAX / 2. */
-    FRACTION_DIGITS = 16383,
-    EXPONENT = 1000000000,
+    MAX_FRACTION_DIGITS = 16383,
+    MAX_EXPONENT = 1000000000,
 
     HEX_DIGITS = 4,
     NO_CODE_UNIT = -1,
@@ -183,7 +183,8 @@ static bool judge_number(struct scan_event *event, const char *text, const char 
         skip_exponent(mantissa_end, &exponent) != end)
         return false;
     is_short = exponent == 0 && end - text <= PLAIN_NUMBER_BYTES;
-    if (!is_strict || exponent >= EXPONENT || exponent < fraction_digits - FRACTION_DIGITS ||
+    if (!is_strict || exponent >= MAX_EXPONENT ||
+        exponent < fraction_digits - MAX_FRACTION_DIGITS ||
         !(is_short || is_in_range(text, (size_t)(mantissa_end - text))))
         event->is_storable = false;
     return true;

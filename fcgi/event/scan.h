@@ -27,10 +27,10 @@ struct scan_event {
     size_t length;
     size_t depth;     /* levels of objects and arrays; 0 for a scalar */
     size_t nodes;     /* objects and arrays */
-    bool has_control; /* a raw control character stands in a string */
+    bool has_control; /* a string contains a raw control character */
 
     /*
-     * It is written as RFC 8259 says. Three faults count against is_storable
+     * It conforms to RFC 8259. Three faults count against is_storable
      * instead: a raw control character other than NUL in a string, NaN and
      * Infinity, and numbers such as 01, 1. and -.5. Undefined for an event of
      * more than 64 levels.

@@ -34,7 +34,7 @@ void request_begin(struct request *request)
     const char *id = request_parameter(request, "REQUEST_ID");
 
     request->arrived_us = clock_us() - waited_ms(request) * 1000;
-    request->arrived = request->arrived_us / 1000;
+    request->arrived_ms = request->arrived_us / 1000;
     snprintf(request->id, sizeof(request->id), "%s", id != NULL && *id != '\0' ? id : "-");
 }
 

@@ -13,9 +13,9 @@ enum { REQUEST_ID_BYTES = 64 };
 struct request {
     FCGX_Request fcgi;
     char id[REQUEST_ID_BYTES + 1]; /* nginx's $request_id, or "-" */
-    int64_t arrived;               /* clock_ms; includes the wait for a worker */
+    int64_t arrived_ms;            /* clock_ms; includes the wait for a worker */
     int64_t arrived_us;            /* the same in clock_us */
-    char *body;                    /* NUL behind it; NULL until request_read_body */
+    char *body;                    /* NUL-terminated; NULL until request_read_body */
     size_t body_length;
 };
 

@@ -32,8 +32,8 @@ static const struct counter {
     {METRIC_BATCHES_UNAVAILABLE, true, "steep_batches_total", "result", "unavailable", NULL},
     {METRIC_BATCHES_FAILED, true, "steep_batches_total", "result", "failed", NULL},
     {METRIC_EVENTS_INSERTED, true, "steep_events_total", "result", "inserted",
-     "Events of these batches, by result; not_stored counts valid events of a batch that was not "
-     "stored."},
+     "Events of these batches, by result; not_stored counts the other events of a batch that was "
+     "not stored."},
     {METRIC_EVENTS_DUPLICATE, true, "steep_events_total", "result", "duplicate", NULL},
     {METRIC_EVENTS_REFUSED, true, "steep_events_total", "result", "refused", NULL},
     {METRIC_EVENTS_NOT_STORED, true, "steep_events_total", "result", "not_stored", NULL},
@@ -48,9 +48,9 @@ static const struct counter {
 /* Errors of every program, besides its own. */
 static const struct error_range EVERY = {ERROR_METHOD_NOT_ALLOWED, ERROR_INVALID_REQUEST};
 
-static void write_head(struct reply_text *out, const char *name, const char *type, const char *help)
+static void write_head(struct buffer *out, const char *name, const char *type, const char *help)
 {
-    reply_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+    buffer_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
 }
 
 static bool are_alike(enum error a, enum error b)
@@ -69,7 +69,7 @@ static uint64_t sum_alike(enum error error)
 }
 
 /* Errors with the same status and code share a line, which stands where the first of them does. */
-static void write_requests(struct reply_text *out, const struct exposition_program *program,
+static void write_requests(struct buffer *out, const struct exposition_program *program,
                            struct error_range range)
 {
     for (enum error error = range.first; error <= range.last; error++) {
@@ -78,15 +78,15 @@ static void write_requests(struct reply_text *out, const struct exposition_progr
         for (enum error e = EVERY.first; e < error && e <= EVERY.last; e++)
             is_written = is_written || are_alike(e, error);
         if (!is_written)
-            reply_printf(out,
-                         "steep_requests_total{endpoint=\"%s\",status=\"%d\",code=\"%s\"} %" PRIu64
-                         "\n",
-                         program->endpoint, error_entry(error)->status, error_entry(error)->code,
-                         sum_alike(error));
+            buffer_printf(out,
+                          "steep_requests_total{endpoint=\"%s\",status=\"%d\",code=\"%s\"} %" PRIu64
+                          "\n",
+                          program->endpoint, error_entry(error)->status, error_entry(error)->code,
+                          sum_alike(error));
     }
 }
 
-static void write_counters(struct reply_text *out, const struct exposition_program *program)
+static void write_counters(struct buffer *out, const struct exposition_program *program)
 {
     for (size_t i = 0; i < sizeof(COUNTERS) / sizeof(COUNTERS[0]); i++) {
         const struct counter *counter = &COUNTERS[i];
@@ -95,24 +95,25 @@ static void write_counters(struct reply_text *out, const struct exposition_progr
             continue;
         if (counter->help != NULL)
             write_head(out, counter->name, "counter", counter->help);
-        reply_printf(out, "%s{endpoint=\"%s\"", counter->name, program->endpoint);
+        buffer_printf(out, "%s{endpoint=\"%s\"", counter->name, program->endpoint);
         if (counter->label != NULL)
-            reply_printf(out, ",%s=\"%s\"", counter->label, counter->value);
-        reply_printf(out, "} %" PRIu64 "\n", metrics_count(counter->metric));
+            buffer_printf(out, ",%s=\"%s\"", counter->label, counter->value);
+        buffer_printf(out, "} %" PRIu64 "\n", metrics_count(counter->metric));
     }
 }
 
-static void write_reasons(struct reply_text *out, const struct exposition_program *program)
+static void write_reasons(struct buffer *out, const struct exposition_program *program)
 {
     if (!program->takes_batches)
         return;
     write_head(out, "steep_events_refused_total", "counter", "Refused events, by reason.");
     for (enum error e = ERROR_INVALID_EVENT; e <= ERROR_INVALID_PAYLOAD; e++)
-        reply_printf(out, "steep_events_refused_total{endpoint=\"%s\",reason=\"%s\"} %" PRIu64 "\n",
-                     program->endpoint, error_entry(e)->code, metrics_refused(e));
+        buffer_printf(out,
+                      "steep_events_refused_total{endpoint=\"%s\",reason=\"%s\"} %" PRIu64 "\n",
+                      program->endpoint, error_entry(e)->code, metrics_refused(e));
 }
 
-static void write_histogram(struct reply_text *out, const struct exposition_program *program,
+static void write_histogram(struct buffer *out, const struct exposition_program *program,
                             enum metrics_histogram number)
 {
     const struct histogram *histogram = &HISTOGRAMS[number];
@@ -122,34 +123,34 @@ static void write_histogram(struct reply_text *out, const struct exposition_prog
     write_head(out, histogram->name, "histogram", histogram->help);
     for (int i = 0; i < METRICS_BUCKETS; i++) {
         count += read.buckets[i];
-        reply_printf(out, "%s_bucket{endpoint=\"%s\",le=\"%g\"} %" PRIu64 "\n", histogram->name,
-                     program->endpoint, (double)read.bounds_us[i] / 1e6, count);
+        buffer_printf(out, "%s_bucket{endpoint=\"%s\",le=\"%g\"} %" PRIu64 "\n", histogram->name,
+                      program->endpoint, (double)read.bounds_us[i] / 1e6, count);
     }
     count += read.buckets[METRICS_BUCKETS];
-    reply_printf(out, "%s_bucket{endpoint=\"%s\",le=\"+Inf\"} %" PRIu64 "\n", histogram->name,
-                 program->endpoint, count);
-    reply_printf(out, "%s_sum{endpoint=\"%s\"} %" PRIu64 ".%06" PRIu64 "\n", histogram->name,
-                 program->endpoint, read.sum_us / 1000000, read.sum_us % 1000000);
-    reply_printf(out, "%s_count{endpoint=\"%s\"} %" PRIu64 "\n", histogram->name, program->endpoint,
-                 count);
+    buffer_printf(out, "%s_bucket{endpoint=\"%s\",le=\"+Inf\"} %" PRIu64 "\n", histogram->name,
+                  program->endpoint, count);
+    buffer_printf(out, "%s_sum{endpoint=\"%s\"} %" PRIu64 ".%06" PRIu64 "\n", histogram->name,
+                  program->endpoint, read.sum_us / 1000000, read.sum_us % 1000000);
+    buffer_printf(out, "%s_count{endpoint=\"%s\"} %" PRIu64 "\n", histogram->name,
+                  program->endpoint, count);
 }
 
-static void write_gauge(struct reply_text *out, const struct exposition_program *program,
+static void write_gauge(struct buffer *out, const struct exposition_program *program,
                         const char *name, const char *help, int64_t value)
 {
     write_head(out, name, "gauge", help);
-    reply_printf(out, "%s{endpoint=\"%s\"} %" PRId64 "\n", name, program->endpoint, value);
+    buffer_printf(out, "%s{endpoint=\"%s\"} %" PRId64 "\n", name, program->endpoint, value);
 }
 
-static void write_seconds(struct reply_text *out, const struct exposition_program *program,
+static void write_seconds(struct buffer *out, const struct exposition_program *program,
                           const char *name, const char *help, int64_t ms)
 {
     write_head(out, name, "gauge", help);
-    reply_printf(out, "%s{endpoint=\"%s\"} %" PRId64 ".%03" PRId64 "\n", name, program->endpoint,
-                 ms / 1000, ms % 1000);
+    buffer_printf(out, "%s{endpoint=\"%s\"} %" PRId64 ".%03" PRId64 "\n", name, program->endpoint,
+                  ms / 1000, ms % 1000);
 }
 
-static void write_state(struct reply_text *out, const struct exposition_program *program,
+static void write_state(struct buffer *out, const struct exposition_program *program,
                         const struct exposition_state *state)
 {
     write_gauge(out, program, "steep_ready",
@@ -165,18 +166,18 @@ static void write_state(struct reply_text *out, const struct exposition_program 
                       "Time since the credentials were read from the database.",
                       state->keyring_age_ms);
     write_head(out, "steep_keyring_entries", "gauge", "Keys or tokens, by origin.");
-    reply_printf(out, "steep_keyring_entries{endpoint=\"%s\",origin=\"environment\"} %zu\n",
-                 program->endpoint, state->keyring_fixed);
-    reply_printf(out, "steep_keyring_entries{endpoint=\"%s\",origin=\"database\"} %zu\n",
-                 program->endpoint, state->keyring_read);
+    buffer_printf(out, "steep_keyring_entries{endpoint=\"%s\",origin=\"environment\"} %zu\n",
+                  program->endpoint, state->keyring_environment);
+    buffer_printf(out, "steep_keyring_entries{endpoint=\"%s\",origin=\"database\"} %zu\n",
+                  program->endpoint, state->keyring_database);
     write_head(out, "steep_build_info", "gauge", "1; the labels name the program and its version.");
-    reply_printf(out, "steep_build_info{endpoint=\"%s\",program=\"%s\",version=\"%s\"} 1\n",
-                 program->endpoint, program->name, STEEP_VERSION);
+    buffer_printf(out, "steep_build_info{endpoint=\"%s\",program=\"%s\",version=\"%s\"} 1\n",
+                  program->endpoint, program->name, STEEP_VERSION);
     write_gauge(out, program, "process_start_time_seconds", "Unix time of the start.",
                 state->started);
 }
 
-void exposition_write(struct reply_text *out, const struct exposition_program *program,
+void exposition_write(struct buffer *out, const struct exposition_program *program,
                       const struct exposition_state *state)
 {
     write_head(out, "steep_requests_total", "counter", "Requests, by status and error code.");

@@ -5,8 +5,8 @@
 #ifndef STEEP_EXPOSITION_H
 #define STEEP_EXPOSITION_H
 
+#include "base/buffer.h"
 #include "base/error.h"
-#include "http/reply.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -25,15 +25,15 @@ struct exposition_state {
     bool is_ready;
     int workers;
     int workers_busy;
-    int64_t longest_ms;     /* age of the oldest request in hand; 0 for none */
-    int64_t keyring_age_ms; /* since the last read from the database; -1: not read yet */
-    size_t keyring_fixed;   /* entries from the environment */
-    size_t keyring_read;    /* entries from the database */
-    int64_t started;        /* Unix time */
+    int64_t longest_ms;         /* age of the oldest request in hand; 0 for none */
+    int64_t keyring_age_ms;     /* since the last read from the database; -1: not read yet */
+    size_t keyring_environment; /* entries from the environment */
+    size_t keyring_database;    /* entries from the database */
+    int64_t started;            /* Unix time */
 };
 
 /* A scrape between two additions may include one of them and not the other. */
-void exposition_write(struct reply_text *out, const struct exposition_program *program,
+void exposition_write(struct buffer *out, const struct exposition_program *program,
                       const struct exposition_state *state);
 
 #endif

@@ -28,7 +28,7 @@ static const char METRICS[] = "text/plain; version=0.0.4; charset=utf-8";
 
 struct health {
     struct health_view view;
-    struct reply_text reply;
+    struct buffer reply;
     time_t started;
     int listener;
     int end_fd; /* not the view's stop_fd: this goes on while the workers finish */
@@ -44,7 +44,7 @@ static bool is_readable(int fd)
 
 static enum error write_health(struct health *health)
 {
-    reply_add_text(&health->reply, "{\"status\":\"ok\"}");
+    buffer_add_text(&health->reply, "{\"status\":\"ok\"}");
     return ERROR_NONE;
 }
 
@@ -57,7 +57,7 @@ static enum error write_readiness(struct health *health)
 {
     if (!is_ready(health))
         return ERROR_UNAVAILABLE;
-    reply_add_text(&health->reply, "{\"status\":\"ready\"}");
+    buffer_add_text(&health->reply, "{\"status\":\"ready\"}");
     return ERROR_NONE;
 }
 
@@ -73,7 +73,7 @@ static enum error write_metrics(struct health *health)
         .started = (int64_t)health->started,
     };
 
-    keyring_count(view->keyring, &state.keyring_fixed, &state.keyring_read);
+    keyring_count(view->keyring, &state.keyring_environment, &state.keyring_database);
     exposition_write(&health->reply, view->program, &state);
     return ERROR_NONE;
 }
@@ -105,7 +105,7 @@ static void answer(struct health *health, struct request *request)
         find_route(request_parameter(request, "SCRIPT_NAME"), health->view.program->endpoint);
     enum error error = route != NULL ? ERROR_NONE : ERROR_NOT_FOUND;
 
-    reply_reset(&health->reply);
+    buffer_reset(&health->reply);
     if (error == ERROR_NONE)
         error = request_expect_method(request, "GET", "HEAD");
     if (error == ERROR_NONE)
@@ -188,6 +188,6 @@ void health_stop(struct health *health)
     eventfd_write(health->end_fd, 1);
     pthread_join(health->thread, NULL);
     close(health->end_fd);
-    reply_free(&health->reply);
+    buffer_free(&health->reply);
     free(health);
 }

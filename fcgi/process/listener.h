@@ -2,6 +2,8 @@
 #ifndef STEEP_LISTENER_H
 #define STEEP_LISTENER_H
 
+#include "base/attributes.h"
+
 #include <stdbool.h>
 
 struct listeners {
@@ -15,6 +17,6 @@ struct listeners {
  * order. Without LISTEN_FDS, standard input is the socket for requests. Makes them
  * non-blocking. False, after a line in the log, if they are not listening sockets.
  */
-bool listeners_take(struct listeners *listeners) __attribute__((warn_unused_result));
+bool listeners_take(struct listeners *listeners) MUST_CHECK;
 
 #endif

@@ -61,7 +61,7 @@ static void feed_watchdog(const struct workers *workers, const struct config *co
         notify_send("WATCHDOG=1");
         *is_reported = false;
     } else if (!*is_reported) {
-        log_event(LOG_ERROR, "stuck", "a request does not end; no longer notifying the watchdog");
+        log_event(LOG_ERROR, "stuck", "a request is stuck; withholding the watchdog notifications");
         *is_reported = true;
     }
 }
@@ -79,7 +79,7 @@ static void drain(struct workers *workers, const struct config *config, int watc
                                       ? clock_ms() + watchdog_ms
                                       : until)) {
         if (clock_left(until) == 0) {
-            log_event(LOG_ERROR, "stop", "a request did not end");
+            log_event(LOG_ERROR, "stop", "a request did not finish in time; exiting without it");
             _exit(EXIT_FAILURE);
         }
         feed_watchdog(workers, config, &is_reported);
@@ -113,7 +113,7 @@ static void await_keyring(struct keyring *keyring)
 {
     int64_t until = clock_ms() + FIRST_READ_MS;
 
-    while (!keyring_is_read(keyring) && clock_left(until) > 0)
+    while (!keyring_has_snapshot(keyring) && clock_left(until) > 0)
         clock_sleep_jitter(FIRST_READ_STEP_MS);
 }
 

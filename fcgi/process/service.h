@@ -1,5 +1,5 @@
 /*
- * The process that both programs are: options and configuration, a keyring,
+ * What the processes of both programs share: options and configuration, a keyring,
  * inherited listeners, worker threads, notifications to the service manager, and
  * a stop that lets the requests in hand finish.
  */

@@ -5,7 +5,7 @@
 
 int64_t worker_deadline(const struct worker *worker, const struct request *request)
 {
-    return request->arrived + worker->config->deadline_ms;
+    return request->arrived_ms + worker->config->deadline_ms;
 }
 
 enum error worker_check_deadline(const struct worker *worker, const struct request *request)
@@ -46,7 +46,7 @@ void worker_log_begin(struct log_line *line, const char *event, const struct wor
 
 void worker_log_end(struct log_line *line, const struct request *request, bool is_delivered)
 {
-    log_number(line, "ms", clock_ms() - request->arrived);
+    log_number(line, "ms", clock_ms() - request->arrived_ms);
     if (!is_delivered)
         log_string(line, "reply", "lost");
     log_end(line);

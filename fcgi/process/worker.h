@@ -21,7 +21,7 @@ struct worker {
     struct keyring *keyring;
     struct database *db;
     struct database_record record; /* of the request in hand */
-    struct reply_text reply;
+    struct buffer reply;
     void *scratch; /* the program's, kept from one request to the next */
 };
 

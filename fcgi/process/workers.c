@@ -30,7 +30,7 @@ struct workers {
     struct workers_plan plan;
     struct connection_limits limits;
     int count;
-    int joined; /* the first so many of them have ended */
+    int joined; /* threads joined so far, from the first on */
     struct thread threads[];
 };
 
@@ -108,7 +108,7 @@ static void *work(void *arg)
 static void close_thread(struct thread *thread)
 {
     database_free(thread->worker.db);
-    reply_free(&thread->worker.reply);
+    buffer_free(&thread->worker.reply);
     free(thread->worker.scratch);
     if (thread->events >= 0)
         close(thread->events);
@@ -195,18 +195,11 @@ int64_t workers_longest_ms(const struct workers *workers)
 
 bool workers_join(struct workers *workers, int64_t until)
 {
-    struct timespec limit;
-    int left = clock_left(until);
+    const struct timespec limit = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000L};
 
-    clock_gettime(CLOCK_REALTIME, &limit);
-    limit.tv_sec += left / 1000;
-    limit.tv_nsec += left % 1000 * 1000000L;
-    if (limit.tv_nsec >= 1000000000L) {
-        limit.tv_sec++;
-        limit.tv_nsec -= 1000000000L;
-    }
     while (workers->joined < workers->count) {
-        if (pthread_timedjoin_np(workers->threads[workers->joined].thread, NULL, &limit) != 0)
+        if (pthread_clockjoin_np(workers->threads[workers->joined].thread, NULL, CLOCK_MONOTONIC,
+                                 &limit) != 0)
             return false;
         workers->joined++;
     }

@@ -5,6 +5,7 @@
 #ifndef STEEP_WORKERS_H
 #define STEEP_WORKERS_H
 
+#include "base/attributes.h"
 #include "process/worker.h"
 
 #include <stdbool.h>
@@ -36,7 +37,7 @@ int workers_busy(const struct workers *workers);
 int64_t workers_longest_ms(const struct workers *workers);
 
 /* Waits for their end until a moment of clock_ms; false if some go on. May be called again. */
-bool workers_join(struct workers *workers, int64_t until) __attribute__((warn_unused_result));
+bool workers_join(struct workers *workers, int64_t until) MUST_CHECK;
 
 /* Frees workers that have been joined; takes NULL. */
 void workers_free(struct workers *workers);

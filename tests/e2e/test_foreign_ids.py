@@ -40,3 +40,16 @@ def test_resending_a_batch_logs_no_foreign_ids(client, monitor, other_monitor, f
     after = other_monitor.post(client, [other_monitor.event(id=events[0]["id"])])
     wait_for(lambda: foreign_lines(after), "the line in ingest.log")
     assert foreign_lines(again) == []
+
+
+def test_a_comparison_that_fails_is_logged_with_its_sqlstate(client, monitor, foreign_lines, db):
+    events = [monitor.event()]
+    monitor.post(client, events)
+    db.execute("REVOKE EXECUTE ON FUNCTION public.count_foreign_ids(jsonb) FROM steep_ingest")
+    try:
+        answer = monitor.post(client, events)
+        assert answer.json()["duplicates"] == 1
+        line, = wait_for(lambda: foreign_lines(answer), "the line in ingest.log")
+    finally:
+        db.execute("GRANT EXECUTE ON FUNCTION public.count_foreign_ids(jsonb) TO steep_ingest")
+    assert "could not compare the duplicates" in line and line.endswith(" sqlstate=42501")

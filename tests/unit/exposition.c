@@ -21,16 +21,16 @@ static const struct exposed INGEST = {
               .workers_busy = 3,
               .longest_ms = 1234,
               .keyring_age_ms = 56,
-              .keyring_fixed = 1,
-              .keyring_read = 20,
+              .keyring_environment = 1,
+              .keyring_database = 20,
               .started = 1770129300},
 };
 
-static struct reply_text out;
+static struct buffer out;
 
 static const char *written(const struct exposed *exposed)
 {
-    reply_reset(&out);
+    buffer_reset(&out);
     exposition_write(&out, &exposed->program, &exposed->state);
     assert_false(out.is_short);
     return out.text;
@@ -213,6 +213,6 @@ int main(void)
     };
     int failed = cmocka_run_group_tests_name("exposition", tests, NULL, NULL);
 
-    reply_free(&out);
+    buffer_free(&out);
     return failed;
 }
