@@ -40,7 +40,7 @@ ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSTEEP_VERSION='"$(VERSION)"' -DSTEEP_SCHEM
 	$(SANITIZERS) -pthread $(PACKAGE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS = -pie -Wl,-z,relro -Wl,-z,now -Wl,--as-needed $(SANITIZERS) -pthread $(LDFLAGS)
 FLAGS = $(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) $(LIBRARIES) $(ROOMS) $(SENDER)
-LIBRARIES = -lfcgi $(PACKAGE_LIBS) -lm
+LIBRARIES = -lfcgi $(PACKAGE_LIBS)
 
 # Each program is its main and what the linker takes from the archives: rooms.a holds
 # the rooms of fcgi/, sender.a the rest of deploy/monitor. Each unit test and fuzz target
@@ -61,7 +61,7 @@ $(BUILD)/%.fcgi: $(BUILD)/fcgi/%.o $(BUILD)/rooms.a $(BUILD)/flags
 	$(LINK) $(LIBRARIES)
 
 $(BUILD)/steep-monitor: $(BUILD)/deploy/monitor/monitor.o $(BUILD)/sender.a $(BUILD)/rooms.a $(BUILD)/flags
-	$(LINK) -lcurl $(PACKAGE_LIBS) -lm
+	$(LINK) -lcurl $(PACKAGE_LIBS)
 
 $(UNITS): %: %.o $(UNIT_HELPERS) $(BUILD)/sender.a $(BUILD)/rooms.a $(BUILD)/flags
 	$(LINK) -lcmocka $(LIBRARIES)

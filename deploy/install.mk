@@ -88,11 +88,12 @@ install-monitor: $(BUILD)/steep-monitor
 DEB_SOURCES = Makefile README.md LICENSE fcgi sql nginx deploy tests/unit
 
 deb:
+	@command -v dpkg-buildpackage >/dev/null || { echo 'make deb needs dpkg-buildpackage: apt install build-essential' >&2; exit 1; }
 	rm -rf $(BUILD)/deb
 	mkdir -p $(BUILD)/deb/steep
 	cp -R --parents $(DEB_SOURCES) $(BUILD)/deb/steep
 	cp -R deploy/debian $(BUILD)/deb/steep/debian
-	$(debian_changelog) deploy/CHANGELOG.md >$(BUILD)/deb/steep/debian/changelog
+	@$(debian_changelog) deploy/CHANGELOG.md >$(BUILD)/deb/steep/debian/changelog
 	cd $(BUILD)/deb/steep && VERSION=$(VERSION) dpkg-buildpackage -b -us -uc
 	mv $(BUILD)/deb/*.deb $(BUILD)
 	rm -rf $(BUILD)/deb

@@ -171,7 +171,7 @@ status() {
 	elif [ -n "${STEEP_URL-}" ]; then
 		check_programs
 	else
-		note ok 'The programs were not checked: they are not on this machine, and STEEP_URL is not set.'
+		note ok 'The programs were not checked: there is no service steep-ingest here, and STEEP_URL is not set.'
 	fi
 	check_database
 	printf 'STEEP %s: %s\n' "$verdict" "${worst:-all is well.}"

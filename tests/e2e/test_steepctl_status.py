@@ -144,7 +144,7 @@ def test_missing_and_altered_roles_are_reported(new_cluster, stack):
 
 def test_an_unreachable_database_is_critical_and_the_rest_is_reported(status, stack):
     code, lines = status(PGHOST="/nonexistent")
-    check((code, lines), CRITICAL, "no connection to the database: No such file or directory.")
+    check((code, lines), CRITICAL, f"no connection to the database: /nonexistent/.s.PGSQL.{stack.pg['PGPORT']}: No such file or directory.")
     assert any(line.startswith("ingest.fcgi ") for line in lines)
     name = f"none_{secrets.token_hex(4)}"
     check(status(PGDATABASE=name), CRITICAL, f'no connection to the database: database "{name}" does not exist.')

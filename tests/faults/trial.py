@@ -160,7 +160,7 @@ class Trial(Scene):
         """Run steepctl as an operator does: again if the database was away, and "already done" is success."""
         def done():
             said = self.stack.steepctl("monitor", action, name, key, check=False)
-            return said.returncode == 0 or "has this key already" in said.stderr or "has no such key" in said.stderr
+            return said.returncode == 0 or "already has this key" in said.stderr or "key in the database" in said.stderr
 
         wait_for(done, f"steepctl monitor {action}", 60, every=0.5)
 
