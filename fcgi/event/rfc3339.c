@@ -130,7 +130,7 @@ bool rfc3339_parse(const char *text, size_t length, int64_t *microseconds)
     int64_t micro, instant;
 
     if (!number(&c, 4, &year) || !literal(&c, "-") || !number(&c, 2, &month) || !literal(&c, "-") ||
-        !number(&c, 2, &day) || !literal(&c, "Tt") || !number(&c, 2, &hour) || !literal(&c, ":") ||
+        !number(&c, 2, &day) || !literal(&c, "Tt ") || !number(&c, 2, &hour) || !literal(&c, ":") ||
         !number(&c, 2, &minute) || !literal(&c, ":") || !number(&c, 2, &second) ||
         !fraction(&c, &part) || !offset(&c, &east) || c.at != c.end)
         return false;

@@ -38,7 +38,8 @@ static void read_text(const char *text, size_t length, struct reading *reading)
     const char *end = text + length;
     const char *at = text + 19;
 
-    require(has_shape(text, length, "9999-99-99T99:99:99"),
+    require(has_shape(text, length, "9999-99-99T99:99:99") ||
+                has_shape(text, length, "9999-99-99 99:99:99"),
             "a timestamp begins with date and time");
     *reading = (struct reading){
         .local = {.tm_year = two_digits(text) * 100 + two_digits(text + 2) - 1900,

@@ -4,6 +4,7 @@ import datetime
 import json
 import re
 import signal
+import subprocess
 import time
 
 import pytest
@@ -98,6 +99,15 @@ def test_a_line_may_arrive_in_pieces(server, sender):
     server.wait_for_events(1)
 
 
+def test_an_escape_in_a_needed_member_and_another_character_elsewhere_are_valid(sender, taken):
+    """The scanner judges what is strict JSON: json-c 0.18 refuses some of these when it is asked to be strict."""
+    lines = [sender.identity.raw_event(id=json.dumps(f"evt_{number}é{'x' * 20}").replace("\\u00e9", escaped),
+                                       payload=f'{{"number":{number},"note":"{other}"}}')
+             for number, (escaped, other) in enumerate([("\\u00e9", "ü"), ("\\/", "☃"), ("\\ud834\\udd1e", "𝄞"), ("é", "\\u00e9")])]
+    assert sorted(event["payload"]["number"] for event in taken(*lines, count=4)) == [0, 1, 2, 3]
+    assert not sender.rejected()
+
+
 BAD = {
     "not JSON": b"what is this",
     "an array": b"[]",
@@ -128,6 +138,7 @@ BAD = {
     "an invalid timestamp": b'{"type":"tool","payload":{},"timestamp":"yesterday"}',
     "a timestamp without an offset": b'{"type":"tool","payload":{},"timestamp":"2026-02-03T14:35:00"}',
     "a date that doesn't exist": b'{"type":"tool","payload":{},"timestamp":"2026-02-30T14:35:00Z"}',
+    "a timestamp with two spaces": b'{"type":"tool","payload":{},"timestamp":"2026-02-03  14:35:00Z"}',
     "too deep": b'{"type":"tool","payload":' + b'{"a":' * 40 + b"1" + b"}" * 40 + b"}",
     "too large": b'{"type":"tool","payload":{"x":"' + b"x" * EVENT_BYTES + b'"}}',
     "far too large": b'{"type":"tool","payload":{"x":"' + b"x" * (20 << 20) + b'"}}',
@@ -200,9 +211,11 @@ def test_unknown_fields_and_both_names_of_the_type_are_kept(sender, taken):
 
 
 def test_unusual_but_valid_ids_and_timestamps_are_kept(sender, taken):
-    events = [sender.event(id="evt_ü ☃"), sender.event(timestamp="2016-12-31t23:59:60z"),
+    date = subprocess.run(["date", "--rfc-3339=ns"], capture_output=True, text=True, check=True).stdout.strip()
+    assert date[10] == " "
+    events = [sender.event(id="evt_ü ☃"), sender.event(timestamp=date), sender.event(timestamp="2016-12-31t23:59:60z"),
               sender.event(timestamp=rfc3339(now()).replace("Z", "+15:59"))]
-    assert taken(*[json.dumps(event) for event in events], count=3) == events
+    assert taken(*[json.dumps(event) for event in events], count=4) == events
 
 
 def test_end_of_input_sends_pending_events_and_ends(server, sender):
