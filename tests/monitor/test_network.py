@@ -42,7 +42,8 @@ def test_an_invalid_response_is_not_an_acknowledgement(server, sender, name):
     server.answer(raw(INVALID_RESPONSES[name]))
     sender.start()
     sender.feed(*sender.lines(2))
-    assert sender.wait_for("batch")["retry_ms"]
+    sender.wait_for("batch")
+    assert sender.log("batch")[0]["retry_ms"]
     sender.send_now()
     assert len({request.body for request in server.wait(2)[:2]}) == 1
     wait_for(lambda: sender.pending() == 0, "nothing to be pending")
