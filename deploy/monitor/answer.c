@@ -16,7 +16,7 @@ static const struct rule {
     const char *detail;
 } RULES[] = {
     {200, ANSWER_STORED, 0, "stored"},
-    {400, ANSWER_REJECT, 0, "batch rejected"},
+    {400, ANSWER_HALVE, 0, "batch refused"},
     {401, ANSWER_RETRY, ANSWER_SLOW_RETRY_MS, "not authorized (is the key registered?)"},
     {403, ANSWER_RETRY, ANSWER_SLOW_RETRY_MS, "access denied (check STEEP_URL)"},
     {404, ANSWER_RETRY, ANSWER_SLOW_RETRY_MS, "no /ingest at this address (check STEEP_URL)"},
@@ -173,7 +173,10 @@ static bool read_rejected(struct json_object *object, size_t events, struct answ
         rejection->index = (size_t)index;
         copy_string(item, "error", rejection->code, sizeof(rejection->code));
         copy_string(item, "message", rejection->message, sizeof(rejection->message));
-        if (rejection->code[0] == '\0')
+        /* A stranger's list says nothing about our events. */
+        if (strcmp(rejection->code,
+                   error_entry(error_of_event(rejection->code, strlen(rejection->code)))->code) !=
+            0)
             return false;
     }
     answer->rejected_count = count;
@@ -199,10 +202,6 @@ static void read_body(const struct post_response *response, size_t events, struc
                (object == NULL || !read_rejected(object, events, answer))) {
         answer->action = ANSWER_HALVE;
         answer->detail = "events rejected without a valid list";
-    } else if (answer->action == ANSWER_REJECT && events > 1 &&
-               strcmp(answer->code, "batch_too_large") == 0) {
-        answer->action = ANSWER_HALVE;
-        answer->detail = "batch too large";
     }
     json_object_put(object);
 }
@@ -212,6 +211,7 @@ void answer_read(const struct post_response *response, size_t events, time_t now
 {
     const struct rule *rule = find_rule(response->status);
 
+    answer->status = response->status;
     answer->action = rule->action;
     answer->retry_ms = rule->retry_ms;
     answer->detail = rule->detail;
@@ -219,9 +219,8 @@ void answer_read(const struct post_response *response, size_t events, time_t now
     answer->rejected_count = 0;
     read_body(response, events, answer);
     /* An incomplete response rejects nothing; a 413 needs no body to be believed. */
-    if (!response->is_complete && response->status != 0 &&
-        (answer->action == ANSWER_REJECT ||
-         (answer->action == ANSWER_HALVE && (response->status != 413 || events == 1)))) {
+    if (!response->is_complete && response->status != 0 && answer->action == ANSWER_HALVE &&
+        (response->status != 413 || events == 1)) {
         answer->action = ANSWER_RETRY;
         answer->retry_ms = BACK_OFF;
         answer->detail = "incomplete response";

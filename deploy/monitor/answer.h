@@ -21,8 +21,7 @@ enum {
 
 enum answer_action {
     ANSWER_STORED,        /* done with the batch */
-    ANSWER_HALVE,         /* send fewer events; reject a batch of one */
-    ANSWER_REJECT,        /* reject every event of the batch */
+    ANSWER_HALVE,         /* send fewer events; skip a single one for now */
     ANSWER_REJECT_LISTED, /* reject the listed events, send the others again */
     ANSWER_RETRY,         /* send the same batch again */
 };
@@ -34,6 +33,7 @@ struct answer_rejection {
 };
 
 struct answer {
+    int status; /* HTTP status; 0 if no response arrived */
     enum answer_action action;
     int64_t retry_ms;                   /* of ANSWER_RETRY: the delay, or -1 to back off */
     const char *detail;                 /* what happened; static storage */

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 struct completer *completer_new(const char *source)
 {
@@ -12,7 +13,6 @@ struct completer *completer_new(const char *source)
     if (completer == NULL)
         return NULL;
     snprintf(completer->source, sizeof(completer->source), "%s", source);
-    completer->source_length = strlen(completer->source);
     completer->random_at = sizeof(completer->random);
     return completer;
 }
@@ -51,24 +51,21 @@ static void make_id(struct completer *completer)
     }
 }
 
-/* The time in UTC, to the millisecond. */
-static void make_stamp(struct completer *completer)
+void complete_stamp(struct stamp *stamp, int64_t ms)
 {
-    struct timespec now;
-    int ms;
+    const int part = (int)(ms % 1000);
 
-    clock_gettime(CLOCK_REALTIME, &now);
-    if (completer->second != now.tv_sec || completer->stamp[0] == '\0') {
+    if (stamp->second != ms / 1000 || stamp->text[0] == '\0') {
+        const time_t second = (time_t)(ms / 1000);
         struct tm tm;
 
-        gmtime_r(&now.tv_sec, &tm);
-        strftime(completer->stamp, sizeof(completer->stamp), "%Y-%m-%dT%H:%M:%S.000Z", &tm);
-        completer->second = now.tv_sec;
+        gmtime_r(&second, &tm);
+        strftime(stamp->text, sizeof(stamp->text), "%Y-%m-%dT%H:%M:%S.000Z", &tm);
+        stamp->second = ms / 1000;
     }
-    ms = (int)(now.tv_nsec / 1000000);
-    completer->stamp[20] = (char)('0' + ms / 100);
-    completer->stamp[21] = (char)('0' + ms / 10 % 10);
-    completer->stamp[22] = (char)('0' + ms % 10);
+    stamp->text[20] = (char)('0' + part / 100);
+    stamp->text[21] = (char)('0' + part / 10 % 10);
+    stamp->text[22] = (char)('0' + part % 10);
 }
 
 static size_t append(char *text, size_t length, const char *more, size_t more_length)
@@ -77,47 +74,46 @@ static size_t append(char *text, size_t length, const char *more, size_t more_le
     return length + more_length;
 }
 
-/* Adds a member that is a string, and notes where its value is. */
-static size_t append_member(char *text, size_t length, const char *name, const char *string,
-                            size_t string_length, struct event_text *value)
+size_t complete_member(char *text, size_t length, const char *name, const char *string)
 {
     length = append(text, length, "\"", 1);
     length = append(text, length, name, strlen(name));
-    length = append(text, length, "\":", 2);
-    value->text = text + length;
-    text[length++] = '"';
-    for (size_t i = 0; i < string_length; i++) {
-        if (string[i] == '"' || string[i] == '\\')
+    length = append(text, length, "\":\"", 3);
+    for (; *string != '\0'; string++) {
+        if (*string == '"' || *string == '\\')
             text[length++] = '\\';
-        text[length++] = string[i];
+        text[length++] = *string;
     }
-    text[length++] = '"';
-    value->length = (size_t)(text + length - value->text);
-    return append(text, length, ",", 1);
+    return append(text, length, "\",", 2);
 }
 
-/* Rewrites an event's object with the missing members at its front. */
-static void fill_in(struct completer *completer, struct scan_event *event)
+/* Adds a member to the text, and notes where its value is. */
+static size_t add_member(char *text, size_t length, const char *name, const char *string,
+                         struct event_text *value)
 {
-    struct event_text *id = &event->members[SCAN_ID];
-    struct event_text *source = &event->members[SCAN_SOURCE];
-    struct event_text *timestamp = &event->members[SCAN_TIMESTAMP];
+    const size_t begin = length + strlen(name) + 3; /* behind two quotes and a colon */
+
+    length = complete_member(text, length, name, string);
+    *value = (struct event_text){text + begin, length - begin - 1};
+    return length;
+}
+
+/* Rewrites an event's object with the missing members but the source at its front. */
+static void fill_in(struct completer *completer, struct scan_event *event, int64_t now)
+{
     char *text = completer->text;
     size_t length = append(text, 0, "{", 1);
     const char *rest = event->text + 1;
     const char *end = event->text + event->length;
 
-    if (id->text == NULL) {
+    if (event->members[SCAN_ID].text == NULL) {
         make_id(completer);
-        length = append_member(text, length, "id", completer->id, COMPLETE_ID_BYTES, id);
+        length = add_member(text, length, "id", completer->id, &event->members[SCAN_ID]);
     }
-    if (source->text == NULL)
-        length = append_member(text, length, "source", completer->source, completer->source_length,
-                               source);
-    if (timestamp->text == NULL) {
-        make_stamp(completer);
-        length = append_member(text, length, "timestamp", completer->stamp, COMPLETE_STAMP_BYTES,
-                               timestamp);
+    if (event->members[SCAN_TIMESTAMP].text == NULL && now != 0) {
+        complete_stamp(&completer->stamp, now);
+        length = add_member(text, length, "timestamp", completer->stamp.text,
+                            &event->members[SCAN_TIMESTAMP]);
     }
     if (length == 1)
         return; /* nothing is missing */
@@ -142,8 +138,26 @@ static enum error find_element(struct completer *completer, const char *line, si
     return ERROR_NONE;
 }
 
-enum error complete_event(struct completer *completer, const char *line, size_t length,
-                          const char **text, size_t *text_length)
+/* Checks an event as it will be once its source and timestamp are filled in. */
+static enum error check(struct completer *completer, const struct completed *completed)
+{
+    static const char STAMP[] = "\"2000-01-01T00:00:00.000Z\"";
+    struct scan_event *event = &completer->batch.events[0];
+
+    if (!completed->has_source) {
+        (void)add_member(completer->named, 0, "source", completer->source,
+                         &event->members[SCAN_SOURCE]);
+        event->length += strlen("\"source\":\"\",") + COMPLETE_SOURCE_BYTES;
+    }
+    if (!completed->has_timestamp) {
+        event->members[SCAN_TIMESTAMP] = (struct event_text){STAMP, strlen(STAMP)};
+        event->length += strlen("\"timestamp\":,") + strlen(STAMP);
+    }
+    return batch_check(&completer->batch, completer->source, strlen(completer->source));
+}
+
+enum error complete_event(struct completer *completer, const char *line, size_t length, int64_t now,
+                          struct completed *completed)
 {
     struct scan_event *event = &completer->batch.events[0];
     enum error error = find_element(completer, line, length);
@@ -151,8 +165,12 @@ enum error complete_event(struct completer *completer, const char *line, size_t 
     if (error != ERROR_NONE)
         return error;
     if (event->is_json)
-        fill_in(completer, event);
-    *text = event->text;
-    *text_length = event->length;
-    return batch_check(&completer->batch, completer->source, completer->source_length);
+        fill_in(completer, event, now);
+    *completed = (struct completed){
+        .text = event->text,
+        .length = event->length,
+        .has_source = event->members[SCAN_SOURCE].text != NULL,
+        .has_timestamp = event->members[SCAN_TIMESTAMP].text != NULL,
+    };
+    return check(completer, completed);
 }

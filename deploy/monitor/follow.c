@@ -1,13 +1,12 @@
 #include "follow.h"
 
-#include "record.h"
-
 #include <dirent.h>
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sodium.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -18,6 +17,16 @@ enum {
 static const int64_t NO_RANK = INT64_MAX;
 static const int64_t NANOSECONDS = 1000000000;
 static const int64_t MILLISECOND = 1000000;
+
+uint64_t follow_check(const void *bytes, size_t length)
+{
+    static const unsigned char KEY[crypto_shorthash_KEYBYTES] = "steep-monitor 1";
+    uint64_t hash;
+
+    _Static_assert(sizeof(hash) == crypto_shorthash_BYTES, "SipHash-2-4 has 64 bits");
+    crypto_shorthash((unsigned char *)&hash, bytes, length, KEY);
+    return le64toh(hash);
+}
 
 int follow_tail(int file, uint64_t offset, char tail[static POSITION_TAIL_BYTES])
 {
@@ -36,15 +45,7 @@ bool follow_matches(int file, const struct position *position)
     char tail[POSITION_TAIL_BYTES];
     int length = follow_tail(file, position->offset, tail);
 
-    return length >= 0 && record_check(tail, (size_t)length) == position->tail;
-}
-
-int64_t follow_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+    return length >= 0 && follow_check(tail, (size_t)length) == position->tail;
 }
 
 /* follow_birth, in nanoseconds. */
@@ -87,12 +88,18 @@ static int64_t rank(const struct search *search, int file, const char *suffix)
 {
     struct stat status;
     int64_t born;
+    bool is_itself, is_excluded;
 
     if (fstat(file, &status) != 0 || !S_ISREG(status.st_mode))
         return NO_RANK;
-    if (search->position != NULL && follow_is_file(file, search->position))
+    is_itself = search->position != NULL && follow_is_file(file, search->position);
+    is_excluded = status.st_dev == search->device && status.st_ino == search->inode;
+    /* At offset 0 every file would match as a copy. */
+    if (search->position != NULL && search->position->offset == 0)
+        return is_itself && !is_excluded ? 0 : NO_RANK;
+    if (is_itself)
         return 0;
-    if (status.st_dev == search->device && status.st_ino == search->inode)
+    if (is_excluded)
         return NO_RANK;
     if (search->position != NULL) {
         born = birth(file, (int64_t)status.st_mtim.tv_sec * NANOSECONDS);
@@ -158,8 +165,7 @@ int follow_find(const char *path, const struct position *position, uint64_t devi
 {
     const struct search search = {.position = position, .device = device, .inode = inode};
 
-    /* At offset 0 every file would match. */
-    return position->offset == 0 ? -1 : find(path, &search);
+    return find(path, &search);
 }
 
 int follow_next(const char *path, int file, int64_t seen_ms, int newest)

@@ -8,10 +8,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* The time of day, in milliseconds since 1970. */
-int64_t follow_now(void);
+/* A checksum of up to POSITION_TAIL_BYTES, see struct position. */
+uint64_t follow_check(const void *bytes, size_t length);
 
-/* When a file was created, in the same unit; unknown if the file system doesn't record it. */
+/* When a file was created, in ms since 1970; unknown if the file system doesn't record it. */
 int64_t follow_birth(int file, int64_t unknown);
 
 /* Reads up to POSITION_TAIL_BYTES before an offset. Returns their number, or -1 with errno. */
@@ -28,7 +28,8 @@ bool follow_is_file(int file, const struct position *position) MUST_CHECK;
  * none. It is in the same folder, its name begins with the path's, it matches
  * the position's checksum, and it is the position's file itself or was created
  * after the position was read, as lines may repeat and an older file is not a
- * copy. The file with this device and inode is excluded.
+ * copy. At offset 0 there is no checksum, and only the file itself is found. The
+ * file with this device and inode is excluded.
  */
 int follow_find(const char *path, const struct position *position, uint64_t device,
                 uint64_t inode) MUST_CHECK;

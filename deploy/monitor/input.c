@@ -1,8 +1,9 @@
 #include "input.h"
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "follow.h"
-#include "record.h"
+#include "moment.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -42,13 +43,14 @@ static bool attach(struct input *input, int file, uint64_t offset, uint64_t line
                                         .inode = status.st_ino,
                                         .offset = offset,
                                         .line = line,
-                                        .tail = record_check(input->buffer, (size_t)length),
+                                        .tail = follow_check(input->buffer, (size_t)length),
                                         .seen_ms = seen_ms};
     input->start = input->filled = input->scanned = (size_t)length;
     input->birth_ms = follow_birth(file, 0);
     input->skipped_bytes = 0;
     input->is_too_long = input->has_line_end = false;
-    input->is_at_end = input->is_rotated = input->is_eof = false;
+    input->is_at_end = input->is_left = input->is_eof = false;
+    input->quiet_since = clock_ms();
     return true;
 }
 
@@ -66,7 +68,7 @@ static int open_newest(struct input *input)
 /* Reads the file at the path from its beginning; false if there is none. */
 static bool open_path(struct input *input)
 {
-    const int64_t now = follow_now();
+    const int64_t now = moment_now();
     int file = open_newest(input);
 
     if (file < 0)
@@ -160,13 +162,13 @@ static bool is_same(struct input *input)
 {
     struct position reached = {.offset = read_offset(input)};
     size_t length = input->filled < POSITION_TAIL_BYTES ? input->filled : POSITION_TAIL_BYTES;
-    const int64_t now = follow_now();
+    const int64_t now = moment_now();
     struct stat status;
 
     if (fstat(input->file, &status) != 0 || (uint64_t)status.st_size < reached.offset)
         return false;
     if (input->is_at_end && !input->is_too_long) {
-        reached.tail = record_check(input->buffer + input->filled - length, length);
+        reached.tail = follow_check(input->buffer + input->filled - length, length);
         if (!follow_matches(input->file, &reached))
             return false;
     }
@@ -201,21 +203,36 @@ static bool is_replaced(const struct input *input)
            (status.st_dev != input->position.device || status.st_ino != input->position.inode);
 }
 
-/* Opens the successor of the current file: it may have been rotated as well. */
-static bool open_next(struct input *input)
+bool input_open_left(struct input *input, const char *path, const struct position *from)
 {
-    const int64_t now = follow_now();
-    int newest = open_newest(input);
+    int file = follow_find(path, from, 0, 0);
+
+    *input = (struct input){.kind = INPUT_FILE, .path = path, .file = -1};
+    if (file >= 0 && attach(input, file, from->offset, from->line, seen_of(file, from))) {
+        input->is_left = true;
+        return true;
+    }
+    if (file >= 0)
+        close(file);
+    report(input, LOG_WARNING, "input_replaced", "a rotated file that was still read is gone");
+    return false;
+}
+
+bool input_open_next(struct input *input, struct input *left)
+{
+    const int64_t now = moment_now();
+    int newest = open_newest(left);
     int64_t seen_ms = now;
     int file;
 
+    *input = (struct input){.kind = INPUT_FILE, .path = left->path, .file = -1};
     if (newest < 0)
         return false;
     /* The newest stays open during the search, as it may be rotated meanwhile. */
-    file = follow_next(input->path, input->file, input->position.seen_ms, newest);
+    file = follow_next(left->path, left->file, left->position.seen_ms, newest);
     if (file >= 0) {
         report(input, LOG_INFO, "input_rotated", "continuing in the next rotated file");
-        seen_ms = input->position.seen_ms;
+        seen_ms = left->position.seen_ms;
         close(newest);
     } else {
         file = newest;
@@ -226,21 +243,23 @@ static bool open_next(struct input *input)
     return false;
 }
 
-/* At the end of a followed file: switches to the next one, if there is one. */
+/* At the end of a followed file: leaves it if it was replaced, and ends once it is quiet. */
 static enum input_step follow_on(struct input *input)
 {
     if (input->is_eof)
-        return input->start == input->filled && open_next(input) ? INPUT_DATA : INPUT_NOTHING;
+        return INPUT_END;
     input->is_at_end = true;
-    if (input->is_rotated) {
-        input->is_eof = true;
-        return INPUT_DATA;
+    if (input->is_left) {
+        input->is_eof = clock_ms() >= input->quiet_since + input->quiet_ms;
+        return input->is_eof ? INPUT_DATA : INPUT_NOTHING;
     }
-    if (!is_replaced(input))
+    if (!input->may_leave || !is_replaced(input))
         return INPUT_NOTHING;
-    report(input, LOG_INFO, "input_rotated", "switching to the new file");
-    input->is_rotated = true; /* read it once more: it may have grown before the new one appeared */
-    return INPUT_DATA;
+    report(input, LOG_INFO, "input_rotated",
+           "reading the new file, and the old one until it is quiet");
+    input->is_left = true;
+    input->quiet_since = clock_ms();
+    return INPUT_ROTATED;
 }
 
 /* All writers of a FIFO have closed it; open it for the next ones. */
@@ -279,6 +298,8 @@ enum input_step input_read(struct input *input)
     if (input->file < 0)
         return input->kind == INPUT_FILE && open_path(input) ? INPUT_DATA : INPUT_NOTHING;
     if (input->kind == INPUT_FILE && !is_same(input)) {
+        if (input->is_left)
+            return INPUT_END;
         restart(input);
         return INPUT_DATA;
     }
@@ -293,6 +314,7 @@ enum input_step input_read(struct input *input)
     if (n > 0) {
         input->filled += (size_t)n;
         input->is_at_end = false;
+        input->quiet_since = clock_ms();
         return INPUT_DATA;
     }
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -352,9 +374,9 @@ static uint64_t check_tail(const struct input *input, uint64_t offset, size_t en
     int read;
 
     if (!input->is_too_long)
-        return record_check(input->buffer + end - length, length);
+        return follow_check(input->buffer + end - length, length);
     read = follow_tail(input->file, offset, tail);
-    return read < 0 ? 0 : record_check(tail, (size_t)read);
+    return read < 0 ? 0 : follow_check(tail, (size_t)read);
 }
 
 bool input_line(struct input *input, struct input_line *line)

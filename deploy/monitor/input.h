@@ -3,9 +3,10 @@
  * or from a file that is followed through truncation and rotation.
  *
  * A followed file is read to its end, and checked for more once a second. When
- * another file is at its path and is not empty, the old one is read to its end
- * and closed. After a restart, reading continues at the last position: in the
- * same file, in the file it was renamed to, or in its copy (struct position).
+ * another file is at its path and is not empty, the old one is left: it is read
+ * until it has been quiet for some time, and its successor is another input.
+ * After a restart, reading continues at the last position: in the same file, in
+ * the file it was renamed to, or in its copy (struct position).
  */
 #ifndef STEEP_INPUT_H
 #define STEEP_INPUT_H
@@ -36,11 +37,14 @@ struct input {
     uint64_t skipped_bytes; /* of the line at start, after its INPUT_LINE_BYTES */
     int64_t birth_ms; /* when the file was created, or 0; limits seen_ms if the clock is set back */
     bool is_too_long; /* the line at start is longer than INPUT_LINE_BYTES */
-    bool has_line_end; /* and its newline was found */
-    bool is_at_end;    /* nothing came since the end was reached */
-    bool is_rotated;   /* another file is at the path; read this one to its end */
-    bool is_eof;       /* nothing more will come: the last line may lack its newline */
-    bool is_missing;   /* no file at the path, which was logged */
+    bool has_line_end;   /* and its newline was found */
+    bool is_at_end;      /* nothing came since the end was reached */
+    bool may_leave;      /* another input can be opened for the successor */
+    bool is_left;        /* that was done */
+    bool is_eof;         /* nothing more will come: the last line may lack its newline */
+    bool is_missing;     /* no file at the path, which was logged */
+    int64_t quiet_ms;    /* after how long without a line a left file is closed */
+    int64_t quiet_since; /* clock_ms */
     char buffer[POSITION_TAIL_BYTES + INPUT_BUFFER_BYTES];
 };
 
@@ -60,12 +64,22 @@ struct input_line {
 bool input_open(struct input *input, const char *path, const struct position *from) MUST_CHECK;
 void input_close(struct input *input);
 
+/*
+ * Continues at a position in a file that was left before a restart. False, and logged,
+ * if it isn't found.
+ */
+bool input_open_left(struct input *input, const char *path, const struct position *from) MUST_CHECK;
+
+/* Opens the successor of an input that returned INPUT_ROTATED; false if there is none. */
+bool input_open_next(struct input *input, struct input *left) MUST_CHECK;
+
 /* The descriptor to poll; -1 for a followed file, which is read every INPUT_CHECK_MS instead. */
 int input_descriptor(const struct input *input);
 
 enum input_step {
     INPUT_DATA,    /* there may be lines, and more to read */
     INPUT_NOTHING, /* nothing to read at the moment */
+    INPUT_ROTATED, /* a file was left, which is read further on */
     INPUT_END,     /* the input has ended; there may be a last line */
 };
 

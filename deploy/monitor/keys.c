@@ -113,10 +113,10 @@ static int write_pair(int folder, const char *path, const unsigned char *seed, c
     return EXIT_SUCCESS;
 }
 
-/* Prints the command that registers the key, with the name quoted for a shell. */
+/* Prints how to register the key: the last line is the command, its name quoted for a shell. */
 static void print_command(const char *source, const char *public)
 {
-    fputs("steepctl monitor add '", stdout);
+    fputs("Register the key on the server:\nsteepctl monitor add '", stdout);
     for (; *source != '\0'; source++) {
         if (*source == '\'')
             fputs("'\\''", stdout);

@@ -9,7 +9,9 @@
 #include "intake.h"
 #include "keys.h"
 #include "options.h"
+#include "rejected.h"
 #include "sender.h"
+#include "status.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -25,44 +27,37 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { SYNC_MS = 1000, RETRY_MS = 1000, DRAIN_MS = 500 };
+enum { COMMIT_MS = 1000, RETRY_MS = 1000, DRAIN_MS = 500 };
 
 struct monitor {
     struct options options;
     struct keys keys;
-    struct input input;
     struct spool spool;
-    struct rejected rejected;
-    struct state state;
     struct intake intake;
     struct sender sender;
-    int folder; /* the state folder */
     int signals;
-    bool is_reading;         /* neither the input has ended nor a signal stopped it */
-    uint64_t dropped_before; /* by earlier processes */
-    uint64_t saved_rejected; /* the totals in the state file */
-    uint64_t saved_dropped;
-    int64_t sync_at; /* when to sync what was written, or 0 */
-    int64_t read_at; /* when to read a followed file, or input that was paused; or 0 */
+    bool is_reading;   /* neither the input has ended nor a signal stopped it */
+    int64_t commit_at; /* not before this, unless there is no room in memory */
+    int64_t read_at;   /* when to read a followed file, or input that was paused; or 0 */
 };
 
 /* Opens the state folder, and locks it for the life of the process. */
-static bool lock_folder(struct monitor *monitor)
+static bool lock_folder(const struct monitor *monitor)
 {
     const char *why = NULL;
-    struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int folder = files_open_path(monitor->options.state);
     struct log_line line;
-    int lock = -1;
 
-    monitor->folder = files_open_path(monitor->options.state);
-    if (monitor->folder >= 0)
-        lock = openat(monitor->folder, "lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (lock < 0)
+    if (folder < 0 || faccessat(folder, ".", W_OK, 0) != 0)
         why = strerror(errno);
-    else if (fcntl(lock, F_OFD_SETLK, &whole) != 0)
+    else if (!status_lock(folder))
         why = errno == EAGAIN || errno == EACCES
                   ? "another steep-monitor is using this state folder"
+              : errno == ENOLCK || errno == EINVAL || errno == EOPNOTSUPP
+                  ? "its file system has no locks, which the spool needs; choose another folder"
                   : strerror(errno);
+    if (folder >= 0)
+        close(folder);
     if (why == NULL)
         return true;
     log_begin(&line, LOG_ERROR, "state");
@@ -126,13 +121,11 @@ static bool start_sender(struct monitor *monitor)
 
     monitor->sender = (struct sender){
         .spool = &monitor->spool,
-        .rejected = &monitor->rejected,
-        .state = &monitor->state,
         .keys = &monitor->keys,
         .max_events = options->batch_events,
         .interval_ms = options->interval_ms,
         .wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC),
-        .post = post_new(options->url, options->source, options->ca_file),
+        .post = post_new(options->url, options->ca_file),
     };
     if (monitor->sender.wake < 0 || monitor->sender.post == NULL ||
         !sender_start(&monitor->sender)) {
@@ -147,32 +140,23 @@ static bool start(struct monitor *monitor)
 {
     const struct options *options = &monitor->options;
     struct log_line line;
-    int folder;
 
-    if (!check(monitor) || !lock_folder(monitor))
+    /* The command "rejected retry" signals the process that has the lock. */
+    if (!check(monitor) || !catch_signals(monitor) || !lock_folder(monitor))
         return false;
-    folder = files_open_folder(monitor->folder, "spool");
-    if (folder < 0) {
-        log_event(LOG_ERROR, "spool_error", strerror(errno));
-        return false;
-    }
-    state_init(&monitor->state, monitor->folder);
-    rejected_init(&monitor->rejected, monitor->folder, monitor->state.rejected);
-    monitor->dropped_before = monitor->state.dropped;
-    monitor->saved_rejected = monitor->state.rejected;
     monitor->intake = (struct intake){
-        .input = &monitor->input,
         .completer = completer_new(options->source),
         .spool = &monitor->spool,
-        .rejected = &monitor->rejected,
+        .quiet_ms = options->quiet_ms,
     };
-    if (monitor->intake.completer == NULL || !catch_signals(monitor) ||
-        !spool_open(&monitor->spool, folder, options->spool_bytes, options->is_blocking) ||
-        !input_open(&monitor->input, options->operand, &monitor->spool.position) ||
-        !start_sender(monitor))
+    if (monitor->intake.completer == NULL ||
+        !spool_open(&monitor->spool, options->state, options->source, options->spool_bytes,
+                    options->is_blocking) ||
+        !intake_open(&monitor->intake, options->operand) || !start_sender(monitor))
         return false;
+    monitor->commit_at = clock_ms();
     monitor->is_reading = true;
-    if (input_descriptor(&monitor->input) < 0)
+    if (input_descriptor(intake_input(&monitor->intake)) < 0)
         monitor->read_at = clock_ms();
     log_begin(&line, LOG_INFO, "started");
     log_string(&line, "version", STEEP_VERSION);
@@ -186,18 +170,17 @@ static bool start(struct monitor *monitor)
 /* Reads what is left in a pipe: its writers may have ended and can't write it again. */
 static void drain_input(struct monitor *monitor)
 {
-    struct pollfd input = {.fd = input_descriptor(&monitor->input), .events = POLLIN};
+    struct pollfd input = {.fd = input_descriptor(intake_input(&monitor->intake)),
+                           .events = POLLIN};
     const int64_t until = clock_ms() + DRAIN_MS;
-    bool is_drained = false;
+    enum intake_step step = INTAKE_MORE;
 
-    while (input.fd >= 0 && !is_drained && clock_ms() < until) {
-        if (poll(&input, 1, 0) <= 0)
-            is_drained = true;
-        else if (intake_run(&monitor->intake, true) != INTAKE_MORE)
-            break;
-        input.fd = input_descriptor(&monitor->input);
+    monitor->intake.is_ending = true;
+    while (input.fd >= 0 && step != INTAKE_END && step != INTAKE_PAUSED && clock_ms() < until) {
+        step = poll(&input, 1, 0) <= 0 ? INTAKE_END : intake_run(&monitor->intake, true);
+        input.fd = input_descriptor(intake_input(&monitor->intake));
     }
-    intake_end(&monitor->intake, is_drained);
+    intake_end(&monitor->intake, step == INTAKE_END);
 }
 
 static void stop(struct monitor *monitor)
@@ -215,16 +198,19 @@ static void handle_signals(struct monitor *monitor)
     struct signalfd_siginfo signal;
 
     while (read(monitor->signals, &signal, sizeof(signal)) == (ssize_t)sizeof(signal)) {
-        if (signal.ssi_signo == SIGUSR1)
-            sender_flush(&monitor->sender, true);
-        else
+        if (signal.ssi_signo != SIGUSR1) {
             stop(monitor);
+            continue;
+        }
+        if (!intake_commit(&monitor->intake) && monitor->is_reading)
+            monitor->read_at = clock_ms() + RETRY_MS;
+        sender_flush(&monitor->sender, true);
     }
 }
 
 static void read_input(struct monitor *monitor, bool is_readable)
 {
-    const bool is_polled = input_descriptor(&monitor->input) >= 0;
+    const bool is_polled = input_descriptor(intake_input(&monitor->intake)) >= 0;
 
     monitor->read_at = 0;
     switch (intake_run(&monitor->intake, is_readable)) {
@@ -244,47 +230,31 @@ static void read_input(struct monitor *monitor, bool is_readable)
     case INTAKE_END:
         log_event(LOG_INFO, "stopping", "end of input, sending pending events");
         monitor->is_reading = false;
+        monitor->intake.is_ending = true;
+        intake_end(&monitor->intake, true);
         sender_finish(&monitor->sender);
         break;
     }
 }
 
-static void save_totals(struct monitor *monitor)
+/* At most once a second, and at once if the last commit is longer ago. */
+static void commit_input(struct monitor *monitor)
 {
-    monitor->saved_rejected = rejected_count(&monitor->rejected);
-    monitor->saved_dropped = spool_dropped(&monitor->spool);
-    state_set_totals(&monitor->state, monitor->saved_rejected,
-                     monitor->dropped_before + monitor->saved_dropped);
-}
+    const int64_t now = clock_ms();
 
-/* Whether there is something to sync, or the totals changed. */
-static bool has_unsaved(struct monitor *monitor)
-{
-    return spool_is_dirty(&monitor->spool) || rejected_is_dirty(&monitor->rejected) ||
-           rejected_count(&monitor->rejected) != monitor->saved_rejected ||
-           spool_dropped(&monitor->spool) != monitor->saved_dropped;
-}
-
-/* At most once a second: syncs the files and saves the totals. */
-static void sync_and_save(struct monitor *monitor)
-{
-    int64_t now = clock_ms();
-
-    if (monitor->sync_at == 0 && has_unsaved(monitor))
-        monitor->sync_at = now + SYNC_MS;
-    if (monitor->sync_at == 0 || now < monitor->sync_at)
+    if (!monitor->intake.is_changed || monitor->intake.is_paused || now < monitor->commit_at)
         return;
-    monitor->sync_at = 0;
-    /* Before the spool records that their lines were read. */
-    rejected_sync(&monitor->rejected);
-    (void)spool_sync(&monitor->spool);
-    save_totals(monitor);
+    if (!intake_commit(&monitor->intake) && monitor->is_reading) {
+        sender_flush(&monitor->sender, false);
+        monitor->read_at = now + RETRY_MS;
+    }
+    monitor->commit_at = now + COMMIT_MS;
 }
 
 /* The timeout for poll: until something is due; -1 for none. */
 static int poll_timeout(const struct monitor *monitor)
 {
-    int64_t at = monitor->sync_at;
+    int64_t at = monitor->intake.is_changed && !monitor->intake.is_paused ? monitor->commit_at : 0;
 
     if (monitor->is_reading && monitor->read_at != 0 && (at == 0 || monitor->read_at < at))
         at = monitor->read_at;
@@ -303,8 +273,9 @@ static void run(struct monitor *monitor)
     while (!sender_has_ended(&monitor->sender)) {
         bool is_woken, is_readable, is_time;
 
-        polled[2].fd =
-            monitor->is_reading && monitor->read_at == 0 ? input_descriptor(&monitor->input) : -1;
+        polled[2].fd = monitor->is_reading && monitor->read_at == 0
+                           ? input_descriptor(intake_input(&monitor->intake))
+                           : -1;
         if (poll(polled, sizeof(polled) / sizeof(polled[0]), poll_timeout(monitor)) < 0)
             continue;
         is_woken = read(monitor->sender.wake, &ignored, sizeof(ignored)) > 0;
@@ -315,7 +286,7 @@ static void run(struct monitor *monitor)
             handle_signals(monitor);
         if (monitor->is_reading && (is_readable || is_time))
             read_input(monitor, is_readable);
-        sync_and_save(monitor);
+        commit_input(monitor);
     }
 }
 
@@ -326,19 +297,14 @@ static void end(struct monitor *monitor)
 
     sender_join(&monitor->sender);
     pending = spool_waiting(&monitor->spool);
-    (void)spool_sync(&monitor->spool);
-    rejected_sync(&monitor->rejected);
-    save_totals(monitor);
     log_begin(&line, LOG_INFO, "stopped");
     log_number(&line, "pending", (long long)pending);
     if (pending > 0)
         log_string(&line, "detail", "pending events are sent after the next start");
     log_end(&line);
     post_free(monitor->sender.post);
-    input_close(&monitor->input);
+    intake_close(&monitor->intake);
     spool_close(&monitor->spool);
-    rejected_free(&monitor->rejected);
-    state_free(&monitor->state);
     free(monitor->intake.completer);
     keys_wipe(&monitor->keys);
 }
@@ -385,7 +351,9 @@ int main(int argc, char **argv)
     case OPTIONS_KEYGEN:
         return generate_key(&monitor.options);
     case OPTIONS_STATUS:
-        return state_print(monitor.options.state);
+        return status_print(monitor.options.state);
+    case OPTIONS_REJECTED:
+        return rejected_command(&monitor.options);
     case OPTIONS_TEST:
         status = check(&monitor) ? EXIT_SUCCESS : EXIT_FAILURE;
         keys_wipe(&monitor.keys);

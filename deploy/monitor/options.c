@@ -14,8 +14,11 @@ static const char USAGE[] =
     "                                             from FILE or standard input\n"
     "       steep-monitor [OPTIONS] keygen [DIR]  make a key pair\n"
     "       steep-monitor [OPTIONS] status        show what is pending and was sent\n"
+    "       steep-monitor [OPTIONS] rejected list|retry|discard\n"
+    "                                             print, retry or delete rejected events\n"
     "       steep-monitor [OPTIONS] -t            check the configuration\n"
-    "       steep-monitor -V | -h                 print the version or this help\n"
+    "       steep-monitor -V | --version          print the version\n"
+    "       steep-monitor -h | --help             print this help\n"
     "options:\n"
     "  --url URL         the server, https only\n"
     "  --source NAME     the monitor's name (default: the host's)\n"
@@ -24,17 +27,30 @@ static const char USAGE[] =
     "  --state DIR       state folder (default: ~/.local/state/steep-monitor)\n"
     "  --spool-size MIB  disk space for pending events (default: 256)\n"
     "  --block           pause the input when the spool is full, instead of dropping events\n"
+    "  --rotate-wait SECONDS\n"
+    "                    close a rotated file when it has been quiet for so long (default: 5)\n"
     "See steep-monitor(1) for the environment variables and more.\n";
 
-enum { SPOOL_MIB = 256, MAX_SPOOL_MIB = 1024 * 1024, MAX_INTERVAL_SECONDS = 86400 };
+enum {
+    SPOOL_MIB = 256,
+    MAX_SPOOL_MIB = 1024 * 1024,
+    MAX_INTERVAL_SECONDS = 86400,
+    QUIET_SECONDS = 5,
+    MAX_QUIET_SECONDS = 3600,
+};
 
-enum { URL, SOURCE, KEY, CA, STATE, SPOOL_SIZE, BLOCK, OPTIONS };
+enum { URL, SOURCE, KEY, CA, STATE, SPOOL_SIZE, BLOCK, ROTATE_WAIT, OPTIONS };
 
 /* The environment variable of each option. */
 static const char *const VARIABLES[OPTIONS] = {
-    [URL] = "STEEP_URL",     [SOURCE] = "STEEP_SOURCE",       [KEY] = "STEEP_KEY",
-    [CA] = "STEEP_CA",       [STATE] = "STEEP_MONITOR_STATE", [SPOOL_SIZE] = "STEEP_SPOOL_MIB",
+    [URL] = "STEEP_URL",
+    [SOURCE] = "STEEP_SOURCE",
+    [KEY] = "STEEP_KEY",
+    [CA] = "STEEP_CA",
+    [STATE] = "STEEP_MONITOR_STATE",
+    [SPOOL_SIZE] = "STEEP_SPOOL_MIB",
     [BLOCK] = "STEEP_BLOCK",
+    [ROTATE_WAIT] = "STEEP_ROTATE_WAIT_SECS",
 };
 
 /* A variable's value; NULL if it is unset or empty. */
@@ -143,10 +159,12 @@ static bool read_values(struct options *options, const char *const values[static
     long mib = SPOOL_MIB;
     long seconds = 60;
     long events = BATCH_EVENTS;
+    long quiet = QUIET_SECONDS;
 
     if (!read_url(options, values[URL]) || !read_source(options, values[SOURCE]) ||
         !read_state(options, values[STATE]) || !read_block(options, values[BLOCK]) ||
         !read_number(VARIABLES[SPOOL_SIZE], values[SPOOL_SIZE], 1, MAX_SPOOL_MIB, &mib) ||
+        !read_number(VARIABLES[ROTATE_WAIT], values[ROTATE_WAIT], 0, MAX_QUIET_SECONDS, &quiet) ||
         !read_number("STEEP_BATCH_INTERVAL_SECS", variable("STEEP_BATCH_INTERVAL_SECS"), 1,
                      MAX_INTERVAL_SECONDS, &seconds) ||
         !read_number("STEEP_MAX_BATCH_SIZE", variable("STEEP_MAX_BATCH_SIZE"), 1, BATCH_EVENTS,
@@ -160,6 +178,7 @@ static bool read_values(struct options *options, const char *const values[static
     options->spool_bytes = (uint64_t)mib * 1024 * 1024;
     options->interval_ms = seconds * 1000;
     options->batch_events = (size_t)events;
+    options->quiet_ms = quiet * 1000;
     return true;
 }
 
@@ -170,7 +189,13 @@ static enum options_command read_operands(struct options *options, char **operan
         options->operand = operands[1];
         return OPTIONS_KEYGEN;
     }
-    if (count > 1)
+    if (count == 2 && strcmp(operands[0], "rejected") == 0 &&
+        (strcmp(operands[1], "list") == 0 || strcmp(operands[1], "retry") == 0 ||
+         strcmp(operands[1], "discard") == 0)) {
+        options->operand = operands[1];
+        return OPTIONS_REJECTED;
+    }
+    if (count > 1 || (count == 1 && strcmp(operands[0], "rejected") == 0))
         return OPTIONS_EXIT;
     if (count == 0 || strcmp(operands[0], "-") == 0)
         return OPTIONS_RUN;
@@ -192,6 +217,9 @@ enum options_command options_read(struct options *options, int argc, char **argv
         {"state", required_argument, NULL, STATE},
         {"spool-size", required_argument, NULL, SPOOL_SIZE},
         {"block", no_argument, NULL, BLOCK},
+        {"rotate-wait", required_argument, NULL, ROTATE_WAIT},
+        {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     const char *values[OPTIONS];

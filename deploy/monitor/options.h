@@ -15,7 +15,8 @@ enum options_command {
     OPTIONS_TEST,   /* -t */
     OPTIONS_KEYGEN, /* operand: the folder, or NULL */
     OPTIONS_STATUS,
-    OPTIONS_EXIT, /* with *status */
+    OPTIONS_REJECTED, /* operand: list, retry or discard */
+    OPTIONS_EXIT,     /* with *status */
 };
 
 struct options {
@@ -27,6 +28,7 @@ struct options {
     const char *ca_file; /* NULL: the system's authorities */
     uint64_t spool_bytes;
     bool is_blocking;
+    int64_t quiet_ms; /* after which a rotated file is closed */
     int64_t interval_ms;
     size_t batch_events;
 };

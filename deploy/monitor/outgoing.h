@@ -1,44 +1,28 @@
-/* The batch being sent: events from the spool, as the body that is signed. */
+/* The batch being sent: the body that is signed, and the events in it. */
 #ifndef STEEP_OUTGOING_H
 #define STEEP_OUTGOING_H
 
 #include "event/batch.h"
-#include "segment.h"
-#include "spool.h"
+
+#include <stdint.h>
 
 enum { OUTGOING_BODY_BYTES = 1024 * 1024 };
 
-struct outgoing_event {
-    size_t offset; /* in the body */
-    size_t length;
-    struct spool_place end; /* in the spool, after it and the events removed behind it */
-};
-
 struct outgoing {
-    struct segment_reader reader;
-    struct spool_place reported; /* damage was reported up to here */
-    struct spool_place end;      /* after the batch */
     size_t count;
-    struct outgoing_event events[BATCH_EVENTS];
+    int64_t serials[BATCH_EVENTS];
+    int64_t refused; /* how many batches had been accepted when its only event was refused; or -1 */
     size_t length;
     char body[OUTGOING_BODY_BYTES];
 };
 
-/* Caller frees with outgoing_free. NULL: no memory. */
-struct outgoing *outgoing_new(int folder);
-void outgoing_free(struct outgoing *outgoing);
+void outgoing_clear(struct outgoing *outgoing);
 
 /*
- * Loads the oldest pending events, at most max_events and 1 MiB. If there are
- * none, count is 0, and end is after any damage that was skipped. False with
- * errno if the spool can't be read.
+ * Appends an event, with a source or a timestamp in front of its members unless
+ * they are NULL. False if it doesn't fit.
  */
-bool outgoing_load(struct outgoing *outgoing, struct spool *spool, size_t max_events) MUST_CHECK;
-
-/* Keeps only the first count events, 1 or more. */
-void outgoing_shorten(struct outgoing *outgoing, size_t count);
-
-/* Removes one event. Don't send a batch that became empty. */
-void outgoing_remove(struct outgoing *outgoing, size_t index);
+bool outgoing_add(struct outgoing *outgoing, int64_t serial, const char *text, size_t length,
+                  const char *source, const char *timestamp) MUST_CHECK;
 
 #endif

@@ -14,7 +14,7 @@ struct position {
     uint64_t line;   /* number of lines before it */
 
     /*
-     * A checksum (record_check) of up to 64 bytes before the offset. It tells
+     * A checksum (follow_check) of up to 64 bytes before the offset. It tells
      * the file from another one with the same inode, and identifies a copy.
      */
     uint64_t tail;

@@ -13,7 +13,6 @@ enum { POLL_MS = 1000 };
 struct post {
     CURL *easy;
     CURLM *multi;
-    const char *source;
     char failure[CURL_ERROR_SIZE];
     bool is_too_large;
     char *body;
@@ -141,13 +140,12 @@ static bool set_options(struct post *post, const char *url, const char *ca_file)
     return is_set;
 }
 
-struct post *post_new(const char *url, const char *source, const char *ca_file)
+struct post *post_new(const char *url, const char *ca_file)
 {
     struct post *post = calloc(1, sizeof(*post));
 
     if (post == NULL)
         return NULL;
-    post->source = source;
     post->easy = curl_easy_init();
     post->multi = curl_multi_init();
     if (post->easy == NULL || post->multi == NULL || !set_options(post, url, ca_file)) {
@@ -181,7 +179,7 @@ static struct curl_slist *add_header(struct curl_slist *headers, const char *nam
     return longer;
 }
 
-static struct curl_slist *make_headers(const struct post *post, const char *signature)
+static struct curl_slist *make_headers(const char *source, const char *signature)
 {
     /* An empty "Expect:" keeps libcurl from waiting for a 100 before it sends a large body. */
     struct curl_slist *headers = curl_slist_append(NULL, "Expect:");
@@ -189,7 +187,7 @@ static struct curl_slist *make_headers(const struct post *post, const char *sign
     if (headers != NULL)
         headers = add_header(headers, "Content-Type", "application/json");
     if (headers != NULL)
-        headers = add_header(headers, "X-Source-ID", post->source);
+        headers = add_header(headers, "X-Source-ID", source);
     if (headers != NULL)
         headers = add_header(headers, "X-Signature", signature);
     return headers;
@@ -249,11 +247,12 @@ static void read_response(struct post *post, CURLcode result, struct post_respon
                                         : curl_easy_strerror(result));
 }
 
-void post_send(struct post *post, const char *body, size_t length, const char *signature,
-               post_limit *limit, void *context, struct post_response *response)
+void post_send(struct post *post, const char *source, const char *body, size_t length,
+               const char *signature, post_limit *limit, void *context,
+               struct post_response *response)
 {
     int64_t began = clock_ms();
-    struct curl_slist *headers = make_headers(post, signature);
+    struct curl_slist *headers = make_headers(source, signature);
 
     *response = (struct post_response){.body = ""};
     post->length = 0;

@@ -50,15 +50,16 @@ bool post_init(void) MUST_CHECK;
  * url: from post_make_url. ca_file: NULL trusts the system's authorities.
  * Free with post_free. NULL: no memory, or the file can't be read.
  */
-struct post *post_new(const char *url, const char *source, const char *ca_file);
+struct post *post_new(const char *url, const char *ca_file);
 void post_free(struct post *post);
 
 /* How many milliseconds a request may still take; called again after post_wake. */
 typedef int64_t post_limit(void *context);
 
-/* Sends a body once and waits for the response. signature: base64. */
-void post_send(struct post *post, const char *body, size_t length, const char *signature,
-               post_limit *limit, void *context, struct post_response *response);
+/* Sends a body once, under a name, and waits for the response. signature: base64. */
+void post_send(struct post *post, const char *source, const char *body, size_t length,
+               const char *signature, post_limit *limit, void *context,
+               struct post_response *response);
 
 /* Has post_send call the limit again; any thread. */
 void post_wake(struct post *post);

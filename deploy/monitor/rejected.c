@@ -1,217 +1,156 @@
 #include "rejected.h"
 
-#include "base/log.h"
 #include "base/utf8.h"
-#include "files.h"
+#include "complete.h"
+#include "moment.h"
+#include "status.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-static const char NAME[] = "rejected.ndjson";
-static const char OLDER[] = "rejected.1.ndjson";
+/* Some at a time: while a read is open, which a pager may make long, the journal only grows. */
+static const char LIST[] =
+    "SELECT serial, json_object('time', strftime('%Y-%m-%dT%H:%M:%SZ', rejected_at / 1000,"
+    " 'unixepoch'), 'reason', code || ': ' || message, 'line', line, 'event',"
+    " iif(line IS NULL AND json_valid(event), json(event), event))"
+    " FROM (SELECT *, CAST(text AS TEXT) AS event FROM rejected WHERE serial > ?"
+    " ORDER BY serial LIMIT 16)";
 
-enum { ESCAPED_BYTES = 6, FRAME_BYTES = 2048 };
+/* Moves events to the pending ones; a lane may have been removed meanwhile. */
+static const char MOVE[] =
+    "INSERT OR IGNORE INTO lanes (source, boot, name) SELECT source, boot, iif(source = '',"
+    " (SELECT name FROM lanes WHERE id = 1), source) FROM rejected WHERE line IS NULL;"
+    "INSERT INTO events (serial, lane, time, text) SELECT (SELECT serial FROM totals) +"
+    " row_number() OVER (ORDER BY rejected.serial), id, time, text FROM rejected"
+    " JOIN lanes USING (source, boot) WHERE line IS NULL;"
+    "UPDATE lanes SET waiting = waiting + (SELECT count(*) FROM rejected WHERE line IS NULL"
+    " AND rejected.source = lanes.source AND rejected.boot = lanes.boot);"
+    "UPDATE totals SET serial = serial + (SELECT count(*) FROM rejected WHERE line IS NULL);"
+    "DELETE FROM rejected WHERE line IS NULL;"
+    "COMMIT";
 
-void rejected_init(struct rejected *rejected, int folder, uint64_t count)
+/* Writes text; each invalid byte becomes U+FFFD. */
+static void print_text(FILE *out, const char *text, size_t left)
 {
-    *rejected = (struct rejected){.folder = folder, .file = -1, .count = count};
-    pthread_mutex_init(&rejected->lock, NULL);
-}
+    while (left > 0) {
+        size_t length = 1;
 
-void rejected_free(struct rejected *rejected)
-{
-    if (rejected->file >= 0)
-        close(rejected->file);
-    pthread_mutex_destroy(&rejected->lock);
-}
-
-/* The length of the UTF-8 character at text; 0 if it is invalid. */
-static size_t character(const char *text, size_t left)
-{
-    for (size_t length = 1; length <= 4 && length <= left; length++) {
-        if (utf8_valid((const unsigned char *)text, length))
-            return length;
-    }
-    return 0;
-}
-
-/* Writes a JSON string (RFC 8259, section 7); invalid UTF-8 becomes U+FFFD. */
-static size_t quote(char *out, const char *text, size_t length)
-{
-    size_t n = 0;
-
-    out[n++] = '"';
-    for (size_t i = 0; i < length;) {
-        unsigned char c = (unsigned char)text[i];
-        size_t bytes = character(text + i, length - i);
-
-        if (bytes == 0) {
-            n += (size_t)sprintf(out + n, "\\ufffd");
-            bytes = 1;
-        } else if (c < 0x20) {
-            n += (size_t)sprintf(out + n, "\\u%04x", c);
+        while (length < 4 && length < left && !utf8_valid((const unsigned char *)text, length))
+            length++;
+        if (utf8_valid((const unsigned char *)text, length)) {
+            fwrite(text, 1, length, out);
         } else {
-            if (c == '"' || c == '\\')
-                out[n++] = '\\';
-            memcpy(out + n, text + i, bytes);
-            n += bytes;
+            fputs("\xef\xbf\xbd", out);
+            length = 1;
         }
-        i += bytes;
+        text += length;
+        left -= length;
     }
-    out[n++] = '"';
-    return n;
 }
 
-/* Writes a line with its newline; returns its length. */
-static size_t format(char *out, const struct rejected_item *item)
+static bool list(sqlite3 *database)
 {
-    char reason[512];
-    size_t n;
+    sqlite3_stmt *query = sql_prepare(database, LIST, "");
+    int64_t serial = 0, before = -1;
+    int code = query == NULL ? SQLITE_ERROR : SQLITE_DONE;
 
-    snprintf(reason, sizeof(reason), "%s: %s%s", item->code, item->message,
-             item->is_truncated ? " (line truncated)" : "");
-    n = (size_t)sprintf(out, "{\"reason\":");
-    n += quote(out + n, reason, strlen(reason));
-    if (item->line > 0)
-        n += (size_t)sprintf(out + n, ",\"line\":%" PRIu64 ",\"event\":", item->line);
-    else
-        n += (size_t)sprintf(out + n, ",\"line\":null,\"event\":");
-    if (item->line > 0) {
-        n += quote(out + n, item->text, item->length);
-    } else {
-        memcpy(out + n, item->text, item->length);
-        n += item->length;
-    }
-    return n + (size_t)sprintf(out + n, "}\n");
-}
+    while (serial != before && code == SQLITE_DONE) {
+        char *text = NULL;
+        size_t length = 0;
+        FILE *out = open_memstream(&text, &length);
 
-/* Removes an incomplete line, left by a kill or a power failure; its event is rejected again. */
-static bool remove_incomplete(int file)
-{
-    struct stat status;
-    char bytes[4096];
-    off_t end;
-
-    if (fstat(file, &status) != 0)
-        return false;
-    for (end = status.st_size; end > 0;) {
-        off_t from = end > (off_t)sizeof(bytes) ? end - (off_t)sizeof(bytes) : 0;
-        ssize_t n = pread(file, bytes, (size_t)(end - from), from);
-        const char *newline = n == end - from ? memrchr(bytes, '\n', (size_t)n) : NULL;
-
-        if (n != end - from)
-            return false;
-        if (newline != NULL) {
-            end = from + (newline - bytes) + 1;
+        if (out == NULL)
             break;
+        before = serial;
+        sql_bind(query, "i", serial);
+        while ((code = sqlite3_step(query)) == SQLITE_ROW) {
+            serial = sqlite3_column_int64(query, 0);
+            print_text(out, sql_text(query, 1), (size_t)sqlite3_column_bytes(query, 1));
+            putc('\n', out);
         }
-        end = from;
+        sqlite3_reset(query);
+        fclose(out);
+        fwrite(text, 1, length, stdout);
+        free(text);
     }
-    if (end == status.st_size)
-        return true;
-    log_event(LOG_WARNING, "rejected_recovered",
-              "removed an incomplete line at the end of rejected.ndjson");
-    return ftruncate(file, end) == 0;
+    sqlite3_finalize(query);
+    return serial == before && code == SQLITE_DONE && fflush(stdout) == 0;
 }
 
-/* Opens the current file. */
-static bool open_newest(struct rejected *rejected)
+/* Makes events of the lines that are valid now, under a name. */
+static bool complete_lines(sqlite3 *database, const char *name)
 {
-    rejected->file = openat(rejected->folder, NAME, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (rejected->file >= 0 && remove_incomplete(rejected->file) && fsync(rejected->folder) == 0)
-        return true;
-    if (rejected->file >= 0)
-        close(rejected->file);
-    rejected->file = -1;
-    return false;
+    struct completer *completer = completer_new(name);
+    const bool is_set = moment_is_set();
+    char boot[MOMENT_BOOT_BYTES + 1];
+    sqlite3_stmt *query = sql_prepare(
+        database, "SELECT serial, text FROM rejected WHERE line IS NOT NULL ORDER BY serial", "");
+    int code = SQLITE_NOMEM;
+
+    moment_boot(boot);
+    while (completer != NULL && (code = sqlite3_step(query)) == SQLITE_ROW) {
+        const size_t length = (size_t)sqlite3_column_bytes(query, 1);
+        struct completed completed;
+
+        if (length == 0 || length > COMPLETE_LINE_BYTES ||
+            complete_event(completer, sqlite3_column_blob(query, 1), length,
+                           is_set ? moment_now() : 0, &completed) != ERROR_NONE)
+            continue;
+        if (!sql_change(database,
+                        "UPDATE rejected SET line = NULL, text = ?, source = ?, boot = ?,"
+                        " time = ? WHERE serial = ?",
+                        "bssii", completed.text, completed.length, completed.has_source ? name : "",
+                        completed.has_timestamp ? "" : boot,
+                        completed.has_timestamp ? moment_now() : moment_uptime(),
+                        sqlite3_column_int64(query, 0)))
+            break;
+    }
+    sqlite3_finalize(query);
+    free(completer);
+    return code == SQLITE_DONE;
 }
 
-/* Opens a file that has room for length more bytes; *size is its size before them. */
-static bool open_file(struct rejected *rejected, size_t length, off_t *size)
+/* Makes them pending again; lines are read under the name of the process that is running. */
+static bool retry(sqlite3 *database, const struct options *options, pid_t process)
 {
-    struct stat status;
+    char name[COMPLETE_SOURCE_BYTES + 1];
+    sqlite3_stmt *query = sql_prepare(database, "SELECT name FROM lanes WHERE id = 1", "");
+    int64_t count;
 
-    if (rejected->file < 0 && !open_newest(rejected))
+    snprintf(name, sizeof(name), "%s",
+             process > 0 && sqlite3_step(query) == SQLITE_ROW ? sql_text(query, 0)
+                                                              : options->source);
+    sqlite3_finalize(query);
+    if (!sql_run(database, "BEGIN IMMEDIATE") || !complete_lines(database, name))
         return false;
-    if (fstat(rejected->file, &status) != 0)
+    count = sql_number(database, "SELECT count(*) FROM rejected WHERE line IS NULL");
+    if (!sql_run(database, MOVE))
         return false;
-    if (status.st_size == 0 || status.st_size + (off_t)length <= REJECTED_FILE_BYTES) {
-        *size = status.st_size;
-        return true;
-    }
-    if (fdatasync(rejected->file) != 0 ||
-        renameat(rejected->folder, NAME, rejected->folder, OLDER) != 0)
-        return false;
-    log_event(LOG_WARNING, "rejected_rotated",
-              "rejected.ndjson is full, renamed to rejected.1.ndjson");
-    close(rejected->file);
-    if (!open_newest(rejected))
-        return false;
-    *size = 0;
+    if (process > 1)
+        (void)kill(process, SIGUSR1);
+    printf("%lld rejected events are sent again%s\n", (long long)count,
+           process > 0 ? "" : " after the next start");
+    count = sql_number(database, "SELECT count(*) FROM rejected");
+    if (count > 0)
+        printf("%lld are still invalid\n", (long long)count);
     return true;
 }
 
-bool rejected_add(struct rejected *rejected, const struct rejected_item *item)
+int rejected_command(const struct options *options)
 {
-    char *line = malloc(item->length * ESCAPED_BYTES + FRAME_BYTES * 2);
-    bool is_added = false;
-    off_t size = -1;
-    int error = ENOMEM;
+    const char *command = options->operand;
+    const bool is_list = strcmp(command, "list") == 0;
+    sqlite3 *database = status_visit(options->state, !is_list);
+    int status = EXIT_SUCCESS;
 
-    if (line != NULL) {
-        const size_t length = format(line, item);
-
-        pthread_mutex_lock(&rejected->lock);
-        is_added =
-            open_file(rejected, length, &size) && files_write(rejected->file, line, length, -1);
-        error = errno;
-        if (is_added) {
-            rejected->count++;
-            rejected->is_dirty = true;
-        } else if (size >= 0 && ftruncate(rejected->file, size) != 0) {
-            error = errno; /* an incomplete line is left */
-        }
-        pthread_mutex_unlock(&rejected->lock);
-        free(line);
-    }
-    if (!is_added) {
-        errno = error;
-        log_event(LOG_ERROR, "rejected_error", strerror(error));
-    }
-    return is_added;
-}
-
-void rejected_sync(struct rejected *rejected)
-{
-    pthread_mutex_lock(&rejected->lock);
-    if (rejected->is_dirty && rejected->file >= 0 && fdatasync(rejected->file) != 0)
-        log_event(LOG_ERROR, "rejected_error", strerror(errno));
-    rejected->is_dirty = false;
-    pthread_mutex_unlock(&rejected->lock);
-}
-
-bool rejected_is_dirty(struct rejected *rejected)
-{
-    bool is_dirty;
-
-    pthread_mutex_lock(&rejected->lock);
-    is_dirty = rejected->is_dirty;
-    pthread_mutex_unlock(&rejected->lock);
-    return is_dirty;
-}
-
-uint64_t rejected_count(struct rejected *rejected)
-{
-    uint64_t count;
-
-    pthread_mutex_lock(&rejected->lock);
-    count = rejected->count;
-    pthread_mutex_unlock(&rejected->lock);
-    return count;
+    if (database == NULL)
+        return EXIT_FAILURE;
+    if (!(is_list                         ? list(database)
+          : strcmp(command, "retry") == 0 ? retry(database, options, status_process(options->state))
+                                          : sql_run(database, "DELETE FROM rejected")))
+        status = status_fail(options->state, sqlite3_errmsg(database));
+    sqlite3_close(database);
+    return status;
 }

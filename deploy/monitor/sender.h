@@ -1,6 +1,7 @@
 /*
  * The sender: the thread that takes batches from the spool, posts them, and
- * removes the events that the server has stored or rejected.
+ * settles them by the server's answer. Each lane has a route of its own, so
+ * that a refusal of one delays no other.
  */
 #ifndef STEEP_SENDER_H
 #define STEEP_SENDER_H
@@ -9,16 +10,31 @@
 #include "keys.h"
 #include "outgoing.h"
 #include "post.h"
-#include "rejected.h"
 #include "spool.h"
-#include "state.h"
 
-enum { SENDER_STOP_MS = 4000 }; /* for the last batches; the whole shutdown takes at most 5 s */
+enum {
+    SENDER_STOP_MS = 4000, /* for the last batches; the whole shutdown takes at most 5 s */
+    SENDER_DETAIL_BYTES = 512,
+};
+
+/* What is known about sending a lane's events. */
+struct route {
+    struct lane lane;  /* as it was last read */
+    int64_t next;      /* serial from which to load; behind the last event it begins anew */
+    bool is_flushing;  /* send what is there without waiting for more */
+    size_t limit;      /* events in a batch: max_events, or fewer after a refusal */
+    size_t count;      /* events of the batch that is to be sent again, or 0 */
+    unsigned failures; /* in a row */
+    unsigned refusals; /* in a row, of events that were sent alone for the first time */
+    int64_t lap;       /* how many batches had been accepted when it last began anew */
+    bool is_working;   /* some were since the time before */
+    int64_t since;     /* clock_ms of the first pending event, or 0 */
+    int64_t retry_at;  /* clock_ms, or 0 */
+    int64_t tried_at;
+};
 
 struct sender {
     struct spool *spool;
-    struct rejected *rejected;
-    struct state *state;
     struct post *post;
     const struct keys *keys;
     size_t max_events; /* in a batch */
@@ -28,13 +44,14 @@ struct sender {
     /* Used by the thread alone. */
     struct outgoing *outgoing;
     struct answer answer;
-    size_t limit; /* events in a batch: max_events, or fewer after a 413 */
-    unsigned failures;
+    struct route *routes;
+    size_t route_count;
+    bool has_failed; /* to read the lanes */
     char signature[KEYS_SIGNATURE_TEXT_BYTES + 1];
 
     /* Guarded by the spool's lock; changes are signalled by its condition. */
-    uint64_t flush_to; /* send events before this serial without waiting for more */
-    bool retry_now;    /* end the current delay */
+    bool flush_now;    /* send all that is pending */
+    bool retry_now;    /* end the current delays */
     bool is_finishing; /* the input has ended */
     bool is_stopping;  /* stop at stop_at */
     bool has_ended;

@@ -2,389 +2,459 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "cursor.h"
-#include "files.h"
-#include "recovery.h"
-#include "spool_parts.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
+#include <sys/statvfs.h>
 
-static const uint64_t SEGMENT_MIN = 256 * 1024;
-static const uint64_t SEGMENT_MAX = 16 * 1024 * 1024;
+enum {
+    SHARES = 16, /* of the spool: what is dropped at once */
+    MIN_ADDED_BYTES = 128 * 1024,
+    MAX_ADDED_BYTES = 1024 * 1024,
+    MIN_JOURNAL_BYTES = 64 * 1024,
+    MAX_JOURNAL_BYTES = 16 * 1024 * 1024,
+    MAX_KEPT_BYTES = 32 * 1024 * 1024, /* of rejected events, and an eighth of the spool */
+    KEPT_SHARES = 8,
+    RESERVED_BYTES = 256 * 1024,
+    BATCH_BYTES = OUTGOING_BODY_BYTES * 5 / 4, /* which the removal of a batch writes at most */
+    DROPPED_ROWS = 16384,                      /* at most, in one step */
+    OPEN_RETRY_MS = 30 * 1000,
+};
 
-enum { SEGMENTS = 16 }; /* that a full spool is made of, unless they would be too small or large */
+/* What was added: this header, the text, and padding for the next. */
+struct added {
+    struct spool_item item;
+    size_t size;
+};
 
-/* What a new segment has already: its header and the position. */
-static uint64_t empty_bytes(void)
+/* What a flush has written so far. */
+struct flush {
+    sqlite3_stmt *insert;
+    int64_t serial;
+    int64_t lanes[2][2], counts[2][2]; /* by has_source and has_timestamp; 0: not yet looked up */
+    int64_t rejected, forgotten, dropped;
+};
+
+static int64_t clamp(uint64_t value, uint64_t min, uint64_t max)
 {
-    return SEGMENT_HEADER_BYTES + record_size(0);
+    return (int64_t)(value < min ? min : value > max ? max : value);
 }
 
-static bool init(struct spool *spool, int folder, uint64_t limit, bool is_blocking)
+/* Finds the last serial that was given to an event, here or by the command "rejected retry". */
+static void find_last_serial(struct spool *spool)
+{
+    const int64_t serial =
+        sql_number(spool->database, "SELECT max(serial, (SELECT coalesce(max(serial), 0)"
+                                    " FROM events)) FROM totals");
+
+    if (serial > spool->last_serial)
+        spool->last_serial = serial;
+}
+
+/* Opens the database, and names its lanes. False after a line in the log. */
+static bool open_database(struct spool *spool)
+{
+    spool->database = store_open(spool->folder, spool->journal_pages);
+    spool->open_at = clock_ms() + OPEN_RETRY_MS;
+    if (spool->database == NULL)
+        return false;
+    /* After damage, the serials of a batch that is being sent are not given again. */
+    find_last_serial(spool);
+    if (sql_change(spool->database, "UPDATE totals SET serial = ?", "i", spool->last_serial) &&
+        sql_change(spool->database, "UPDATE lanes SET name = iif(source = '', ?, source)", "s",
+                   spool->name))
+        return true;
+    sql_problem(spool->database, spool->problem);
+    log_event(LOG_ERROR, "spool_error", spool->problem);
+    sqlite3_close(spool->database);
+    spool->database = NULL;
+    return false;
+}
+
+/* Undoes the transaction that is open; false. */
+static bool fail(struct spool *spool)
+{
+    bool is_full, is_damaged;
+
+    if (spool->database == NULL) {
+        snprintf(spool->problem, sizeof(spool->problem), "the database can't be opened");
+        return false;
+    }
+    sql_problem(spool->database, spool->problem);
+    is_full = (sqlite3_errcode(spool->database) & 0xff) == SQLITE_FULL;
+    is_damaged = sql_is_damaged(spool->database);
+    if (sqlite3_get_autocommit(spool->database) == 0)
+        (void)!sql_run(spool->database, "ROLLBACK");
+    if (is_full)
+        store_empty_journal(spool->database);
+    if (is_damaged) {
+        sqlite3_close(spool->database);
+        spool->database = NULL;
+        (void)!open_database(spool);
+    }
+    return false;
+}
+
+bool spool_is_open(struct spool *spool)
+{
+    return spool->database != NULL || (clock_ms() >= spool->open_at && open_database(spool));
+}
+
+bool spool_begin(struct spool *spool)
+{
+    return spool_is_open(spool) && sql_run(spool->database, "BEGIN IMMEDIATE") ? true : fail(spool);
+}
+
+bool spool_end(struct spool *spool, bool is_done)
+{
+    return is_done && sql_run(spool->database, "COMMIT") ? true : fail(spool);
+}
+
+bool spool_open(struct spool *spool, const char *folder, const char *name, uint64_t limit,
+                bool is_blocking)
 {
     pthread_condattr_t attributes;
 
     *spool = (struct spool){
         .folder = folder,
+        .name = name,
         .limit = limit,
-        .segment_bytes = limit / SEGMENTS,
         .is_blocking = is_blocking,
-        .file = -1,
+        .journal_pages =
+            (int)(clamp(limit / SHARES, MIN_JOURNAL_BYTES, MAX_JOURNAL_BYTES) / STORE_PAGE_BYTES),
+        .added_room = (size_t)clamp(limit / SHARES, MIN_ADDED_BYTES, MAX_ADDED_BYTES),
     };
-    if (spool->segment_bytes < SEGMENT_MIN)
-        spool->segment_bytes = SEGMENT_MIN;
-    if (spool->segment_bytes > SEGMENT_MAX)
-        spool->segment_bytes = SEGMENT_MAX;
-    pthread_mutex_init(&spool->forgetting, NULL);
+    moment_boot(spool->boot);
     pthread_mutex_init(&spool->lock, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&spool->changed, &attributes);
     pthread_condattr_destroy(&attributes);
-    spool->pending = malloc(SPOOL_PENDING_BYTES);
-    return spool->pending != NULL;
-}
-
-/* Adds a segment to the list; under the lock, or before there is another thread. */
-static bool add_segment(struct spool *spool, const struct spool_segment *segment)
-{
-    if (spool->count == spool->room) {
-        size_t room = spool->room * 2 + SEGMENTS;
-        struct spool_segment *segments =
-            reallocarray(spool->segments, room, sizeof(*spool->segments));
-
-        if (segments == NULL)
-            return false;
-        spool->segments = segments;
-        spool->room = room;
-    }
-    spool->segments[spool->count++] = *segment;
+    spool->added = malloc(spool->added_room);
+    if (spool->added == NULL || !open_database(spool))
+        return false;
+    (void)!sql_run(spool->database, "DELETE FROM lanes WHERE waiting = 0 AND id > 1 AND (source,"
+                                    " boot) NOT IN (SELECT source, boot FROM rejected)");
     return true;
-}
-
-/*
- * Begins a new segment, with the position in it, so that the last segment
- * always has the latest. False with errno, and the one before goes on.
- */
-static bool rotate(struct spool *spool)
-{
-    const struct record position = {.serial = spool->next_serial, .position = spool->position};
-    struct spool_segment segment = {
-        .number = 1,
-        .first_serial = spool->next_serial,
-        .bytes = empty_bytes(),
-    };
-    unsigned char bytes[SEGMENT_HEADER_BYTES + RECORD_HEADER_BYTES + RECORD_CHECK_BYTES];
-    char name[SEGMENT_NAME_BYTES + 1];
-    int file, old;
-
-    pthread_mutex_lock(&spool->lock);
-    if (spool->count > 0)
-        segment.number = spool_last(spool)->number + 1;
-    if (segment.number <= spool->cursor.segment)
-        segment.number = spool->cursor.segment + 1;
-    pthread_mutex_unlock(&spool->lock);
-    segment_encode_header(segment.number, segment.first_serial, bytes);
-    record_encode(&position, bytes + SEGMENT_HEADER_BYTES);
-    segment_name(segment.number, name);
-    (void)spool_sync(spool); /* which says where it fails; what comes goes to another file */
-    file = openat(spool->folder, name, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (file < 0)
-        return false;
-    if (!files_write(file, bytes, sizeof(bytes), 0) || fdatasync(file) != 0 ||
-        fsync(spool->folder) != 0) {
-        int error = errno;
-
-        close(file);
-        unlinkat(spool->folder, name, 0);
-        errno = error;
-        return false;
-    }
-
-    pthread_mutex_lock(&spool->lock);
-    if (!add_segment(spool, &segment)) {
-        pthread_mutex_unlock(&spool->lock);
-        close(file);
-        unlinkat(spool->folder, name, 0);
-        errno = ENOMEM;
-        return false;
-    }
-    old = spool->file;
-    spool->file = file;
-    spool->synced = segment.bytes;
-    spool->must_rotate = false;
-    pthread_mutex_unlock(&spool->lock);
-    if (old >= 0)
-        close(old);
-    return true;
-}
-
-/* Takes over what recovery has found, and goes on in the last segment. */
-static bool adopt(struct spool *spool, struct recovery *recovery)
-{
-    struct spool_extent ignored;
-
-    spool->cursor = recovery->cursor.place;
-    spool->sent = recovery->cursor.sent;
-    spool->next_serial = spool->pending_serial = recovery->next_serial;
-    spool->taken = spool->cursor.serial;
-    spool->position = spool->pending_position = recovery->position;
-    for (size_t i = 0; i < recovery->count; i++) {
-        if (!add_segment(spool, &recovery->segments[i]))
-            return false;
-    }
-    if (spool->count > 0 && !recovery->must_rotate) {
-        char name[SEGMENT_NAME_BYTES + 1];
-
-        segment_name(spool_last(spool)->number, name);
-        spool->file = openat(spool->folder, name, O_RDWR | O_CLOEXEC);
-        if (spool->file < 0 || ftruncate(spool->file, (off_t)spool_last(spool)->bytes) != 0)
-            return false;
-        if (fdatasync(spool->file) == 0)
-            spool->synced = spool_last(spool)->bytes;
-    } else if (!rotate(spool)) {
-        return false;
-    }
-    /* Its segment may be lost, behind others that are still there. */
-    if (!spool_extent(spool, spool->cursor.segment, &ignored))
-        spool->cursor = (struct spool_place){spool_last(spool)->number, SEGMENT_HEADER_BYTES,
-                                             spool_last(spool)->first_serial};
-    if (spool->next_serial > spool->cursor.serial)
-        spool->waiting_since = clock_ms();
-    return true;
-}
-
-bool spool_open(struct spool *spool, int folder, uint64_t limit, bool is_blocking)
-{
-    struct recovery recovery = {0};
-    bool is_open;
-
-    if (!init(spool, folder, limit, is_blocking)) {
-        spool_report("cannot open the spool", ENOMEM);
-        return false;
-    }
-    is_open = recovery_run(&recovery, folder, true) && adopt(spool, &recovery);
-    if (!is_open)
-        spool_report("cannot open the spool", errno);
-    recovery_free(&recovery);
-    return is_open;
 }
 
 void spool_close(struct spool *spool)
 {
-    if (spool->file >= 0)
-        close(spool->file);
-    close(spool->folder);
-    free(spool->segments);
-    free(spool->pending);
+    sqlite3_close(spool->database);
+    free(spool->added);
     pthread_cond_destroy(&spool->changed);
     pthread_mutex_destroy(&spool->lock);
-    pthread_mutex_destroy(&spool->forgetting);
 }
 
-static int64_t wall_ms(void)
+bool spool_add(struct spool *spool, const struct spool_item *item)
 {
-    struct timespec now;
+    const size_t align = _Alignof(struct added);
+    struct added added = {.item = *item};
+    char *to = spool->added + spool->added_length;
 
-    clock_gettime(CLOCK_REALTIME, &now);
-    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
-}
-
-enum spool_verdict spool_append(struct spool *spool, const char *text, size_t length,
-                                const struct position *position)
-{
-    struct record record = {
-        .flags = (uint8_t)((text == NULL ? 0 : RECORD_EVENT) |
-                           (position->inode == 0 ? 0 : RECORD_FOLLOWED)),
-        .serial = spool->pending_serial,
-        .time_ms = wall_ms(),
-        .position = *position,
-        .text = text,
-        .length = length,
-    };
-
-    /* The position of a file that was followed before stays while a stream is read. */
-    if (position->inode == 0)
-        record.position = spool->pending_position;
-    if (record_size(length) > SPOOL_PENDING_BYTES - spool->pending_length) {
-        enum spool_verdict verdict = spool_flush(spool);
-
-        if (verdict != SPOOL_WRITTEN)
-            return verdict;
-    }
-    /* Nothing lies between it and what is on the disk. */
-    if (spool->pending_length == 0 && !spool_is_dirty(spool))
-        record.flags |= RECORD_SYNCED;
-    record_encode(&record, spool->pending + spool->pending_length);
-    spool->pending_length += record_size(length);
-    spool->pending_position = record.position;
-    if (text != NULL)
-        spool->pending_serial++;
-    return SPOOL_WRITTEN;
-}
-
-static uint64_t total_bytes(const struct spool *spool)
-{
-    uint64_t bytes = 0;
-
-    for (size_t i = 0; i < spool->count; i++)
-        bytes += spool->segments[i].bytes;
-    return bytes;
-}
-
-/* Drops the oldest segment, with what waits in it; false where it is the only one. */
-static bool drop_oldest(struct spool *spool)
-{
-    const struct spool_segment *next = &spool->segments[1];
-    uint64_t number, lost = 0;
-    struct log_line line;
-
-    pthread_mutex_lock(&spool->lock);
-    if (spool->count < 2) {
-        pthread_mutex_unlock(&spool->lock);
+    added.size = (sizeof(added) + item->length + align - 1) / align * align;
+    if (added.size > spool->added_room - spool->added_length)
         return false;
+    memcpy(to, &added, sizeof(added));
+    memcpy(to + sizeof(added), item->text, item->length);
+    spool->added_length += added.size;
+    return true;
+}
+
+/* Finds an event's lane, or makes it; 0 if it can't. */
+static int64_t find_lane(struct spool *spool, const struct spool_item *item)
+{
+    const char *source = item->has_source ? spool->name : "";
+    const char *boot = item->has_timestamp ? "" : spool->boot;
+    sqlite3_stmt *query;
+    int64_t lane = 0;
+
+    if (!sql_change(spool->database,
+                    "INSERT OR IGNORE INTO lanes (source, boot, name) VALUES (?, ?, ?)", "sss",
+                    source, boot, spool->name))
+        return 0;
+    query = sql_prepare(spool->database, "SELECT id FROM lanes WHERE source = ? AND boot = ?", "ss",
+                        source, boot);
+    if (sqlite3_step(query) == SQLITE_ROW)
+        lane = sqlite3_column_int64(query, 0);
+    sqlite3_finalize(query);
+    return lane;
+}
+
+static bool write_item(struct spool *spool, const struct spool_item *item, const char *text,
+                       struct flush *flush)
+{
+    int64_t *lane = &flush->lanes[item->has_source][item->has_timestamp];
+
+    if (item->error != ERROR_NONE) {
+        flush->rejected++;
+        return sql_change(
+            spool->database,
+            "INSERT INTO rejected (source, boot, time, text, line, code, message, rejected_at)"
+            " VALUES ('', '', ?1, ?2, ?3, ?4, ?5, ?6)",
+            "ibissi", item->time, text, item->length, (int64_t)item->line,
+            complete_error_code(item->error), complete_error_message(item->error), moment_now());
     }
-    number = spool->segments[0].number;
-    if (spool->cursor.segment == number) {
-        lost = next->first_serial - spool->cursor.serial;
-        spool->cursor =
-            (struct spool_place){next->number, SEGMENT_HEADER_BYTES, next->first_serial};
+    if (*lane == 0)
+        *lane = find_lane(spool, item);
+    if (*lane == 0)
+        return false;
+    flush->counts[item->has_source][item->has_timestamp]++;
+    sql_bind(flush->insert, "iiib", ++flush->serial, *lane, item->time, text, item->length);
+    return sqlite3_step(flush->insert) == SQLITE_DONE && sqlite3_reset(flush->insert) == SQLITE_OK;
+}
+
+static bool write_items(struct spool *spool, struct flush *flush)
+{
+    bool is_done = true;
+
+    flush->insert = sql_prepare(
+        spool->database, "INSERT INTO events (serial, lane, time, text) VALUES (?, ?, ?, ?)", "");
+    for (size_t at = 0; at < spool->added_length && is_done;) {
+        struct added added;
+
+        memcpy(&added, spool->added + at, sizeof(added));
+        is_done = write_item(spool, &added.item, spool->added + at + sizeof(added), flush);
+        at += added.size;
     }
-    spool->dropped += lost;
-    spool->count--;
-    memmove(spool->segments, spool->segments + 1, spool->count * sizeof(*spool->segments));
-    pthread_mutex_unlock(&spool->lock);
-    spool_remove(spool, &number, 1);
-    if (lost > 0) {
-        log_begin(&line, LOG_ERROR, "spool_dropped");
-        log_number(&line, "events", (long long)lost);
-        log_string(&line, "detail", "the spool is full, dropped its oldest events");
-        log_end(&line);
+    sqlite3_finalize(flush->insert);
+    return is_done;
+}
+
+bool spool_forget_rejected(struct spool *spool, int64_t *forgotten)
+{
+    const int64_t limit = clamp(spool->limit / KEPT_SHARES, 0, MAX_KEPT_BYTES);
+
+    while (sql_number(spool->database, "SELECT kept_bytes FROM totals") > limit) {
+        if (!sql_run(spool->database, "DELETE FROM rejected WHERE serial IN"
+                                      " (SELECT serial FROM rejected ORDER BY serial LIMIT 1 +"
+                                      " (SELECT count(*) FROM (SELECT 1 FROM rejected"
+                                      " LIMIT 16384)) / 16)"))
+            return false;
+        if (sqlite3_changes(spool->database) == 0)
+            break; /* damage left a wrong count */
+        *forgotten += sqlite3_changes(spool->database);
     }
     return true;
 }
 
-/* Sees to it that what is pending fits; *end is where it is to be written. */
-static enum spool_verdict make_room(struct spool *spool, off_t *end)
+/* Drops a share of the events, the oldest. */
+static bool drop_oldest(struct spool *spool, struct flush *flush)
 {
-    for (;;) {
-        bool is_full, must_rotate;
+    const int64_t waiting = sql_number(spool->database, "SELECT sum(waiting) FROM lanes");
+    char last[96];
+    int64_t serial;
 
-        pthread_mutex_lock(&spool->lock);
-        *end = (off_t)spool_last(spool)->bytes;
-        is_full = total_bytes(spool) + spool->pending_length > spool->limit;
-        must_rotate =
-            spool->must_rotate || ((uint64_t)*end + spool->pending_length > spool->segment_bytes &&
-                                   (uint64_t)*end > empty_bytes());
-        pthread_mutex_unlock(&spool->lock);
-        if (is_full && spool->is_blocking)
+    snprintf(last, sizeof(last),
+             "SELECT max(serial) FROM (SELECT serial FROM events ORDER BY serial LIMIT %lld)",
+             (long long)clamp((uint64_t)waiting / SHARES + 1, 1, DROPPED_ROWS));
+    serial = sql_number(spool->database, last);
+    if (serial == 0)
+        return sqlite3_errcode(spool->database) == SQLITE_OK;
+    if (!sql_change(spool->database,
+                    "UPDATE lanes SET waiting = waiting - (SELECT count(*) FROM events"
+                    " WHERE serial <= ? AND lane = lanes.id)",
+                    "i", serial) ||
+        !sql_change(spool->database, "DELETE FROM events WHERE serial <= ?", "i", serial))
+        return false;
+    flush->dropped += sqlite3_changes(spool->database);
+    return true;
+}
+
+static int64_t count_pages(struct spool *spool, bool is_free)
+{
+    return sql_number(spool->database, is_free ? "PRAGMA freelist_count" : "PRAGMA page_count");
+}
+
+/* Sees to it that what was added fits. */
+static enum spool_verdict make_room(struct spool *spool, struct flush *flush)
+{
+    while ((uint64_t)(count_pages(spool, false) - count_pages(spool, true)) * STORE_PAGE_BYTES +
+               spool->added_length >
+           spool->limit) {
+        const int64_t dropped = flush->dropped;
+
+        if (spool->is_blocking)
             return SPOOL_FULL;
-        if (must_rotate) {
-            if (!rotate(spool))
-                return SPOOL_FAILED;
-            continue;
+        if (!drop_oldest(spool, flush))
+            return SPOOL_FAILED;
+        if (flush->dropped == dropped)
+            break; /* none are left */
+    }
+    return SPOOL_TAKEN;
+}
+
+static bool write_positions(struct spool *spool, const struct position *positions, size_t count)
+{
+    bool is_done = true;
+
+    if (count == 0 && spool->followed == 0)
+        return true; /* those of a file that was followed before stay */
+    is_done = sql_run(spool->database, "DELETE FROM positions");
+    for (size_t i = 0; i < count && is_done; i++)
+        is_done = sql_change(spool->database, "INSERT INTO positions VALUES (?, ?, ?, ?, ?, ?)",
+                             "iiiiii", (int64_t)positions[i].device, (int64_t)positions[i].inode,
+                             (int64_t)positions[i].offset, (int64_t)positions[i].line,
+                             (int64_t)positions[i].tail, positions[i].seen_ms);
+    return is_done;
+}
+
+static bool write_counts(struct spool *spool, const struct flush *flush)
+{
+    bool is_done =
+        sql_change(spool->database,
+                   "UPDATE totals SET serial = ?, rejected = rejected + ?,"
+                   " forgotten = forgotten + ?, dropped = dropped + ?",
+                   "iiii", flush->serial, flush->rejected, flush->forgotten, flush->dropped);
+
+    for (size_t i = 0; i < 4 && is_done; i++) {
+        if (flush->counts[i / 2][i % 2] > 0)
+            is_done =
+                sql_change(spool->database, "UPDATE lanes SET waiting = waiting + ? WHERE id = ?",
+                           "ii", flush->counts[i / 2][i % 2], flush->lanes[i / 2][i % 2]);
+    }
+    return is_done;
+}
+
+static bool is_free(const struct spool *spool, uint64_t bytes)
+{
+    struct statvfs disk;
+
+    return statvfs(spool->folder, &disk) != 0 || (uint64_t)disk.f_bavail * disk.f_frsize >= bytes;
+}
+
+/*
+ * Whether the disk has room for what was added, in the journal and then in the database, and
+ * for the sender to remove events after that: a disk that the spool filled up would stay full.
+ */
+static bool has_disk_space(struct spool *spool)
+{
+    const uint64_t added = spool->added_length + spool->added_length / 4;
+    uint64_t needed = 2 * added + RESERVED_BYTES;
+
+    if (is_free(spool, needed + BATCH_BYTES + (uint64_t)spool->journal_pages * STORE_PAGE_BYTES))
+        return true;
+    /* What is in the journal may need room in the database, or there is room in the journal. */
+    if (spool->database != NULL) {
+        const uint64_t unused = (uint64_t)count_pages(spool, true) * STORE_PAGE_BYTES;
+        const uint64_t used = (uint64_t)count_pages(spool, false) * STORE_PAGE_BYTES - unused;
+
+        store_empty_journal(spool->database);
+        needed += used + added < BATCH_BYTES ? used + added : BATCH_BYTES;
+        needed -= unused < added ? unused : added;
+    }
+    if (is_free(spool, needed))
+        return true;
+    snprintf(spool->problem, sizeof(spool->problem), "%s", strerror(ENOSPC));
+    return false;
+}
+
+void spool_tidy(struct spool *spool)
+{
+    const int64_t most = (int64_t)(spool->limit + spool->limit / 16) / STORE_PAGE_BYTES;
+    const bool is_large = count_pages(spool, false) > most;
+    int64_t left = count_pages(spool, true);
+
+    if ((is_large && left > 0) ||
+        (left > spool->journal_pages &&
+         sql_number(spool->database, "SELECT sum(waiting) FROM lanes") == 0)) {
+        for (int64_t before = left + 1; left > 0 && left < before;) {
+            before = left;
+            (void)!sql_run(spool->database, "PRAGMA incremental_vacuum(1024)");
+            left = count_pages(spool, true);
         }
-        if (!is_full || !drop_oldest(spool))
-            return SPOOL_WRITTEN;
+        store_empty_journal(spool->database);
+    } else if (!is_free(spool, RESERVED_BYTES + BATCH_BYTES +
+                                   (uint64_t)spool->journal_pages * STORE_PAGE_BYTES)) {
+        store_empty_journal(spool->database);
     }
 }
 
-/* On a full disk, what was sent already can make room: it may all be in the last segment. */
-static void shed(struct spool *spool)
+void spool_report_loss(const char *event, int64_t events, const char *detail)
 {
-    struct spool_place place;
+    struct log_line line;
+
+    if (events == 0)
+        return;
+    log_begin(&line, LOG_ERROR, event);
+    log_number(&line, "events", events);
+    log_string(&line, "detail", detail);
+    log_end(&line);
+}
+
+/* All of a flush but the lock. */
+static enum spool_verdict flush_added(struct spool *spool, const struct position *positions,
+                                      size_t count, bool is_last)
+{
+    struct flush flush = {0};
+    enum spool_verdict verdict;
     bool is_done;
 
-    pthread_mutex_lock(&spool->lock);
-    is_done =
-        spool->cursor.serial == spool->next_serial && spool_last(spool)->bytes > empty_bytes();
-    pthread_mutex_unlock(&spool->lock);
-    if (!is_done || !rotate(spool))
-        return;
-    pthread_mutex_lock(&spool->lock);
-    place =
-        (struct spool_place){spool_last(spool)->number, SEGMENT_HEADER_BYTES, spool->next_serial};
-    pthread_mutex_unlock(&spool->lock);
-    spool_forget(spool, &place, 0);
+    if ((!is_last && !has_disk_space(spool)) || !spool_begin(spool))
+        return SPOOL_FAILED;
+    find_last_serial(spool);
+    flush.serial = spool->last_serial;
+    verdict = is_last ? SPOOL_TAKEN : make_room(spool, &flush);
+    is_done = verdict == SPOOL_TAKEN && write_items(spool, &flush) &&
+              write_positions(spool, positions, count) &&
+              (flush.rejected == 0 || spool_forget_rejected(spool, &flush.forgotten)) &&
+              write_counts(spool, &flush);
+    if (!spool_end(spool, is_done))
+        return verdict == SPOOL_FULL ? SPOOL_FULL : SPOOL_FAILED;
+    spool->last_serial = flush.serial;
+    spool->added_length = 0;
+    spool->followed = count;
+    spool_report_loss("spool_dropped", flush.dropped,
+                      "the spool is full, dropped its oldest events");
+    spool_report_loss("rejected_dropped", flush.forgotten,
+                      "too many rejected events, dropped the oldest");
+    if (flush.dropped > 0)
+        spool_tidy(spool);
+    return SPOOL_TAKEN;
 }
 
-enum spool_verdict spool_flush(struct spool *spool)
+enum spool_verdict spool_flush(struct spool *spool, const struct position *positions, size_t count,
+                               bool is_last)
 {
     enum spool_verdict verdict;
-    off_t end;
-
-    if (spool->pending_length == 0)
-        return SPOOL_WRITTEN;
-    verdict = make_room(spool, &end);
-    if (verdict != SPOOL_WRITTEN)
-        return verdict;
-    if (!files_write(spool->file, spool->pending, spool->pending_length, end)) {
-        int error = errno;
-
-        /* What of it was written would leave no room for the cursor. */
-        (void)!ftruncate(spool->file, end);
-        shed(spool);
-        errno = error;
-        return SPOOL_FAILED;
-    }
 
     pthread_mutex_lock(&spool->lock);
-    spool_last(spool)->bytes += spool->pending_length;
-    if (spool->waiting_since == 0 && spool->pending_serial > spool->next_serial)
-        spool->waiting_since = clock_ms();
-    spool->next_serial = spool->pending_serial;
-    pthread_cond_signal(&spool->changed);
+    verdict = flush_added(spool, positions, count, is_last);
+    if (verdict == SPOOL_TAKEN)
+        pthread_cond_signal(&spool->changed);
+    else
+        memcpy(spool->pause, spool->problem, sizeof(spool->pause));
     pthread_mutex_unlock(&spool->lock);
-    spool->position = spool->pending_position;
-    spool->pending_length = 0;
-    return SPOOL_WRITTEN;
+    return verdict;
 }
 
-bool spool_is_dirty(struct spool *spool)
+size_t spool_positions(struct spool *spool, struct position *positions, size_t max)
 {
-    bool is_dirty;
+    sqlite3_stmt *query =
+        sql_prepare(spool->database, "SELECT * FROM positions ORDER BY rowid", "");
+    size_t count = 0;
 
-    pthread_mutex_lock(&spool->lock);
-    is_dirty = spool->synced < spool_last(spool)->bytes;
-    pthread_mutex_unlock(&spool->lock);
-    return is_dirty;
+    while (count < max && sqlite3_step(query) == SQLITE_ROW) {
+        positions[count++] = (struct position){.device = (uint64_t)sqlite3_column_int64(query, 0),
+                                               .inode = (uint64_t)sqlite3_column_int64(query, 1),
+                                               .offset = (uint64_t)sqlite3_column_int64(query, 2),
+                                               .line = (uint64_t)sqlite3_column_int64(query, 3),
+                                               .tail = (uint64_t)sqlite3_column_int64(query, 4),
+                                               .seen_ms = sqlite3_column_int64(query, 5)};
+    }
+    sqlite3_finalize(query);
+    return count;
 }
 
-bool spool_sync(struct spool *spool)
+uint64_t spool_waiting(struct spool *spool)
 {
-    uint64_t number, end;
-    int file;
-    bool is_synced;
+    uint64_t waiting = 0;
 
     pthread_mutex_lock(&spool->lock);
-    if (spool->count == 0 || spool->synced >= spool_last(spool)->bytes) {
-        pthread_mutex_unlock(&spool->lock);
-        return true;
-    }
-    number = spool_last(spool)->number;
-    end = spool_last(spool)->bytes;
-    file = dup(spool->file);
+    if (spool->database != NULL)
+        waiting = (uint64_t)sql_number(spool->database, "SELECT sum(waiting) FROM lanes");
     pthread_mutex_unlock(&spool->lock);
-
-    is_synced = file >= 0 && fdatasync(file) == 0;
-    if (!is_synced)
-        spool_report("cannot sync the spool to disk", errno);
-    if (file >= 0)
-        close(file);
-
-    pthread_mutex_lock(&spool->lock);
-    if (spool_last(spool)->number == number) {
-        /* What a file has lost once, a second try may call written (Linux forgets the error). */
-        if (!is_synced)
-            spool->must_rotate = true;
-        if (spool->synced < end)
-            spool->synced = end;
-    }
-    pthread_mutex_unlock(&spool->lock);
-    return is_synced;
+    return waiting;
 }

@@ -1,128 +1,143 @@
 /*
- * The spool: events on the disk between their arrival and the server's answer.
+ * The spool: what is kept on disk between the arrival of events and the
+ * server's answer, in the state folder's database (store.h).
  *
- * One thread appends, another takes away; nothing else touches the folder
- * while they do. An event counts as accepted once spool_flush has written it:
- * it is then safe from the end of the process, and after spool_sync from a
- * power cut. It is bounded in bytes; how much waits doesn't matter to memory.
+ * The main thread adds events, which are kept in memory until a flush commits
+ * them with the positions in the followed files. An event counts as taken once
+ * it is committed: it then survives a kill and a power failure. The sender
+ * loads pending events and settles them by the server's answer. The lock is
+ * held for one transaction at a time.
  *
- * A cursor, in a file of its own, is the place of the oldest event that waits.
- * Segments behind it are removed.
+ * Events wait in lanes: one for those whose source is filled in when they are
+ * sent, one for each source that is written in them, and the same for events that
+ * were read before the clock was set. Each lane is sent by itself.
  */
 #ifndef STEEP_SPOOL_H
 #define STEEP_SPOOL_H
 
-#include "base/error.h"
+#include "answer.h"
+#include "complete.h"
+#include "moment.h"
+#include "outgoing.h"
 #include "position.h"
-#include "segment.h"
+#include "store.h"
 
 #include <pthread.h>
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
 
-enum { SPOOL_PENDING_BYTES = 2 * RECORD_BYTES };
-
-/* A place between two records. */
-struct spool_place {
-    uint64_t segment;
-    uint64_t offset;
-    uint64_t serial; /* of the event that follows */
-};
-
-struct spool_segment {
-    uint64_t number;
-    uint64_t first_serial;
-    uint64_t bytes;
+struct lane {
+    int64_t id;
+    char source[COMPLETE_SOURCE_BYTES + 1]; /* in the events; empty: filled in */
+    char name[COMPLETE_SOURCE_BYTES + 1];   /* under which they are sent */
+    char boot[MOMENT_BOOT_BYTES + 1];       /* empty: they have a timestamp */
+    int64_t began;                          /* when that boot began, in ms since 1970; or 0 */
+    int64_t waiting, accepted;              /* events; batches */
 };
 
 struct spool {
-    /* What the writer alone touches. */
-    int folder;
-    uint64_t limit; /* bytes */
-    uint64_t segment_bytes;
-    bool is_blocking;       /* wait when full, instead of dropping the oldest */
-    unsigned char *pending; /* encoded, not yet written */
-    size_t pending_length;
-    uint64_t pending_serial; /* of the next event to be encoded */
-    struct position pending_position;
-    struct position position; /* behind what was written */
+    const char *folder;
+    const char *name; /* fills in the source */
+    uint64_t limit;   /* bytes */
+    bool is_blocking; /* wait when full, instead of dropping the oldest */
+    int journal_pages;
+    char boot[MOMENT_BOOT_BYTES + 1];
 
-    pthread_mutex_t forgetting; /* held over the lock, while the cursor's file is replaced */
+    /* What the main thread alone uses. */
+    char *added;
+    size_t added_length, added_room;
+    size_t followed;               /* positions of the last flush */
+    char pause[SQL_PROBLEM_BYTES]; /* why the last flush failed */
 
-    /* What the lock guards. */
-    pthread_mutex_t lock;
-    pthread_cond_t
-        changed; /* on the monotonic clock; something was written, or asked of the reader */
-    int file;    /* the last segment's */
-    struct spool_segment *segments; /* oldest first; the last is the one that is written */
-    size_t count;
-    size_t room;
-    bool must_rotate;     /* the last segment's file failed */
-    uint64_t synced;      /* bytes of the last segment known to be on the disk */
-    uint64_t next_serial; /* of the next event to be written */
-    struct spool_place cursor;
-    uint64_t taken;        /* serial of the first event that the reader has in memory */
-    uint64_t sent;         /* events in all, over the spool's life */
-    uint64_t dropped;      /* events in all, by this process */
-    int64_t waiting_since; /* clock_ms of the first event that waits, or 0 */
+    pthread_mutex_t lock;            /* guards all that follows */
+    pthread_cond_t changed;          /* monotonic: events were added, or a request to the sender */
+    sqlite3 *database;               /* NULL after damage that could not be recovered from yet */
+    int64_t open_at;                 /* clock_ms: when to try that again */
+    int64_t last_serial;             /* given to an event */
+    char problem[SQL_PROBLEM_BYTES]; /* why the last transaction failed */
+};
+
+/* What is added: an event, or if it has an error a rejected line. */
+struct spool_item {
+    enum error error;
+    bool has_source, has_timestamp;
+    int64_t time; /* when it was read, in ms since 1970, or without a timestamp since the boot */
+    uint64_t line;
+    const char *text;
+    size_t length;
 };
 
 enum spool_verdict {
-    SPOOL_WRITTEN,
-    SPOOL_FULL,   /* and it is to wait */
-    SPOOL_FAILED, /* the disk is full or broken, see errno */
+    SPOOL_TAKEN,
+    SPOOL_FULL,   /* and it blocks */
+    SPOOL_FAILED, /* see pause */
 };
 
 /*
- * Opens the spool in a folder, of which it takes the descriptor, and mends
- * what a crash has left: a torn end is cut off. False after a line in the log.
+ * Opens the spool in a folder, for events that are sent under a name; both outlive
+ * it. False after a line in the log. spool_close loses what was not flushed.
  */
-bool spool_open(struct spool *spool, int folder, uint64_t limit, bool is_blocking) MUST_CHECK;
-
-/* Writes nothing; what was not flushed is lost. */
+bool spool_open(struct spool *spool, const char *folder, const char *name, uint64_t limit,
+                bool is_blocking) MUST_CHECK;
 void spool_close(struct spool *spool);
 
+/* Adds an item; false if there is no room for it before the next flush. */
+bool spool_add(struct spool *spool, const struct spool_item *item) MUST_CHECK;
+
 /*
- * Adds an event, or without text just the position behind a line. The verdict
- * is about room in memory, which is made by a flush: after anything but
- * SPOOL_WRITTEN the event was not taken, and is to be given again later.
+ * Commits what was added, with the positions behind it, in a transaction. After
+ * anything but SPOOL_TAKEN nothing is lost; try again later. is_last: even if
+ * the spool is full and blocks.
  */
-enum spool_verdict spool_append(struct spool *spool, const char *text, size_t length,
-                                const struct position *position) MUST_CHECK;
+enum spool_verdict spool_flush(struct spool *spool, const struct position *positions, size_t count,
+                               bool is_last) MUST_CHECK;
 
-/* Writes what was added. After a failure it stays, and the next flush tries again. */
-enum spool_verdict spool_flush(struct spool *spool) MUST_CHECK;
+/* Reads up to max positions of the last flush; returns their number. */
+size_t spool_positions(struct spool *spool, struct position *positions, size_t max);
 
-/* Whether something is written that is not known to be on the disk. */
-bool spool_is_dirty(struct spool *spool);
-
-/* Brings all that is written to the disk; any thread. False after a line in the log. */
-bool spool_sync(struct spool *spool);
-
-/* How many events wait, by what is written. */
+/* How many events wait in all. */
 uint64_t spool_waiting(struct spool *spool);
 
-/* How many events this process has dropped. */
-uint64_t spool_dropped(struct spool *spool);
-
-/* Where reading is to begin; notes that the reader has what is there. */
-struct spool_place spool_take(struct spool *spool);
-
-/* How far a segment may be read, and what follows. */
-struct spool_extent {
-    uint64_t end;
-    uint64_t next;        /* the next segment's number; 0 where there is none yet */
-    uint64_t next_serial; /* of the event behind the end */
-};
-
-/* False where the segment was dropped. */
-bool spool_extent(struct spool *spool, uint64_t number, struct spool_extent *extent) MUST_CHECK;
+/*
+ * Reads the next lane in which events wait, by id. Call with the lock held. Returns 1, 0 if
+ * there is none, or -1 after a failure.
+ */
+int spool_next_lane(struct spool *spool, int64_t after, struct lane *lane) MUST_CHECK;
 
 /*
- * Forgets all that was taken, up to a place; sent of the events were stored.
- * Those that were dropped meanwhile no longer count as dropped. Any thread.
+ * Loads events of a lane from a serial on: at most max, and 1 MiB. One that was refused
+ * before comes alone. False after a line in the log.
  */
-void spool_forget(struct spool *spool, const struct spool_place *place, uint64_t sent);
+bool spool_load(struct spool *spool, struct lane *lane, int64_t from, size_t max,
+                struct outgoing *outgoing) MUST_CHECK;
+
+/*
+ * Records an answer, with its description, and what it means for the batch: removes
+ * stored events, moves those that it lists to the rejected ones, and marks one that was
+ * refused alone. False, and nothing is changed, if it can't be committed.
+ */
+bool spool_settle(struct spool *spool, const struct lane *lane, const struct outgoing *outgoing,
+                  const struct answer *answer, const char *detail) MUST_CHECK;
+
+/* Whether the database is open, or could be opened now; call with the lock held. */
+bool spool_is_open(struct spool *spool);
+
+/*
+ * For both halves, with the lock held: begins a transaction; ends it, undoing all
+ * of it unless is_done. False, with the problem, if it was undone or can't begin; then a
+ * damaged database is replaced.
+ */
+bool spool_begin(struct spool *spool) MUST_CHECK;
+bool spool_end(struct spool *spool, bool is_done) MUST_CHECK;
+
+/* In a transaction: drops the oldest rejected events beyond their limit, and counts them. */
+bool spool_forget_rejected(struct spool *spool, int64_t *forgotten) MUST_CHECK;
+
+/* Logs how many events were dropped, if there are any. */
+void spool_report_loss(const char *event, int64_t events, const char *detail);
+
+/*
+ * Behind a transaction: gives space back once nothing waits, or if the file is larger than
+ * the limit, and empties a journal that could fill up the disk. A failure only delays it.
+ */
+void spool_tidy(struct spool *spool);
 
 #endif

@@ -115,6 +115,7 @@ class Sender:
         return status
 
     log_place = 0
+    prefix = ()  # of commands
 
     def kill(self):
         if self.process is not None and alive(self.process.pid):
@@ -124,7 +125,7 @@ class Sender:
     def run(self, *arguments, **changes):
         """Run it as a command that ends by itself."""
         environment = {k: v for k, v in (self.environment | changes).items() if v is not None}
-        return subprocess.run([str(PROGRAM), *map(str, arguments)], env=environment, stdin=subprocess.DEVNULL, text=True,
+        return subprocess.run([*self.prefix, str(PROGRAM), *map(str, arguments)], env=environment, stdin=subprocess.DEVNULL, text=True,
                               capture_output=True, timeout=60 * SLOWNESS, cwd=self.folder)
 
     # Its output.
@@ -151,9 +152,18 @@ class Sender:
         return 0 if os.environ.get("SANITIZE") else int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
 
     def rejected(self):
-        """The records of both files of rejected events, the older file first."""
-        files = [self.state / "rejected.1.ndjson", self.state / "rejected.ndjson"]
-        return [json.loads(line) for file in files if file.exists() for line in file.read_text().splitlines()]
+        """The rejected events and lines, oldest first, as `steep-monitor rejected list` prints them."""
+        done = self.run("rejected", "list")
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def held(self):
+        """The bytes of the files of the spool."""
+        return sum(path.stat().st_size for path in self.state.glob("spool.db*"))
+
+    @property
+    def database(self):
+        return self.state / "spool.db"
 
     def status(self):
         done = self.run("status")

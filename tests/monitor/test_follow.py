@@ -98,6 +98,101 @@ def test_rotation_by_renaming(server, sender, file):
     wait_for_numbers(server, range(1, 21))
 
 
+def test_a_rotated_file_is_read_beside_the_new_one_until_it_is_quiet(server, sender, file):
+    """A slow writer still has it open, and completes half a line there."""
+    sender.start("--rotate-wait", "4", file)
+    append(file, *sender.lines(2))
+    wait_for_numbers(server, [1, 2])
+    third, fourth = (f"{line}\n".encode() for line in sender.lines(2))
+    with open(file, "ab", buffering=0) as old:
+        old.write(third[:40])
+        file.rename(file.with_name(f"{file.name}.1"))
+        append(file, *sender.lines(1))
+        wait_for_numbers(server, [1, 2, 5])
+        old.write(third[40:])
+        wait_for_numbers(server, [1, 2, 3, 5])
+        append(file, *sender.lines(1))
+        # Each line makes it wait again.
+        time.sleep(2.5)
+        old.write(fourth)
+        wait_for_numbers(server, range(1, 7))
+        seventh, = sender.lines(1)
+        time.sleep(2.5)
+        old.write(seventh.encode())
+        wait_for_numbers(server, range(1, 8), 12)  # its end without a newline, once it is quiet
+    assert not sender.rejected()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_rotated_file_is_read_on_after_a_restart(server, sender, file, how):
+    append(file, *sender.lines(2))
+    sender.start(file)
+    wait_for_numbers(server, [1, 2])
+    third, fourth = (f"{line}\n".encode() for line in sender.lines(2))
+    with open(file, "ab", buffering=0) as old:
+        old.write(third[:40])
+        file.rename(file.with_name(f"{file.name}.1"))
+        append(file, *sender.lines(1))
+        wait_for_numbers(server, [1, 2, 5])
+        wait_for(lambda: sender.pending() == 0, "nothing to be pending")
+        sender.end(how)
+        old.write(third[40:] + fourth)
+        append(file, *sender.lines(1))
+        sender.start(file)
+        wait_for_numbers(server, range(1, 7))
+    assert not sender.rejected() and not sender.log("input_replaced")
+
+
+@pytest.mark.parametrize("when", ["before", "while stopped"])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_rotated_file_of_which_no_line_was_read_is_read_on_after_a_restart(server, sender, file, how, when):
+    """It may have half a line, which the writer completes later."""
+    third, fourth = (f"{line}\n".encode() for line in sender.lines(2))
+    append(file, *sender.lines(1))
+    sender.start(file)
+    wait_for_numbers(server, [3])
+    file.rename(file.with_name(f"{file.name}.2"))
+    with open(file, "ab", buffering=0) as old:
+        old.write(third[:40])
+        sender.wait_for("input_rotated")
+        if when == "before":
+            file.rename(file.with_name(f"{file.name}.1"))
+            append(file, *sender.lines(1))
+            wait_for_numbers(server, [3, 4])
+        else:
+            time.sleep(1.5)
+        wait_for(lambda: sender.pending() == 0, "nothing to be pending")
+        sender.end(how)
+        if when != "before":
+            file.rename(file.with_name(f"{file.name}.1"))
+            append(file, *sender.lines(1))
+        old.write(third[40:] + fourth)
+        sender.start(file)
+        wait_for_numbers(server, range(1, 5))
+    assert not sender.rejected() and not sender.log("input_replaced")
+
+
+def test_several_rotations_within_the_wait_lose_nothing(server, sender, file):
+    """Each of the files still has a writer."""
+    sender.start(file)
+    append(file, *sender.lines(1))
+    wait_for_numbers(server, [1])
+    writers = []
+    for number in range(4):
+        writers.append(open(file, "ab", buffering=0))
+        for older in range(number, 0, -1):
+            file.with_name(f"{file.name}.{older}").rename(file.with_name(f"{file.name}.{older + 1}"))
+        file.rename(file.with_name(f"{file.name}.1"))
+        append(file, *sender.lines(1))
+        time.sleep(0.2)
+    for writer in writers:
+        writer.write("".join(f"{line}\n" for line in sender.lines(2)).encode())
+    append(file, *sender.lines(1))
+    wait_for_numbers(server, range(1, 15))
+    for writer in writers:
+        writer.close()
+
+
 def test_rotation_while_stopped_loses_nothing_silently(server, sender, file):
     """The old file is found by its inode."""
     append(file, *sender.lines(5))

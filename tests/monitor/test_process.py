@@ -24,6 +24,17 @@ def test_a_batch_is_sent_after_the_interval(server, sender):
     assert 2 <= first.at - began <= 3 + 4 * SLOWNESS
 
 
+def test_a_signal_without_pending_events_changes_nothing_for_the_next(server, sender):
+    sender.start(STEEP_BATCH_INTERVAL_SECS="3")
+    sender.feed(*sender.lines(1))
+    wait_for(lambda: sender.counted("sent") == 1, "the first event to be sent")
+    sender.send_now()
+    time.sleep(0.5)
+    began = time.monotonic()
+    sender.feed(*sender.lines(1))
+    assert server.wait(2)[1].at - began >= 2
+
+
 def test_a_batch_is_sent_when_it_is_full(server, sender):
     sender.start(STEEP_BATCH_INTERVAL_SECS="3600", STEEP_MAX_BATCH_SIZE="50")
     sender.feed(*sender.lines(49))
@@ -199,7 +210,7 @@ def test_the_default_state_folder_is_systemds_or_the_users(sender, tmp_path):
         sender.start("--key", sender.state / "key.priv", STEEP_MONITOR_STATE=None, **environment)
         place = [tmp_path / "systemd", tmp_path / "xdg" / "steep-monitor",
                  tmp_path / "home" / ".local" / "state" / "steep-monitor"][number]
-        assert (place / "lock").exists() and (place / "spool").is_dir()
+        assert (place / "lock").exists() and (place / "spool.db").exists()
         sender.end()
 
 
@@ -218,6 +229,7 @@ MALFORMED = [
     {"STEEP_BATCH_INTERVAL_SECS": "1s"}, {"STEEP_BATCH_INTERVAL_SECS": " 1"}, {"STEEP_BATCH_INTERVAL_SECS": "-1"},
     {"STEEP_MAX_BATCH_SIZE": "0"}, {"STEEP_MAX_BATCH_SIZE": "1001"}, {"STEEP_MAX_BATCH_SIZE": "1e2"},
     {"STEEP_SPOOL_MIB": "0"}, {"STEEP_SPOOL_MIB": "99999999999999999999"}, {"STEEP_SPOOL_MIB": "x"},
+    {"STEEP_ROTATE_WAIT_SECS": "-1"}, {"STEEP_ROTATE_WAIT_SECS": "3601"}, {"STEEP_ROTATE_WAIT_SECS": "5s"},
     {"STEEP_BLOCK": "maybe"}, {"STEEP_SOURCE": " x"}, {"STEEP_SOURCE": "x" * 256}, {"STEEP_SOURCE": "ü"},
     {"STEEP_SOURCE": "a\tb"}, {"STEEP_CA": "/nowhere/ca.crt"}, {"STEEP_CA": "/dev/null"}, {"STEEP_KEY": "/nowhere/key"},
 ]
@@ -282,8 +294,9 @@ def test_an_idle_process_wakes_at_most_once_a_second(server, make_sender, serve,
     assert max(woken) <= 7, woken
 
 
-def test_version_and_help(sender):
-    version, usage = sender.run("-V"), sender.run("-h")
+@pytest.mark.parametrize("options", [("-V", "-h"), ("--version", "--help")])
+def test_version_and_help(sender, options):
+    version, usage = (sender.run(option) for option in options)
     assert version.returncode == usage.returncode == 0
     assert version.stdout.strip().split()[-1][0].isdigit()
     assert "keygen" in usage.stdout and "status" in usage.stdout

@@ -27,24 +27,14 @@ def test_it_counts_pending_sent_and_rejected_events(server, sender):
 
 
 def test_events_that_the_server_rejected_are_counted_at_once(server, sender):
-    server.answer(error(400, "invalid_request"))
+    listed = [{"index": index, "error": "invalid_payload", "message": "."} for index in range(3)]
+    server.answer(error(422, "invalid_payload", index=0, rejected=listed))
     sender.start()
     sender.feed(*sender.lines(3))
     sender.wait_for("rejected")
     wait_for(lambda: sender.counted("rejected") == 3, "the count of rejected events")
     sender.end(signal.SIGKILL)
     assert sender.counted("rejected") == 3
-
-
-def test_an_incomplete_line_of_rejected_ndjson_damages_no_other(server, sender):
-    """A kill or a power failure may leave one."""
-    torn = '{"reason":"invalid_json: the line mu'
-    (sender.state / "rejected.ndjson").write_text(torn)
-    sender.start()
-    sender.feed("bad", "worse")
-    wait_for(lambda: sender.log("input_rejected", line=2), "both bad lines")
-    lines = (sender.state / "rejected.ndjson").read_text().splitlines()
-    assert [json.loads(line)["event"] for line in lines if line != torn] == ["bad", "worse"]
 
 
 def test_it_prints_the_same_when_no_process_runs(server, sender):

@@ -95,8 +95,8 @@ def next_packages(folder, packages):
 
 
 @pytest.fixture(scope="session")
-def machine(folder, package, next_packages):
-    booted = Machine(make_root(folder / "machine", package))
+def machine(folder, package, monitor_package, next_packages):
+    booted = Machine(make_root(folder / "machine", package, monitor_package))
     try:
         booted.boot()
     except Refused as why:

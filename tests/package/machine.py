@@ -29,8 +29,8 @@ def call(*command, **options):
     return done.stdout
 
 
-def make_root(folder, package):
-    """A base system, with what the package needs in apt's cache: the container can fetch nothing.
+def make_root(folder, *packages):
+    """A base system, with what the packages need in apt's cache: the container can fetch nothing.
 
     apt is set up as this machine's is, sources, proxies and all."""
     sources = call("apt-get", "indextargets", "--format", "deb $(REPO_URI) $(RELEASE) $(COMPONENT)",
@@ -42,8 +42,9 @@ def make_root(folder, package):
     root = folder / "root"
     call("mmdebstrap", "--mode=root", "--variant=minbase", f"--aptopt={folder}/apt.conf",
          "--dpkgopt=force-unsafe-io", "--skip=cleanup/apt", "--include=systemd,systemd-sysv,dbus,procps,ca-certificates",
-         f"--customize-hook=copy-in {package} /root",
-         f'--customize-hook=chroot "$1" apt-get -y -o APT::Install-Recommends=true --download-only install /root/{package.name}',
+         f"--customize-hook=copy-in {' '.join(map(str, packages))} /root",
+         '--customize-hook=chroot "$1" apt-get -y -o APT::Install-Recommends=true --download-only install '
+         + " ".join(f"/root/{package.name}" for package in packages),
          "--customize-hook=echo steep.test >$1/etc/hostname",
          "bookworm", str(root), str(folder / "sources"), timeout=600)
     return root

@@ -34,6 +34,18 @@ def test_what_is_appended_to_its_file_is_stored_and_counted(machine, token):
     assert sum(row["eventCount"] for row in query(machine, token)["aggregates"] if row["source"] == "watched") == 2
 
 
+def test_its_user_reads_the_status_and_the_rejected_events(machine):
+    command = ["runuser", "-u", "steep-monitor", "--", "steep-monitor", "--state", "/var/lib/steep-monitor"]
+    with machine.file(EVENTS).open("a", encoding="utf-8") as file:
+        file.write("bad\n")
+    wait_for(lambda: '"event":"bad"' in machine.run(*command, "rejected", "list").stdout, "the bad line")
+    status = machine.run(*command, "status").stdout
+    assert "running: yes\n" in status and "sent: 2\n" in status and "rejected: 1\n" in status
+    # Root may look as well, and leaves no file that the service can't write.
+    machine.run("steep-monitor", "--state", "/var/lib/steep-monitor", "status")
+    assert machine.run("find", "/var/lib/steep-monitor", "!", "-user", "steep-monitor").stdout == ""
+
+
 def test_removal_leaves_the_spool_and_purge_takes_it(machine):
     machine.run("apt-get", "-qq", "-y", "remove", "steep-monitor")
     assert machine.show("steep-monitor", "ActiveState") == "inactive"

@@ -39,10 +39,10 @@ static void chooses_an_action_for_each_status(void **state)
 {
     (void)state;
     assert_action(200, "{\"inserted\":3,\"duplicates\":0,\"message\":\"x\"}", ANSWER_STORED);
-    assert_action(400, "{\"error\":\"invalid_request\",\"message\":\"m\"}", ANSWER_REJECT);
+    assert_action(400, "{\"error\":\"invalid_request\",\"message\":\"m\"}", ANSWER_HALVE);
     assert_string_equal(answer.code, "invalid_request");
     assert_string_equal(answer.message, "m");
-    assert_action(400, "", ANSWER_REJECT);
+    assert_action(400, "", ANSWER_HALVE);
     assert_string_equal(answer.code, "http_400");
     assert_action(413, "", ANSWER_HALVE);
     for (int status = 300; status < 400; status++)
@@ -105,13 +105,15 @@ static void halves_the_batch_if_the_list_is_invalid(void **state)
         "[0]",
         "[{}]",
         "[{\"index\":0}]",
-        "[{\"index\":3,\"error\":\"x\"}]",
-        "[{\"index\":-1,\"error\":\"x\"}]",
-        "[{\"index\":\"0\",\"error\":\"x\"}]",
-        "[{\"index\":1,\"error\":\"x\"},{\"index\":1,\"error\":\"x\"}]",
-        "[{\"index\":1,\"error\":\"x\"},{\"index\":0,\"error\":\"x\"}]",
-        "[{\"index\":0,\"error\":\"x\"},{\"index\":1}]",
+        "[{\"index\":3,\"error\":\"invalid_payload\"}]",
+        "[{\"index\":-1,\"error\":\"invalid_payload\"}]",
+        "[{\"index\":\"0\",\"error\":\"invalid_payload\"}]",
+        "[{\"index\":1,\"error\":\"invalid_payload\"},{\"index\":1,\"error\":\"invalid_payload\"}]",
+        "[{\"index\":1,\"error\":\"invalid_payload\"},{\"index\":0,\"error\":\"invalid_payload\"}]",
+        "[{\"index\":0,\"error\":\"invalid_payload\"},{\"index\":1}]",
         "[{\"index\":0,\"error\":7}]",
+        "[{\"index\":0,\"error\":\"bad_request\"}]",
+        "[{\"index\":0,\"error\":\"invalid_request\"}]",
     };
     (void)state;
     for (size_t i = 0; i < sizeof(LISTS) / sizeof(LISTS[0]); i++) {
@@ -130,7 +132,7 @@ static void halves_a_batch_with_too_many_nodes(void **state)
     (void)state;
     assert_action(400, BODY, ANSWER_HALVE);
     read_answer(400, BODY, 1);
-    assert_int_equal(answer.action, ANSWER_REJECT);
+    assert_int_equal(answer.action, ANSWER_HALVE);
 }
 
 static void rejects_nothing_if_the_response_is_incomplete(void **state)

@@ -1,5 +1,4 @@
 #include "monitor/complete.h"
-#include "event/rfc3339.h"
 #include "unit.h"
 
 #include <json-c/json.h>
@@ -8,8 +7,10 @@
 #include <string.h>
 
 static struct completer *completer;
-static const char *text;
-static size_t text_length;
+static const int64_t NOW = 1770129300123; /* 2026-02-03T14:35:00.123Z */
+static const int64_t NOT_SET = 0;
+
+static struct completed completed;
 
 static int make(void **state)
 {
@@ -27,14 +28,14 @@ static int unmake(void **state)
 
 static enum error complete(const char *line)
 {
-    return complete_event(completer, line, strlen(line), &text, &text_length);
+    return complete_event(completer, line, strlen(line), NOW, &completed);
 }
 
 static void assert_same(const char *line, const char *expected)
 {
     assert_int_equal(complete(line), ERROR_NONE);
-    assert_int_equal(text_length, strlen(expected));
-    assert_memory_equal(text, expected, text_length);
+    assert_int_equal(completed.length, strlen(expected));
+    assert_memory_equal(completed.text, expected, completed.length);
 }
 
 /* A member of the completed event, read by json-c; valid until the next call. */
@@ -42,7 +43,8 @@ static const char *member(const char *name)
 {
     static char value[256];
     struct json_tokener *tokener = json_tokener_new();
-    struct json_object *object = json_tokener_parse_ex(tokener, text, (int)text_length);
+    struct json_object *object =
+        json_tokener_parse_ex(tokener, completed.text, (int)completed.length);
     struct json_object *found = NULL;
 
     assert_true(json_object_object_get_ex(object, name, &found));
@@ -66,15 +68,14 @@ static void keeps_a_complete_event_unchanged(void **state)
 
 static void assert_filled(const char *line, const char *rest)
 {
-    int64_t ignored;
-
     assert_int_equal(complete(line), ERROR_NONE);
-    assert_memory_equal(text + text_length - strlen(rest), rest, strlen(rest));
+    assert_memory_equal(completed.text + completed.length - strlen(rest), rest, strlen(rest));
     assert_int_equal(strlen(member("id")), COMPLETE_ID_BYTES);
     assert_memory_equal(member("id"), "evt_", 4);
     assert_int_equal(strspn(member("id") + 4, "abcdefghijklmnopqrstuvwxyz0123456789"), 20);
-    assert_string_equal(member("source"), "lap \"1\"");
-    assert_true(rfc3339_parse(member("timestamp"), strlen(member("timestamp")), &ignored));
+    assert_string_equal(member("timestamp"), "2026-02-03T14:35:00.123Z");
+    assert_true(completed.has_timestamp);
+    assert_false(completed.has_source);
 }
 
 static void fills_in_missing_members(void **state)
@@ -97,7 +98,7 @@ static void never_repeats_an_id(void **state)
     (void)state;
     for (size_t i = 0; i < 2000; i++) {
         assert_int_equal(complete("{\"type\":\"tool\",\"payload\":{}}"), ERROR_NONE);
-        memcpy(ids[i], text + strlen("{\"id\":\""), COMPLETE_ID_BYTES);
+        memcpy(ids[i], completed.text + strlen("{\"id\":\""), COMPLETE_ID_BYTES);
         for (size_t j = 0; j < i; j++)
             assert_memory_not_equal(ids[i], ids[j], COMPLETE_ID_BYTES);
     }
@@ -148,34 +149,63 @@ static void accepts_one_object_per_line(void **state)
     assert_int_equal(complete("x"), ERROR_INVALID_REQUEST);
     assert_string_equal(complete_error_code(ERROR_INVALID_REQUEST), "invalid_json");
     assert_int_equal(
-        complete_event(completer, "{\"type\":\"tool\",\"payload\":{}\0}", 30, &text, &text_length),
+        complete_event(completer, "{\"type\":\"tool\",\"payload\":{}\0}", 30, NOW, &completed),
         ERROR_INVALID_REQUEST);
 }
 
-/* Completes an event that has this length afterwards. */
-static enum error complete_long(size_t length)
+static void adds_no_timestamp_while_the_clock_is_not_set(void **state)
 {
-    static const char BEGIN[] = "{\"type\":\"tool\",\"payload\":{\"a\":\"";
-    static const char END[] = "\"}}";
-    static char line[COMPLETE_LINE_BYTES];
-    size_t added, padding;
-
-    assert_int_equal(complete("{\"type\":\"tool\",\"payload\":{\"a\":\"\"}}"), ERROR_NONE);
-    added = text_length - strlen(BEGIN) - strlen(END);
-    padding = length - added - strlen(BEGIN) - strlen(END);
-    memcpy(line, BEGIN, strlen(BEGIN));
-    memset(line + strlen(BEGIN), 'x', padding);
-    memcpy(line + strlen(BEGIN) + padding, END, strlen(END));
-    return complete_event(completer, line, strlen(BEGIN) + padding + strlen(END), &text,
-                          &text_length);
+    static const char LINE[] = "{\"id\":\"evt_1\",\"type\":\"tool\",\"payload\":{}}";
+    (void)state;
+    assert_int_equal(complete_event(completer, LINE, strlen(LINE), NOT_SET, &completed),
+                     ERROR_NONE);
+    assert_false(completed.has_timestamp);
+    assert_int_equal(completed.length, strlen(LINE));
+    assert_memory_equal(completed.text, LINE, strlen(LINE));
 }
 
-static void limits_the_size_of_the_completed_event(void **state)
+/* Completes a line that is padded to a length. */
+static enum error complete_padded(const char *members, size_t length, int64_t now)
 {
+    static char line[COMPLETE_LINE_BYTES];
+    int begin = snprintf(line, sizeof(line), "{%s\"type\":\"tool\",\"payload\":{\"a\":\"", members);
+
+    memset(line + begin, 'x', length - (size_t)begin);
+    memcpy(line + length - 3, "\"}}", 3);
+    return complete_event(completer, line, length, now, &completed);
+}
+
+/* The name may change before an event is sent, and the timestamp may still be missing. */
+static void limits_the_size_that_the_event_will_have(void **state)
+{
+    static const char ID[] = "\"id\":\"evt_1\",";
+    static const char STAMP[] = "\"timestamp\":\"2026-02-03T14:35:00.123Z\",";
+    static const char SOURCE[] = "\"source\":\"lap \\\"1\\\"\",";
+    const size_t longest = strlen("\"source\":\"\",") + 255;
+    const struct {
+        const char *members[3];
+        size_t added;
+    } CASES[] = {
+        {{ID, STAMP, SOURCE}, 0},
+        {{ID, STAMP, ""}, longest},
+        {{ID, "", SOURCE}, strlen(STAMP)},
+        {{"", STAMP, SOURCE}, strlen("\"id\":\"\",") + COMPLETE_ID_BYTES},
+        {{ID, "", ""}, strlen(STAMP) + longest},
+    };
     (void)state;
-    assert_int_equal(complete_long(BATCH_EVENT_BYTES), ERROR_NONE);
-    assert_int_equal(text_length, BATCH_EVENT_BYTES);
-    assert_int_equal(complete_long(BATCH_EVENT_BYTES + 1), ERROR_INVALID_EVENT);
+    for (size_t i = 0; i < sizeof(CASES) / sizeof(CASES[0]); i++) {
+        char members[256];
+        const size_t most = BATCH_EVENT_BYTES - CASES[i].added;
+
+        snprintf(members, sizeof(members), "%s%s%s", CASES[i].members[0], CASES[i].members[1],
+                 CASES[i].members[2]);
+        for (int j = 0; j < 2; j++) {
+            const int64_t now = j == 0 ? NOW : NOT_SET;
+
+            assert_int_equal(complete_padded(members, most, now), ERROR_NONE);
+            assert_int_equal(complete_padded(members, most + 1, now), ERROR_INVALID_EVENT);
+        }
+    }
 }
 
 int main(void)
@@ -186,7 +216,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(never_repeats_an_id, make, unmake),
         cmocka_unit_test_setup_teardown(validates_events_as_the_server_does, make, unmake),
         cmocka_unit_test_setup_teardown(accepts_one_object_per_line, make, unmake),
-        cmocka_unit_test_setup_teardown(limits_the_size_of_the_completed_event, make, unmake),
+        cmocka_unit_test_setup_teardown(adds_no_timestamp_while_the_clock_is_not_set, make, unmake),
+        cmocka_unit_test_setup_teardown(limits_the_size_that_the_event_will_have, make, unmake),
     };
 
     return cmocka_run_group_tests_name("complete", tests, NULL, NULL);

@@ -1,7 +1,7 @@
 #include "monitor/input.h"
+#include "base/clock.h"
 #include "folder.h"
 #include "monitor/follow.h"
-#include "monitor/record.h"
 #include "unit.h"
 
 #include <fcntl.h>
@@ -13,7 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static struct input *input;
+static struct input *input; /* the current file */
+static struct input *left;  /* the one before it, while it is read */
 static struct position reached;
 static char path[128];
 static char lines[64 * 1024]; /* what was read, with | after each line */
@@ -35,6 +36,7 @@ static int make(void **state)
 {
     set_back = 0;
     input = malloc(sizeof(*input));
+    left = NULL;
     reached = (struct position){0};
     lines[0] = '\0';
     if (input == NULL || folder_make(state) != 0)
@@ -46,6 +48,9 @@ static int make(void **state)
 static int unmake(void **state)
 {
     free(input);
+    if (left != NULL)
+        input_close(left);
+    free(left);
     return folder_remove(state);
 }
 
@@ -61,31 +66,55 @@ static void append(const char *name, const char *text)
 static void open_input(void)
 {
     assert_true(input_open(input, path, &reached));
+    input->may_leave = true;
 }
 
-/* Takes all complete lines, and keeps the position after the last. */
-static void take_lines(void)
+/* Takes all complete lines, and keeps the position after the last of the current file. */
+static void take_lines(struct input *from)
 {
     struct input_line line;
 
-    while (input_line(input, &line)) {
+    while (input_line(from, &line)) {
         size_t length = strlen(lines);
 
         snprintf(lines + length, sizeof(lines) - length, "%.*s|", (int)line.length, line.text);
-        reached = line.position;
-        input_take(input, &line);
+        if (from == input)
+            reached = line.position;
+        input_take(from, &line);
     }
 }
 
-/* Reads until there is nothing more to read. */
+/* Opens the file that came after the current one, which is read further on. */
+static void follow_rotation(void)
+{
+    struct input *next = malloc(sizeof(*next));
+
+    assert_non_null(next);
+    assert_true(input_open_next(next, input));
+    if (left != NULL)
+        input_close(left);
+    free(left);
+    left = input;
+    left->quiet_ms = INT32_MAX;
+    input = next;
+    input->may_leave = true;
+}
+
+/* Reads until there is nothing more to read, the current file last. */
 static void read_all(void)
 {
     enum input_step step;
 
+    if (left != NULL) {
+        while (input_read(left) == INPUT_DATA)
+            take_lines(left);
+    }
     do {
         step = input_read(input);
-        take_lines();
-    } while (step == INPUT_DATA);
+        take_lines(input);
+        if (step == INPUT_ROTATED)
+            follow_rotation();
+    } while (step == INPUT_DATA || step == INPUT_ROTATED);
 }
 
 static void assert_read(const char *expected)
@@ -146,7 +175,7 @@ static void rename_to(const char *name)
     assert_int_equal(renameat(folder_file(), "events", folder_file(), name), 0);
 }
 
-static void switches_to_the_new_file_once_it_is_not_empty(void **state)
+static void reads_a_replaced_file_beside_the_new_one(void **state)
 {
     (void)state;
     append("events", "one\n");
@@ -156,26 +185,76 @@ static void switches_to_the_new_file_once_it_is_not_empty(void **state)
     append("events", "");
     append("events.1", "two\n");
     assert_read("two|");
-    append("events.1", "three");
-    append("events", "four\n");
-    assert_read("three|four|");
+    assert_null(left);
+    append("events.1", "three\nfo");
+    append("events", "five\n");
+    assert_read("three|five|");
     assert_int_equal(reached.line, 1);
+    append("events", "six\n");
+    append("events.1", "ur\n");
+    assert_read("four|six|");
     input_close(input);
 }
 
-static void reads_the_old_file_to_its_end_before_it_switches(void **state)
+static void reads_a_replaced_file_until_it_is_quiet(void **state)
 {
     (void)state;
     append("events", "one\ntw");
     open_input();
-    assert_int_equal(input_read(input), INPUT_DATA);
-    take_lines();
+    assert_read("one|");
     rename_to("events.1");
     append("events", "three\n");
-    assert_int_equal(input_read(input), INPUT_DATA); /* the end, and another file */
-    take_lines();
-    append("events.1", "o\n");
-    assert_read("one|two|three|");
+    assert_read("three|");
+    left->quiet_ms = 60;
+    for (int i = 0; i < 3; i++) {
+        usleep(40000);
+        append("events.1", "x");
+        assert_int_equal(input_read(left), INPUT_DATA);
+        assert_int_equal(input_read(left), INPUT_NOTHING);
+    }
+    usleep(70000);
+    assert_int_equal(input_read(left), INPUT_DATA); /* its last line is as long as it is */
+    take_lines(left);
+    assert_string_equal(lines, "twxxx|");
+    assert_int_equal(input_read(left), INPUT_END);
+    input_close(input);
+}
+
+static void leaves_no_file_without_room_for_its_successor(void **state)
+{
+    (void)state;
+    append("events", "one\n");
+    open_input();
+    assert_read("one|");
+    input->may_leave = false;
+    rename_to("events.1");
+    append("events", "two\n");
+    assert_read("");
+    input->may_leave = true;
+    assert_read("two|");
+    input_close(input);
+}
+
+static void continues_in_a_file_that_was_left(void **state)
+{
+    struct position of_left;
+    (void)state;
+    append("events", "one\n");
+    open_input();
+    assert_read("one|");
+    rename_to("events.1");
+    append("events", "two\n");
+    assert_read("two|");
+    of_left = left->position;
+    input_close(left);
+    append("events.1", "three\n");
+    assert_true(input_open_left(left, path, &of_left));
+    left->quiet_ms = INT32_MAX;
+    assert_read("three|");
+    assert_int_equal(unlinkat(folder_file(), "events.1", 0), 0);
+    input_close(left);
+    assert_false(input_open_left(left, path, &of_left));
+    assert_true(folder_logged("event=input_replaced"));
     input_close(input);
 }
 
@@ -352,7 +431,7 @@ static void reads_a_fifo_whose_writers_come_and_go(void **state)
         assert_read("one|");
         close(writer);
         assert_int_equal(input_read(input), INPUT_DATA);
-        take_lines();
+        take_lines(input);
         assert_string_equal(lines, "two|");
         lines[0] = '\0';
     }
@@ -365,10 +444,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(reads_lines_as_they_are_written, make, unmake),
         cmocka_unit_test_setup_teardown(continues_where_it_stopped, make, unmake),
         cmocka_unit_test_setup_teardown(waits_for_a_file_that_is_missing, make, unmake),
-        cmocka_unit_test_setup_teardown(switches_to_the_new_file_once_it_is_not_empty, make,
+        cmocka_unit_test_setup_teardown(reads_a_replaced_file_beside_the_new_one, make, unmake),
+        cmocka_unit_test_setup_teardown(reads_a_replaced_file_until_it_is_quiet, make, unmake),
+        cmocka_unit_test_setup_teardown(leaves_no_file_without_room_for_its_successor, make,
                                         unmake),
-        cmocka_unit_test_setup_teardown(reads_the_old_file_to_its_end_before_it_switches, make,
-                                        unmake),
+        cmocka_unit_test_setup_teardown(continues_in_a_file_that_was_left, make, unmake),
         cmocka_unit_test_setup_teardown(finds_a_file_that_was_renamed_while_stopped, make, unmake),
         cmocka_unit_test_setup_teardown(reads_the_rest_from_the_copy_of_a_truncated_file, make,
                                         unmake),
