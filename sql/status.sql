@@ -111,6 +111,11 @@ GROUP BY role ORDER BY role;
 SELECT to_regclass('public.hourly_count_deltas') IS NOT NULL AS has_counts,
        to_regclass('public.access_tokens') IS NOT NULL AS has_credentials \gset
 \if :has_counts
+-- The events first, in one transaction, because TRUNCATE locks them before the counts: in
+-- another order the two could deadlock.
+BEGIN READ ONLY;
+SELECT FROM public.events LIMIT 0;
+
 SELECT 'ok', format('Events: %s.', coalesce(sum(event_count), 0))
 FROM (
   SELECT event_count FROM public.hourly_counts UNION ALL SELECT event_count FROM public.hourly_count_deltas
@@ -154,6 +159,8 @@ LEFT JOIN LATERAL (
   ORDER BY stored.timestamp DESC LIMIT 1
 ) AS latest ON true
 ORDER BY sources.source COLLATE "C";
+
+COMMIT;
 \endif
 
 \if :has_credentials
