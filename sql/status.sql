@@ -160,6 +160,26 @@ LEFT JOIN LATERAL (
 ) AS latest ON true
 ORDER BY sources.source COLLATE "C";
 
+-- The hours that lie wholly more than a day ahead by their counts, the first one, of which
+-- that is a part, by its events.
+WITH ahead (source, event_count) AS (
+  SELECT source, event_count FROM public.hourly_counts
+  WHERE hour > now() + interval '24 hours'
+  UNION ALL
+  SELECT source, event_count FROM public.hourly_count_deltas
+  WHERE hour > now() + interval '24 hours'
+  UNION ALL
+  SELECT source, 1 FROM public.events
+  WHERE timestamp > now() + interval '24 hours'
+    AND timestamp < date_trunc('hour', now() + interval '24 hours') + interval '1 hour'
+)
+SELECT 'warning', format('Monitor %s has events more than a day in the future: %s; every answer includes them until they are deleted.',
+  regexp_replace(source, '[[:cntrl:]]', '?', 'g'), sum(event_count))
+FROM ahead
+GROUP BY source
+HAVING sum(event_count) > 0
+ORDER BY source COLLATE "C";
+
 COMMIT;
 \endif
 
