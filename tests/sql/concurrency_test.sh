@@ -171,9 +171,10 @@ expect '... and the counts are correct' "$(queried):$(wrong)" 'm 10 1, n 10 1:'
 run_psql -c "$(batch_of m 10 a 1)" >/dev/null
 echo 'SELECT * FROM public.get_hourly_aggregates();' >"$scratch/query.sql"
 sql=$here/../../sql
-for file in "$sql/status.sql" "$sql/admin/counts-check.sql" "$sql/admin/counts-rebuild.sql" "$scratch/query.sql"; do
+for file in "$sql/status.sql" "$sql/admin/counts-check.sql" "$sql/admin/counts-rebuild.sql" \
+	"$sql/admin/prune-check.sql" "$scratch/query.sql"; do
 	hold 'LOCK TABLE public.events'
-	run_psql -v known= -f "$file" >"$scratch/waits" 2>&1 &
+	run_psql -v known= -v days=1 -f "$file" >"$scratch/waits" 2>&1 &
 	waiting=$!
 	await_waiting
 	release 'TRUNCATE public.events; COMMIT'
