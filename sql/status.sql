@@ -57,7 +57,8 @@ WITH wanted (role, may_login, may_bypass) AS (
     ('steep_query', 'public.log_failure(text,text)', '20260207_create_diagnostics.sql'),
     ('steep_ingest', 'public.schema_level()', '20260207_create_diagnostics.sql'),
     ('steep_query', 'public.schema_level()', '20260207_create_diagnostics.sql'),
-    ('steep_prune', 'public.prune_events(interval,integer)', '20260208_create_retention.sql')
+    ('steep_prune', 'public.prune_events(interval,integer)', '20260208_create_retention.sql'),
+    ('steep_prune', 'public.count_old_events(interval)', '20260208_create_retention.sql')
 ), callable AS (
   -- A function whose migration is pending is not missing.
   SELECT role, signature FROM functions JOIN public.schema_migrations ON name = migration
@@ -111,6 +112,11 @@ GROUP BY role ORDER BY role;
 SELECT to_regclass('public.hourly_count_deltas') IS NOT NULL AS has_counts,
        to_regclass('public.access_tokens') IS NOT NULL AS has_credentials \gset
 \if :has_counts
+-- The events first, in one transaction, because TRUNCATE locks them before the counts: in
+-- another order the two could deadlock.
+BEGIN READ ONLY;
+SELECT FROM public.events LIMIT 0;
+
 SELECT 'ok', format('Events: %s.', coalesce(sum(event_count), 0))
 FROM (
   SELECT event_count FROM public.hourly_counts UNION ALL SELECT event_count FROM public.hourly_count_deltas
@@ -154,6 +160,28 @@ LEFT JOIN LATERAL (
   ORDER BY stored.timestamp DESC LIMIT 1
 ) AS latest ON true
 ORDER BY sources.source COLLATE "C";
+
+-- The hours that lie wholly more than a day ahead by their counts, the first one, of which
+-- that is a part, by its events.
+WITH ahead (source, event_count) AS (
+  SELECT source, event_count FROM public.hourly_counts
+  WHERE hour > now() + interval '24 hours'
+  UNION ALL
+  SELECT source, event_count FROM public.hourly_count_deltas
+  WHERE hour > now() + interval '24 hours'
+  UNION ALL
+  SELECT source, 1 FROM public.events
+  WHERE timestamp > now() + interval '24 hours'
+    AND timestamp < date_trunc('hour', now() + interval '24 hours') + interval '1 hour'
+)
+SELECT 'warning', format('Monitor %s has events more than a day in the future: %s; every answer includes them until they are deleted.',
+  regexp_replace(source, '[[:cntrl:]]', '?', 'g'), sum(event_count))
+FROM ahead
+GROUP BY source
+HAVING sum(event_count) > 0
+ORDER BY source COLLATE "C";
+
+COMMIT;
 \endif
 
 \if :has_credentials

@@ -56,9 +56,10 @@ has_services() {
 	command -v systemctl >/dev/null && systemctl cat steep-ingest.service >/dev/null 2>&1
 }
 
-# Prints the last error in a unit's journal, else its last line.
+# last_words UNIT [LINES]: prints the last error in the last lines of a unit's journal, else
+# the last line.
 last_words() {
-	journalctl -q -o cat -n 10 "_SYSTEMD_UNIT=$1" 2>/dev/null |
+	journalctl -q -o cat -n "${2:-10}" "_SYSTEMD_UNIT=$1" 2>/dev/null |
 		awk '/still could not bind/ { next }
 			/emerg|error|ERROR|cannot|invalid/ { found = $0 } { last = $0 }
 			END { if (last != "") print ": " (found != "" ? found : last) }'
@@ -82,7 +83,8 @@ check_services() {
 		state=$(systemctl is-active "$unit" 2>/dev/null) || :
 		case $unit:$state in
 		*:active) note ok "$unit is active." ;;
-		steep-prune.service:failed) note warning "$unit failed$(last_words "$unit")" ;;
+		# Earlier lines are those of earlier days.
+		steep-prune.service:failed) note warning "$unit failed$(last_words "$unit" 1)." ;;
 		steep-prune.service:* | steep-ingest.service:inactive | steep-query.service:inactive) ;;
 		steep-prune.timer:*) note warning "$unit is $state: old events are not deleted." ;;
 		*) note critical "$unit is ${state:-missing}$(last_words "$unit")." ;;

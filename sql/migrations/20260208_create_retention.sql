@@ -49,6 +49,52 @@ COMMENT ON FUNCTION public.prune_events(interval, integer) IS
 REVOKE ALL ON FUNCTION public.prune_events(interval, integer) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.prune_events(interval, integer) TO service_role, steep_prune;
 
+-- For a caller that wants to know before it begins: prune_events trusts the server's clock,
+-- and with one that is years ahead every event is old. From the hourly counts, and for the
+-- last, partial hour from the events, as get_hourly_aggregates does.
+CREATE FUNCTION public.count_old_events(older_than interval DEFAULT '90 days')
+RETURNS TABLE (old_events bigint, all_events bigint, begin_at timestamptz, end_at timestamptz)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET timezone = 'UTC'
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+AS $$
+DECLARE
+  window_start CONSTANT timestamptz := now() - older_than;
+  first_hour CONSTANT timestamptz := date_trunc('hour', window_start);
+  partial bigint;
+BEGIN
+  IF older_than IS NULL OR older_than < interval '0' THEN
+    RAISE EXCEPTION 'older_than must be at least 0' USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+
+  -- TRUNCATE locks the events before the counts; locking in another order could deadlock.
+  SELECT count(*) INTO partial FROM public.events AS e WHERE e.timestamp >= first_hour AND e.timestamp < window_start;
+
+  RETURN QUERY
+  SELECT
+    coalesce(sum(counted.event_count) FILTER (WHERE counted.hour < first_hour), 0)::bigint + partial,
+    coalesce(sum(counted.event_count), 0)::bigint,
+    min(counted.hour) FILTER (WHERE counted.hour < first_hour OR counted.hour = first_hour AND partial > 0),
+    CASE
+      WHEN partial > 0 THEN window_start
+      ELSE max(counted.hour) FILTER (WHERE counted.hour < first_hour) + interval '1 hour'
+    END
+  FROM (
+    SELECT counts.hour, counts.event_count FROM public.hourly_counts AS counts
+    UNION ALL
+    SELECT delta.hour, delta.event_count FROM public.hourly_count_deltas AS delta
+  ) AS counted;
+END
+$$;
+
+COMMENT ON FUNCTION public.count_old_events(interval) IS
+  'Counts the events older than the interval, and all events; returns also when the first hour of the old ones begins and the last one ends, NULL if there are none';
+
+REVOKE ALL ON FUNCTION public.count_old_events(interval) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.count_old_events(interval) TO service_role, steep_prune;
+
 -- No index tells which payloads are empty: it would cost every batch, to spare a daily run
 -- the reading of events that earlier runs emptied. So a run reads each old event once, from
 -- begin_at on, and writes only those not empty yet. If the step ends among several events of

@@ -112,10 +112,10 @@ class Stack:
                  "user": self.pg["PGUSER"], "autocommit": True}
         return psycopg.connect(**(given | changes))
 
-    def steepctl(self, *arguments, check=True, **more):
+    def steepctl(self, *arguments, check=True, input="", **more):
         done = subprocess.run([str(ROOT / "deploy" / "steepctl"), *arguments], text=True, capture_output=True,
                               env=self.environment(STEEP_BUILD=str(self.state / "lib" / "build"), **more),
-                              stdin=subprocess.DEVNULL, timeout=60 * SLOWNESS)
+                              input=input, timeout=60 * SLOWNESS)
         if check:
             assert done.returncode == 0, f"steepctl {' '.join(arguments)}: {done.stderr}"
         return done

@@ -1,5 +1,6 @@
 """Pruning deletes exactly the old events, or their payloads, in steps and while monitors send."""
 
+import re
 import subprocess
 import threading
 
@@ -78,6 +79,53 @@ def test_concurrent_prunes_take_turns_and_end_when_all_is_done(kind, stack, data
     assert [left for _, left in results] == [0, 0]
 
 
+def days_of_events(connection, days, since=0):
+    """An event a day, of so many days."""
+    connection.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+                       " SELECT 'evt_d' || n, 'm', now() - n * interval '24 hours', 'tool', '{\"n\": 1}'"
+                       " FROM generate_series(%s::integer, %s) AS n", (since, since + days - 1))
+
+
+def test_prune_refuses_most_of_all_events_as_with_a_wrong_clock(stack, database):
+    with database.connect() as connection:
+        days_of_events(connection, 40)
+        # What it would find if the clock of the database were ten years ahead.
+        connection.execute("UPDATE public.events SET timestamp = timestamp - interval '10 years'")
+        stored, first, last, clock = connection.execute(
+            "SELECT count(*), min(timestamp)::date, max(timestamp)::date, to_char(now(), 'YYYY-MM-DD') FROM public.events").fetchone()
+        done = stack.steepctl("prune", "90", PGDATABASE=database.name, PGOPTIONS="-c role=steep_prune", check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert re.fullmatch(f"steepctl: refused to delete 40 of 40 events, those from {first} to {last}, which is more than half"
+                            " and more than seven days. The clock of the database is at "
+                            rf"{clock}T[0-9:]{{8}}Z; if that is right, run steepctl prune 90 --force\n", done.stderr), done.stderr
+        assert connection.execute("SELECT count(*) FROM public.events").fetchone() == (stored,)
+        assert stack.steepctl("prune", "90", "--force", PGDATABASE=database.name).stdout == "events deleted: 40\n"
+        assert connection.execute("SELECT count(*) FROM public.events").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("since, days, is_refused", [
+    (0, 40, True), (0, 38, False),  # 21 of 40, 19 of 38
+    (12, 7, False), (12, 8, False), (12, 15, True), (19, 8, True), (19, 7, False),  # all but a few
+    (0, 19, False),  # none
+])
+def test_only_more_than_half_and_more_than_seven_days_is_too_much(since, days, is_refused, stack, database):
+    with database.connect() as connection:
+        days_of_events(connection, days, since)
+        kept = max(0, min(days, 19 - since))
+        done = stack.steepctl("prune", "19", PGDATABASE=database.name, check=False)
+        assert (done.returncode, done.stdout) == ((1, "") if is_refused else (0, f"events deleted: {days - kept}\n")), done.stderr
+        left = connection.execute("SELECT count(*) FROM public.events").fetchone()[0]
+        assert left == (days if is_refused else kept)
+        assert stack.steepctl("prune", "--force", "19", PGDATABASE=database.name).stdout == f"events deleted: {left - kept}\n"
+
+
+def test_the_payloads_of_most_events_may_be_emptied(stack, database):
+    """Payloads that are kept for 7 of 40 days: each day most of all events are older."""
+    with database.connect() as connection:
+        days_of_events(connection, 40)
+        assert stack.steepctl("prune", "7", "--payloads-only", PGDATABASE=database.name).stdout == "payloads emptied: 33\n"
+
+
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_pruning_needs_no_superuser(kind, stack, database):
     with database.connect() as connection:
@@ -111,7 +159,7 @@ def test_invalid_arguments_prune_nothing(stack, database):
     with database.connect() as connection:
         connection.execute(FILL, (3,))
         for arguments in (["7", "--nonsense"], ["--payloads-only"], [""], ["0"], ["7", "--payloads-only", "8"],
-                          ["--payloads-only", "--payloads-only"]):
+                          ["--payloads-only", "--payloads-only"], ["--force"], ["--force", "--force"], ["7", "--force", "--payloads-only"]):
             done = stack.steepctl("prune", *arguments, PGDATABASE=database.name, check=False)
             assert done.returncode in (1, 2) and done.stderr and not done.stdout, arguments
         assert connection.execute(LEFT["payloads"]).fetchone() == (3,)

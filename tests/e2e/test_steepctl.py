@@ -5,11 +5,12 @@ import os
 import re
 import secrets
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from conftest import query_with
-from monitor import Monitor, base64_text, new_id
+from monitor import SPKI_PREFIX, Monitor, base64_text, new_id
 from stack import ROOT, wait_for
 from wire import SECRETS
 
@@ -20,9 +21,9 @@ BAD_KEYS = {
 }
 
 
-def refuses(stack, *arguments):
+def refuses(stack, *arguments, **more):
     """Exit status 1 and a sentence; the sentence."""
-    done = stack.steepctl(*arguments, check=False)
+    done = stack.steepctl(*arguments, check=False, **more)
     assert done.returncode == 1, f"{done.returncode}: {done.stdout}{done.stderr}"
     assert " " in done.stderr.strip()
     assert not re.search(r"\b(ERROR|LINE 1|psql):", done.stderr), done.stderr
@@ -34,6 +35,94 @@ def name():
     return f"ctl-{secrets.token_hex(6)}"
 
 
+def openssh_line(public):
+    """As ssh-keygen writes it, with a comment."""
+    blob = b"".join(len(part).to_bytes(4, "big") + part for part in (b"ssh-ed25519", public))
+    return f"ssh-ed25519 {base64_text(blob)} me@laptop"
+
+
+def pem(public):
+    return f"-----BEGIN PUBLIC KEY-----\n{base64_text(SPKI_PREFIX + public)}\n-----END PUBLIC KEY-----\n"
+
+
+# How people have a key, from its 32 bytes.
+FORMS = {
+    "base64": base64_text,
+    "base64 of SPKI": lambda public: base64_text(SPKI_PREFIX + public),
+    "base64 with CR": lambda public: base64_text(public) + "\r\n",
+    "white space": lambda public: f" \t\r\n\v\f{base64_text(public)}\n\n \t",
+    "byte order mark": lambda public: f"\ufeff{base64_text(public)}\r\n",
+    "PEM": pem,
+    "PEM with CR": lambda public: "\r\n" + pem(public).replace("\n", "\r\n"),
+    "PEM on one line": lambda public: pem(public).replace("\n", " "),
+    "PEM behind text": lambda public: "key of laptop\n" + pem(public),
+    "OpenSSH": lambda public: openssh_line(public) + "\n",
+    "OpenSSH with CR": lambda public: openssh_line(public) + "\r\n",
+    "OpenSSH without comment": lambda public: openssh_line(public).rsplit(" ", 1)[0],
+    "OpenSSH with tabs and more words": lambda public: openssh_line(public).replace(" ", " \t") + " * [a-z]*",
+}
+
+
+def given_as(way, text, folder):
+    """The arguments and the standard input of a command that gets a key in some way."""
+    if way == "file":
+        (folder / "key.pub").write_bytes(text.encode())
+        return [str(folder / "key.pub")], ""
+    return {"argument": ([text], ""), "input": (["-"], text), "input alone": ([], text)}[way]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_key_is_taken_in_each_form_and_from_everywhere(form, stack, db, name, tmp_path):
+    for number, way in enumerate(("argument", "file", "input", "input alone")):
+        sender = Monitor(f"{name}{number}")
+        arguments, text = given_as(way, FORMS[form](sender.public), tmp_path)
+        stack.steepctl("monitor", "add", sender.source, *arguments, input=text)
+        rows = db.execute("SELECT public_key FROM public.monitor_keys WHERE source = %s", (sender.source,)).fetchall()
+        assert rows == [(sender.public,)], way
+        if arguments:
+            stack.steepctl("monitor", "remove", sender.source, *arguments, input=text)
+            assert db.execute("SELECT count(*) FROM public.monitor_keys WHERE source = %s", (sender.source,)).fetchone() == (0,)
+
+
+def test_the_keys_that_openssl_and_ssh_keygen_write_are_taken(stack, db, name, tmp_path):
+    for program, *commands in (
+            ("openssl", f"openssl genpkey -algorithm ed25519 -out {tmp_path}/a", f"openssl pkey -in {tmp_path}/a -pubout -out {tmp_path}/a.pub"),
+            ("ssh-keygen", f"ssh-keygen -q -t ed25519 -N '' -C 'me at home' -f {tmp_path}/b")):
+        for command in commands:
+            subprocess.run(["sh", "-c", command], check=True)
+        public = next(tmp_path.glob("*.pub"))
+        stack.steepctl("monitor", "add", f"{name}-{program}", str(public))
+        assert db.execute("SELECT count(*) FROM public.monitor_keys WHERE source = %s", (f"{name}-{program}",)).fetchone() == (1,)
+        # The same files without .pub are private keys.
+        sentence = refuses(stack, "monitor", "add", f"{name}-{program}", str(public.with_suffix("")))
+        assert sentence == "steepctl: this is a private key, which nobody but the monitor should have; use its public key\n"
+        public.unlink()
+
+
+BAD_TEXTS = {
+    "two PEM": pem(GOOD) * 2, "PEM of nothing": pem(b"")[:27] + "\n-----END PUBLIC KEY-----\n", "PEM of X25519":
+        pem(GOOD).replace("MCowBQYDK2Vw", "MCowBQYDK2Vu"), "PEM without end": pem(GOOD)[:90], "two OpenSSH": f"{openssh_line(GOOD)}\n" * 2,
+    "OpenSSH of 31 bytes": openssh_line(GOOD[:31]), "OpenSSH of 33 bytes": openssh_line(GOOD + b"\0"), "OpenSSH of nothing": "ssh-ed25519 ",
+    "OpenSSH of another type": openssh_line(GOOD).replace("AAAAC3NzaC1lZDI1NTE5", "AAAAC3NzaC1lZDI1NTE6"),
+    "OpenSSH with junk": openssh_line(GOOD).replace(" me", "! me"), "ssh-rsa": "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQ== me@laptop",
+    "two keys": f"{base64_text(GOOD)}\n{base64_text(GOOD)}\n", "NUL in it": base64_text(GOOD)[:20] + "\0" + base64_text(GOOD)[20:],
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TEXTS)
+def test_a_bad_file_is_refused_and_not_quoted(kind, stack, db, name, tmp_path):
+    for way in ("file", "input", *(["argument"] if "\0" not in BAD_TEXTS[kind] else [])):
+        arguments, text = given_as(way, BAD_TEXTS[kind], tmp_path)
+        sentence = refuses(stack, "monitor", "add", name, *arguments, input=text)
+        assert "not an Ed25519 public key" in sentence and not any(word in sentence for word in BAD_TEXTS[kind].split() if len(word) > 11)
+    assert db.execute("SELECT count(*) FROM public.monitor_keys WHERE source = %s", (name,)).fetchone() == (0,)
+
+
+def test_a_missing_file_and_a_folder_are_not_keys(stack, name, tmp_path):
+    for path in (tmp_path / "missing.pub", tmp_path, Path("/dev/null")):
+        assert "and not a file with one" in refuses(stack, "monitor", "add", name, str(path))
+
+
 @pytest.mark.parametrize("kind", BAD_KEYS)
 def test_a_bad_key_is_refused_and_not_quoted(kind, stack, db, name):
     sentence = refuses(stack, "monitor", "add", name, BAD_KEYS[kind])
@@ -41,7 +130,8 @@ def test_a_bad_key_is_refused_and_not_quoted(kind, stack, db, name):
     assert db.execute("SELECT count(*) FROM public.monitor_keys WHERE source = %s", (name,)).fetchone() == (0,)
 
 
-@pytest.mark.parametrize("bad", ["", " ", " a", "a ", "a\tb", "a\nb", "a\n", "é", "日本", "\x7f", "\x01", "x" * 256, "x" * 5000],
+@pytest.mark.parametrize("bad", ["", " ", " a", "a ", "a\tb", "a\nb", "a\n", "é", "日本", "\x7f", "\x01", "x" * 256, "x" * 5000,
+                                 "-", "-n", "--", "--force"],
                          ids=lambda value: ascii(value)[:20])
 def test_a_bad_name_is_refused(bad, stack, db):
     refuses(stack, "monitor", "add", bad, Monitor("x").public_base64)
@@ -50,7 +140,7 @@ def test_a_bad_name_is_refused(bad, stack, db):
 
 def test_a_name_may_be_any_printable_ascii(stack, db, client):
     every_character = "".join(map(chr, range(ord("!"), ord("~")))) + " ~"
-    names = [every_character, "\\", "*", "~", "{}", "$(id)", "`id`", "-n", "--", "--help", "%s", "x" * 255,
+    names = [every_character, "\\", "*", "~", "{}", "$(id)", "`id`", "n-", "a--help", "a -n", "%s", "x" * 255,
              "'; DROP TABLE events; --", ":name", ":'name'"]
     senders = [Monitor(name) for name in names]
 
@@ -123,7 +213,8 @@ def test_a_bad_expiry_is_refused(days, stack, db, name):
     assert db.execute("SELECT count(*) FROM public.access_tokens WHERE label = %s", (name,)).fetchone() == (0,)
 
 
-@pytest.mark.parametrize("label", ["", " ", "a b", "ä", "x" * 65, "a/b", "a'b", "a\n", "a\nb", "a*", "a:b", "$(id)", "%"],
+@pytest.mark.parametrize("label", ["", " ", "a b", "ä", "x" * 65, "a/b", "a'b", "a\n", "a\nb", "a*", "a:b", "$(id)", "%",
+                                   "-", "-n", "--", "--force"],
                          ids=lambda value: ascii(value)[:20])
 def test_a_bad_label_is_refused(label, stack, db):
     before = db.execute("SELECT count(*) FROM public.access_tokens").fetchone()
@@ -139,6 +230,69 @@ def test_a_label_may_have_letters_digits_dots_dashes_and_underscores(stack, clie
         wait_for(lambda: query_with(client, token).status_code == 200, "the token to be taken up")
     for label in labels:
         stack.steepctl("token", "remove", label)
+
+
+# What dashboards have may be shorter, longer, or of other characters than what steepctl makes.
+TOKENS = {"words": "our-own_token.2024~+/=", "one": "x", "symbols": "".join(map(chr, range(ord("!"), 127))), "long": "0123456789abcdef" * 64}
+
+
+@pytest.mark.parametrize("kind", TOKENS)
+def test_a_token_that_dashboards_have_is_registered(kind, stack, db, client, name):
+    for text, options in ((TOKENS[kind], ["--stdin"]), (f" \t{TOKENS[kind]}\r\n", ["--stdin", "--expires", "3"])):
+        done = stack.steepctl("token", "add", name, *options, input=text)
+        assert done.stdout == f"added token {name}\n"
+        digest, expires = db.execute("SELECT token_sha256, expires_at IS NOT NULL FROM public.access_tokens WHERE label = %s", (name,)).fetchone()
+        assert (digest, expires) == (hashlib.sha256(TOKENS[kind].encode()).digest(), len(options) > 1)
+        wait_for(lambda: query_with(client, TOKENS[kind]).status_code == 200, "the token to be taken up")
+        sentence = refuses(stack, "token", "add", f"{name}.2", "--stdin", input=TOKENS[kind])
+        assert sentence == f"steepctl: this token is registered already, with the label {name}\n"
+        assert refuses(stack, "token", "add", name, "--stdin", input="another") == \
+            f"steepctl: token {name} already exists; remove it first, or choose another label\n"
+        stack.steepctl("token", "remove", name)
+
+
+@pytest.mark.parametrize("text", ["", "\n", " \t\r\n", "two words", "two\nlines", "Bearer abcdefgh", "ümlaut", "a\0b", "a\x7fb", "x" * 4097,
+                                  "x" * 100000], ids=lambda value: ascii(value)[:20])
+def test_a_bad_token_is_refused_and_not_quoted(text, stack, db, name):
+    sentence = refuses(stack, "token", "add", name, "--stdin", input=text)
+    assert sentence.startswith("steepctl: the token must ") and (len(text) < 5 or text not in sentence)
+    assert db.execute("SELECT count(*) FROM public.access_tokens WHERE label = %s", (name,)).fetchone() == (0,)
+
+
+def test_options_may_come_before_the_label(stack, db, name):
+    stack.steepctl("token", "add", "--expires", "3", "--stdin", name, input=secrets.token_hex())
+    assert db.execute("SELECT expires_at > now() FROM public.access_tokens WHERE label = %s", (name,)).fetchone() == (True,)
+
+
+SUBCOMMANDS = ["setup", "migrate", "monitor add", "monitor list", "monitor remove", "token add", "token list", "token remove",
+               "counts check", "counts rebuild", "prune", "roles", "status"]
+
+
+def test_usage_and_manual_page_have_every_subcommand(stack):
+    usage = stack.steepctl("--help").stdout
+    assert re.findall(r"^  ([a-z]+(?: [a-z]+)?)(?= {2,}| [A-Z[]|$)", usage, re.MULTILINE) == SUBCOMMANDS
+    manual = (ROOT / "deploy/man/steepctl.8").read_text()
+    assert all(re.search(rf"^\.It Cm {command}\b", manual, re.MULTILINE) for command in SUBCOMMANDS)
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+@pytest.mark.parametrize("command", [*SUBCOMMANDS, "monitor", "token", "counts"])
+def test_each_subcommand_has_help_and_does_nothing_then(command, option, stack, db):
+    credentials = "SELECT (SELECT count(*) FROM public.access_tokens), (SELECT count(*) FROM public.monitor_keys), (SELECT count(*) FROM public.events)"
+    before = db.execute(credentials).fetchone()
+    for arguments in ([], *([["x", "--expires", "9"]] if command in SUBCOMMANDS[1:] else [])):
+        done = stack.steepctl(*command.split(), *arguments, option, PGHOST="/nonexistent")
+        assert done.stderr == "" and done.stdout.startswith("usage: steepctl ")
+        described = set(re.findall(r"^(?:  |usage: steepctl )([a-z]+ ?[a-z]*)", done.stdout, re.MULTILINE)) - {""}
+        wanted = {each for each in SUBCOMMANDS if each.startswith(command)}
+        assert {each.strip() for each in described} == wanted, done.stdout
+    assert db.execute(credentials).fetchone() == before
+
+
+@pytest.mark.parametrize("command", ["", "nonsense", "monitor nonsense", "token nonsense"])
+def test_help_for_no_command_is_refused(command, stack):
+    done = stack.steepctl(*(command.split() or [""]), "--help", check=False)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("usage: steepctl ")
 
 
 def test_a_label_can_be_used_once(stack, db, name):

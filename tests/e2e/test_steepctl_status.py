@@ -47,18 +47,40 @@ def check(result, expected, *sentences):
 def test_a_healthy_installation_is_reported_in_detail(healthy, status):
     healthy.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES"
                     " ('evt_1', 'laptop', '2026-02-03T14:00:01Z', 'tool', '{}'), ('evt_2', 'laptop', '2026-02-03T13:59:59Z', 'tool', '{}'),"
-                    " ('evt_3', 'older', '2026-02-03T14:59:59.9Z', 'tool', '{}'), ('evt_4', E'ol\\nder', 'infinity', 'tool', '{}')")
+                    " ('evt_3', 'older', '2026-02-03T14:59:59.9Z', 'tool', '{}'), ('evt_4', 'ahead', '2026-02-03T14:00:00Z', 'tool', '{}')")
+    healthy.execute("UPDATE public.events SET timestamp = now() + interval '23 hours' WHERE id = 'evt_4'")
     healthy.execute("INSERT INTO public.access_tokens (label, token_sha256, expires_at)"
                     " VALUES ('phone', decode(repeat('03', 32), 'hex'), '9999-02-03T04:05:06Z')")
     code, lines = status()
     check((code, lines), OK, "All roles exist and have their grants.", "Events: 4.",
           "Monitor laptop: newest event 2026-02-03T14:00:01Z, 1 key.", "Monitor older: newest event 2026-02-03T14:59:59Z, not registered.",
-          "Monitor ol?der: newest event infinity (in the future: its clock is wrong), not registered.",
           "Token phone: expires at 9999-02-03T04:05:06Z.", "Token wall: does not expire.")
     assert lines[0] == "STEEP OK: all is well."
     for program in ("ingest", "query"):
         assert any(line.startswith(f"{program}.fcgi ") for line in lines)
     assert not any(":" in line[:10] and line.split(":")[0].isupper() for line in lines[1:])
+
+
+AHEAD = "Monitor {} has events more than a day in the future: {}; every answer includes them until they are deleted."
+
+
+def test_events_more_than_a_day_ahead_are_a_warning_with_source_and_number(healthy, status):
+    healthy.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES"
+                    " ('evt_1', 'laptop', now() + interval '23 hours 59 minutes 30 seconds', 'tool', '{}'),"
+                    " ('evt_2', E'ol\\nder', 'infinity', 'tool', '{}')")
+    code, lines = status()
+    check((code, lines), WARNING, AHEAD.format("ol?der", 1))
+    assert "Monitor ol?der: newest event infinity (in the future: its clock is wrong), not registered." in lines
+    assert len([line for line in lines if line.startswith("WARNING")]) == 1, lines
+    # Of each source: in the hour that is a day ahead, in later hours, and in hours whose count is locked.
+    healthy.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+                    " SELECT 'evt_' || source || n, source, now() + n * interval '1 second' + interval '24 hours 3 minutes', 'tool', '{}'"
+                    " FROM unnest('{desk,laptop}'::text[]) AS source, generate_series(1, 10000, 2) AS n")
+    healthy.execute("INSERT INTO public.hourly_count_deltas SELECT 'laptop', max(hour), 7 FROM public.hourly_counts WHERE source = 'laptop'")
+    check(status(), WARNING, AHEAD.format("ol?der", 1), AHEAD.format("desk", 5000), AHEAD.format("laptop", 5007))
+    healthy.execute("DELETE FROM public.hourly_count_deltas")
+    healthy.execute("DELETE FROM public.events WHERE timestamp > now() + interval '1 day'")
+    assert status()[0] == OK
 
 
 def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):

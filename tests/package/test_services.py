@@ -119,7 +119,8 @@ def test_a_program_that_crashes_repeatedly_is_back_within_a_minute(machine, moni
 def test_the_timer_prunes(machine, monitor, token):
     """The timer itself, at an earlier hour; the days are those of the environment file."""
     machine.sql("INSERT INTO events (id, source, timestamp, event_type, payload)"
-                " SELECT 'evt_old' || n, 'tester', now() - n * interval '1 day', 'tool', '{}' FROM generate_series(80, 99) AS n")
+                " SELECT 'evt_old' || n, 'tester', now() - n * interval '1 day', 'tool', '{}'::jsonb FROM generate_series(80, 99) AS n"
+                " UNION ALL SELECT 'evt_new' || n, 'tester', now(), 'tool', '{}' FROM generate_series(1, 20) AS n")
     settings = machine.file("/etc/steep/prune.env")
     settings.write_text(settings.read_text().replace("STEEP_RETENTION_DAYS=90", "STEEP_RETENTION_DAYS=85"))
     assert machine.show("steep-prune.timer", "ActiveState") == "active"
@@ -133,7 +134,27 @@ def test_the_timer_prunes(machine, monitor, token):
     machine.run("systemctl", "restart", "steep-prune.timer")
     assert machine.show("steep-prune.service", "Result") == "success"
     machine.run("steepctl", "counts", "check")
-    machine.sql("DELETE FROM events WHERE id LIKE 'evt\\_old%'")
+    machine.sql("DELETE FROM events WHERE id ~ '^evt_(old|new)'")
+
+
+def test_the_daily_run_fails_with_a_reason_if_it_would_delete_most_events(machine, monitor, token):
+    """As it would if the clock of the database were years ahead."""
+    before = int(machine.sql("SELECT count(*) FROM events"))
+    machine.sql("INSERT INTO events (id, source, timestamp, event_type, payload)"
+                " SELECT 'evt_old' || n, 'tester', now() - (100 + n % 10) * interval '1 day', 'tool', '{}'"
+                f" FROM generate_series(1, {before + 10}) AS n")
+    since = machine.journal_now()
+    assert machine.run("systemctl", "start", "steep-prune", check=False).returncode != 0
+    assert machine.show("steep-prune.service", "Result") == "exit-code"
+    reason = f"steepctl: refused to delete {before + 10} of {2 * before + 10} events, "
+    assert reason in machine.journal("steep-prune.service", since)
+    assert int(machine.sql("SELECT count(*) FROM events")) == 2 * before + 10
+    status = machine.run("steepctl", "status", check=False)
+    assert status.returncode == 1 and f"WARNING: steep-prune.service failed: {reason}" in status.stdout, status.stdout
+    assert "run steepctl prune 90 --force." in status.stdout
+    assert machine.run("steepctl", "prune", "90", "--force").stdout == f"events deleted: {before + 10}\n"
+    machine.run("systemctl", "start", "steep-prune")
+    assert machine.run("steepctl", "status", check=False).returncode == 0
 
 
 def test_the_pruning_role_may_do_nothing_else(machine):

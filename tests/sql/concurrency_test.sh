@@ -167,6 +167,21 @@ wait "$waiting" || :
 expect 'a session that waits for a count holds none that follows it' "$(cat "$scratch/waits" "$scratch/holder")" ''
 expect '... and the counts are correct' "$(queried):$(wrong)" 'm 10 1, n 10 1:'
 
+# Whatever uses events and counts waits for a TRUNCATE before it locks a count.
+run_psql -c "$(batch_of m 10 a 1)" >/dev/null
+echo 'SELECT * FROM public.get_hourly_aggregates();' >"$scratch/query.sql"
+sql=$here/../../sql
+for file in "$sql/status.sql" "$sql/admin/counts-check.sql" "$sql/admin/counts-rebuild.sql" \
+	"$sql/admin/prune-check.sql" "$scratch/query.sql"; do
+	hold 'LOCK TABLE public.events'
+	run_psql -v known= -v days=1 -f "$file" >"$scratch/waits" 2>&1 &
+	waiting=$!
+	await_waiting
+	release 'TRUNCATE public.events; COMMIT'
+	wait "$waiting" || :
+	expect "a TRUNCATE does not deadlock with ${file##*/}" "$(grep -h ERROR "$scratch/waits" "$scratch/holder")" ''
+done
+
 # A batch that waits for a count being created continues after its COMMIT or ROLLBACK.
 for end in COMMIT ROLLBACK; do
 	case $end in COMMIT) held=1 ;; ROLLBACK) held=0 ;; esac

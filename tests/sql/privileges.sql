@@ -33,6 +33,7 @@ INSERT INTO decided VALUES
   ('function', 'schema_level()', 'EXECUTE', 'EXECUTE', '', '', '', ''),
 
   -- For service_role, which may delete and update events anyway, and for the daily run.
+  ('function', 'count_old_events(interval)', '', '', 'EXECUTE', '', 'EXECUTE', ''),
   ('function', 'empty_payloads(interval,integer,timestamp with time zone)', '', '', 'EXECUTE', '', 'EXECUTE', ''),
   ('function', 'prune_events(interval,integer)', '', '', 'EXECUTE', '', 'EXECUTE', ''),
 
@@ -195,6 +196,7 @@ GRANT CONNECT ON DATABASE :"DBNAME" TO steep_query;
 GRANT service_role TO steep_ingest;
 SELECT set_eq('found', $$VALUES
   ('table', 'events', 'steep_ingest', (SELECT service_role FROM decided WHERE object = 'events')),
+  ('function', 'count_old_events(interval)', 'steep_ingest', 'EXECUTE'),
   ('function', 'empty_payloads(interval,integer,timestamp with time zone)', 'steep_ingest', 'EXECUTE'),
   ('function', 'prune_events(interval,integer)', 'steep_ingest', 'EXECUTE'),
   ('function', 'get_hourly_aggregates(integer,text)', 'steep_ingest', 'EXECUTE')

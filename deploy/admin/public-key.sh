@@ -1,0 +1,63 @@
+# A monitor's public key, in the forms that people have it in. Sourced by steepctl.
+# shellcheck shell=sh disable=SC2154 # set by steepctl
+
+# content_of KEY: prints standard input for -, the content of a file, or else KEY itself.
+content_of() {
+	if [ "$1" = - ]; then
+		read_text
+	elif [ -e "$1" ] && [ ! -d "$1" ]; then
+		[ -r "$1" ] || refuse "cannot read $1"
+		read_text <"$1"
+	else
+		printf '%s' "$1"
+	fi
+}
+
+# public_key KEY: prints the base64 of its 32 bytes. Editors on Windows begin a file with a
+# byte order mark.
+public_key() {
+	text=$(content_of "$1")
+	text=$(trim "${text#"$(printf '\357\273\277')"}")
+	case $text in
+	*'PRIVATE KEY-----'*) refuse 'this is a private key, which nobody but the monitor should have; use its public key' ;;
+	*'-----BEGIN PUBLIC KEY-----'*'-----END PUBLIC KEY-----')
+		text=${text#*'-----BEGIN PUBLIC KEY-----'}
+		text=$(printf '%s' "${text%'-----END PUBLIC KEY-----'}" | tr -d '[:space:]')
+		;;
+	'ssh-ed25519'[[:blank:]]*) text=$(openssh_key "$text") ;;
+	esac
+	check_key "$text"
+}
+
+# openssh_key LINE: prints the base64 of the 32 bytes behind ssh-ed25519, and nothing if the
+# line is invalid. RFC 8709: 51 bytes, of which the first 19 are the same in every key, and
+# so are all but four bits of the first 26 characters.
+openssh_key() {
+	case $1 in *'
+'*) return ;; esac
+	set -f
+	# shellcheck disable=SC2086 # the type, the key and a comment
+	set -- $1
+	case ${#2}:$2 in
+	*:*[!A-Za-z0-9+/]*) ;;
+	68:AAAAC3NzaC1lZDI1NTE5AAAAI[A-P]*) printf '%s' "$2" | base64 -d | tail -c 32 | base64 ;;
+	esac
+}
+
+# Prints a public key as the base64 of its 32 bytes. openssl accepts keys that libsodium
+# refuses, so the program that will use the key checks it.
+check_key() {
+	for folder in "${STEEP_LIBEXEC-}" "${STEEP_BUILD-}" "$here/../build" /usr/lib/steep; do
+		if [ -n "$folder" ] && [ -x "$folder/ingest.fcgi" ]; then
+			checked=$("$folder/ingest.fcgi" --check-key "$1" 2>&1) || case $checked in
+			'not an Ed25519 public key'*)
+				refuse 'not an Ed25519 public key, and not a file with one: expected the base64 of its 32 bytes or of its SubjectPublicKeyInfo, PEM, or a line that begins with ssh-ed25519'
+				;;
+			*) refuse "$checked" ;;
+			esac
+			printf '%s' "$checked"
+			return
+		fi
+	done
+	refuse 'cannot find ingest.fcgi, which checks keys; set STEEP_LIBEXEC to its folder'
+}
