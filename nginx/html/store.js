@@ -323,6 +323,16 @@ export function createStore({
     return readAnswer(text, days);
   }
 
+  /** Clears the cache and cancels a pending request. */
+  function clearHistoricData() {
+    pending?.controller.abort();
+    pending = selected = failure = serverTime = null;
+    failures = 0;
+    cache.clear();
+    schedule();
+    setState('idle');
+  }
+
   const onVisibility = () => document.visibilityState === 'visible' && refresh();
   const onOnline = () => refresh(true);
   if (enabled) {
@@ -362,15 +372,7 @@ export function createStore({
      */
     retryHistoricData: () => (selected ? showOrFetch(true) : Promise.resolve()),
 
-    /** Clears the cache and cancels a pending request. */
-    clearHistoricData() {
-      pending?.controller.abort();
-      pending = selected = failure = serverTime = null;
-      failures = 0;
-      cache.clear();
-      schedule();
-      setState('idle');
-    },
+    clearHistoricData,
 
     /**
      * @param {() => void} listener  called after each change
@@ -403,7 +405,7 @@ export function createStore({
       document.removeEventListener('visibilitychange', onVisibility);
       document.defaultView?.removeEventListener('online', onOnline);
       listeners.clear();
-      this.clearHistoricData();
+      clearHistoricData();
     },
   };
 }

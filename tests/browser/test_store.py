@@ -107,6 +107,22 @@ def test_a_request_times_out_after_5_seconds(page):
     assert "5 seconds" in sentence
 
 
+def test_every_function_works_without_the_store(page):
+    assert page.with_fakes("""
+        const seen = [];
+        for (const name of Object.keys(make()).filter((name) => typeof make()[name] === 'function')) {
+            const store = make(), given = { fetchHistoricData: [7], subscribe: [() => {}] }[name] ?? [];
+            const call = store[name];
+            store.fetchHistoricData(7);
+            call(...given);
+            seen.push([name, store.historicDataStatus]);
+        }
+        return seen;
+    """) == [["getState", "loading"], ["fetchHistoricData", "loading"], ["retryHistoricData", "loading"],
+             ["clearHistoricData", "idle"], ["subscribe", "loading"], ["now", "loading"], ["retryIn", "loading"],
+             ["close", "idle"]]
+
+
 def test_an_older_answer_never_overwrites_a_newer_one(page):
     assert page.with_fakes("""
         const store = make(), seen = [];
