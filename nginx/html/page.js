@@ -34,6 +34,8 @@ let stopListening = null;
 let webSocketUrl = '';
 /** @type {Set<string>} every source seen so far, so that the filter keeps offering all of them */
 const sources = new Set();
+/** @type {Store['historicData'] | null} whose sources are among them */
+let lastHistoricData = null;
 let legend = '';
 let isDrawScheduled = false;
 let isFirstDrawDone = false;
@@ -215,8 +217,10 @@ function timeText(instant, timeZone) {
 /** Offers every source seen so far in the filter. */
 function fillSources() {
   const before = sources.size;
-  for (const { source } of store?.historicData ?? []) {
-    sources.add(source);
+  const { historicData } = /** @type {Store} */ (store);
+  if (historicData !== lastHistoricData) {
+    lastHistoricData = historicData;
+    historicData.forEach(({ source }) => sources.add(source));
   }
   for (const source of live.sources()) {
     sources.add(source);
@@ -262,6 +266,7 @@ function restart(error) {
   stopListening = null;
   live.clear();
   sources.clear();
+  lastHistoricData = null;
   newestEventTime = -Infinity;
   isFirstDrawDone = false;
   controls.reset();

@@ -237,6 +237,18 @@ def test_a_live_event_is_counted_at_once_for_its_source_only(page, token, send, 
     assert "someone-else" in page.sources()
 
 
+def test_a_live_event_does_not_read_the_rows_again(page, token):
+    page.before_each_page("window.parsed = 0; const { parse } = Date;"
+                          "Date.parse = (text) => { window.parsed++; return parse(text); };")
+    page.open_loaded(token, days=30)
+    rows = page.run("return window.parsed")
+    page.run("window.parsed = 0")
+    stamp = datetime.datetime.now(UTC).isoformat()
+    assert page.add_events([{"source": "live", "timestamp": stamp}]) == [True]
+    assert "live" in page.sources()
+    assert page.run("return window.parsed") < 10 < rows
+
+
 def test_a_live_event_stays_counted_after_switching_days(page, token):
     page.open_loaded(token)
     page.add_events([{"source": "live", "timestamp": datetime.datetime.now(UTC).isoformat()}])
