@@ -12,6 +12,7 @@ import { attachTooltip } from './tooltip.js';
 /** @typedef {import('./store.js').Store} Store */
 
 const LOADING = 'Fetching historic data…';
+const CONFIGURATION_TIMEOUT_MS = 10_000;
 const FAILED = 'Unable to load historic data. Showing real-time events only.';
 
 /**
@@ -318,7 +319,9 @@ function onRetry() {
 
 /** @returns {Promise<{ baseUrl: string, webSocketUrl: string }>} */
 async function readConfiguration() {
-  const response = await fetch('config.json', { cache: 'no-cache' });
+  const controller = new AbortController();
+  setTimeout(() => controller.abort(), CONFIGURATION_TIMEOUT_MS);
+  const response = await fetch('config.json', { cache: 'no-cache', signal: controller.signal });
   const { baseUrl, webSocketUrl } = await response.json();
   if (typeof baseUrl !== 'string' || typeof webSocketUrl !== 'string') {
     throw new TypeError('baseUrl and webSocketUrl must be strings');
