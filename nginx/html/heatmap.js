@@ -64,7 +64,9 @@ let drawn = null;
  * @param {HeatmapInput} input  the aggregates of a call must not change later
  * @returns {Heatmap}
  */
-export function heatmap({ days, source, aggregates, fetchedAt, live, now, timeZone }) {
+export function heatmap({ days, source, aggregates, fetchedAt, live, now: serverTime, timeZone }) {
+  // The server's clock may have been set back since.
+  const now = Math.max(serverTime, fetchedAt ?? serverTime);
   const begin = (fetchedAt ?? now) - days * DAY_MS;
   const first = hourOf(begin);
   const current = hourOf(now);

@@ -2,7 +2,7 @@
 
 import { createGrid, events } from './grid.js';
 import { heatmap } from './heatmap.js';
-import { createLive } from './live.js';
+import { createLive, readEvent } from './live.js';
 import { listen } from './socket.js';
 import { createStore } from './store.js';
 import { dateTexts, localTimeIn, localTimeZone, offsetText, twoDigits } from './time.js';
@@ -49,10 +49,12 @@ let newestEventTime = -Infinity;
  * @returns {boolean} whether the event is valid
  */
 export function addEvent(event) {
-  if (!live.add(event, store ? store.requests : 0)) {
+  const read = readEvent(event);
+  if (!read) {
     return false;
   }
-  newestEventTime = Math.max(newestEventTime, Date.parse(/** @type {{ timestamp: string }} */ (event).timestamp.toUpperCase()));
+  live.add(event, store ? store.requests : 0);
+  newestEventTime = Math.max(newestEventTime, read.instant);
   requestDraw();
   return true;
 }

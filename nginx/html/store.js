@@ -474,10 +474,13 @@ async function readText(response, onPart, age) {
  * @param {string} text
  */
 function errorOf(response, text) {
-  const date = Date.parse(response.headers.get('Date') ?? '');
-  const header = response.headers.get('Retry-After') ?? '';
+  /** @param {string} name */
+  const header = (name) => response.headers.get(name) ?? '';
+  // Dates near the end of the year 9999 would have a five-digit year in some time zones.
+  const date = Date.parse(/ (?!9999)\d{4} \d\d:\d\d:\d\d GMT$/.test(header('Date')) ? header('Date') : '');
   // Seconds or a date (RFC 9110, 10.2.3).
-  const retryAfter = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - (date || Date.now());
+  const retryAfter = /^\d+$/.test(header('Retry-After')) ? Number(header('Retry-After')) * 1000
+    : Date.parse(header('Retry-After')) - (date || Date.now());
   let sentence = `The server answered with status ${response.status}.`;
   try {
     const { message } = JSON.parse(text);

@@ -563,6 +563,16 @@ def test_an_errors_date_sets_the_time_until_an_answer_does(page):
     """) == ["14:05:00", "14:10:00", "14:10:00"]
 
 
+@pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Sat, 01 Jan 275760 00:00:00 GMT", "5"])
+def test_an_invalid_date_of_an_error_does_not_set_the_time(page, date):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        await server.requests[0].answer('{}', 503, { Date: given[0] });
+        return store.now();
+    """, date) is None
+
+
 def test_oldest_request_is_the_oldest_one_in_the_cache(page):
     assert page.with_fakes("""
         const store = make(), seen = [];
