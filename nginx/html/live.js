@@ -6,9 +6,9 @@
 import { hourOf } from './time.js';
 
 /**
- * An event's source and UTC hour, or null if the event is invalid.
+ * An event's source, its instant in ms since 1970 and its UTC hour; null if the event is invalid.
  * @param {any} event
- * @returns {{ source: string, hour: number } | null}
+ * @returns {{ source: string, instant: number, hour: number } | null}
  */
 export function readEvent(event) {
   const { source, timestamp } = event ?? {};
@@ -19,7 +19,7 @@ export function readEvent(event) {
   // year 9999 would have a five-digit year in some time zones.
   const instant = /^(?!9999)\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$/.test(timestamp)
     ? Date.parse(timestamp.toUpperCase().replace(' ', 'T')) : NaN;
-  return instant === instant ? { source, hour: hourOf(instant) } : null;
+  return instant === instant ? { source, instant, hour: hourOf(instant) } : null;
 }
 
 export function createLive() {

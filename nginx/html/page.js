@@ -2,7 +2,7 @@
 
 import { createGrid, events } from './grid.js';
 import { heatmap } from './heatmap.js';
-import { createLive } from './live.js';
+import { createLive, readEvent } from './live.js';
 import { listen } from './socket.js';
 import { createStore } from './store.js';
 import { dateTexts, localTimeIn, localTimeZone, offsetText, twoDigits } from './time.js';
@@ -12,6 +12,7 @@ import { attachTooltip } from './tooltip.js';
 /** @typedef {import('./store.js').Store} Store */
 
 const LOADING = 'Fetching historic data…';
+const CONFIGURATION_TIMEOUT_MS = 10_000;
 const FAILED = 'Unable to load historic data. Showing real-time events only.';
 
 /**
@@ -34,6 +35,8 @@ let stopListening = null;
 let webSocketUrl = '';
 /** @type {Set<string>} every source seen so far, so that the filter keeps offering all of them */
 const sources = new Set();
+/** @type {Store['historicData'] | null} whose sources are among them */
+let lastHistoricData = null;
 let legend = '';
 let isDrawScheduled = false;
 let isFirstDrawDone = false;
@@ -46,10 +49,12 @@ let newestEventTime = -Infinity;
  * @returns {boolean} whether the event is valid
  */
 export function addEvent(event) {
-  if (!live.add(event, store ? store.requests : 0)) {
+  const read = readEvent(event);
+  if (!read) {
     return false;
   }
-  newestEventTime = Math.max(newestEventTime, Date.parse(/** @type {{ timestamp: string }} */ (event).timestamp.toUpperCase()));
+  live.add(event, store ? store.requests : 0);
+  newestEventTime = Math.max(newestEventTime, read.instant);
   requestDraw();
   return true;
 }
@@ -215,8 +220,10 @@ function timeText(instant, timeZone) {
 /** Offers every source seen so far in the filter. */
 function fillSources() {
   const before = sources.size;
-  for (const { source } of store?.historicData ?? []) {
-    sources.add(source);
+  const { historicData } = /** @type {Store} */ (store);
+  if (historicData !== lastHistoricData) {
+    lastHistoricData = historicData;
+    historicData.forEach(({ source }) => sources.add(source));
   }
   for (const source of live.sources()) {
     sources.add(source);
@@ -262,6 +269,7 @@ function restart(error) {
   stopListening = null;
   live.clear();
   sources.clear();
+  lastHistoricData = null;
   newestEventTime = -Infinity;
   isFirstDrawDone = false;
   controls.reset();
@@ -313,7 +321,9 @@ function onRetry() {
 
 /** @returns {Promise<{ baseUrl: string, webSocketUrl: string }>} */
 async function readConfiguration() {
-  const response = await fetch('config.json', { cache: 'no-cache' });
+  const controller = new AbortController();
+  setTimeout(() => controller.abort(), CONFIGURATION_TIMEOUT_MS);
+  const response = await fetch('config.json', { cache: 'no-cache', signal: controller.signal });
   const { baseUrl, webSocketUrl } = await response.json();
   if (typeof baseUrl !== 'string' || typeof webSocketUrl !== 'string') {
     throw new TypeError('baseUrl and webSocketUrl must be strings');

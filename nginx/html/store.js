@@ -61,7 +61,11 @@ const HOUR_MS = 3_600_000;
 const MAX_AGE_MS = 300_000;
 // However soon the hour ends.
 const MIN_AGE_MS = 10_000;
-const REQUEST_TIMEOUT_MS = 5_000;
+// Restarted whenever a part of an answer arrives, so that a slow line is not taken for a dead one.
+const SILENCE_TIMEOUT_MS = 5_000;
+// An answer that ends later, or never, is given up.
+const MAX_ANSWER_MS = 300_000;
+const MAX_ANSWER_BYTES = 128 * 1024 * 1024;
 const MIN_BACKOFF_MS = 4_000;
 const MAX_BACKOFF_MS = 300_000;
 const MAX_RETRY_AFTER_MS = 86_400_000;
@@ -235,15 +239,14 @@ export function createStore({
   function send(key, query) {
     const request = ++requests;
     const controller = new AbortController();
-    const timeout = new QueryError('The server did not answer within 5 seconds.');
-    const deadline = clock.setTimeout(() => controller.abort(timeout), REQUEST_TIMEOUT_MS);
+    /** @type {{ key: string, controller: AbortController, promise: Promise<any> }} */
     const own = { key, controller, promise: Promise.resolve() };
     pending = own;
-    own.promise = load(query, controller.signal).then(
+    own.promise = load(query, controller).then(
       // Ignore the answer of a request that another one has replaced.
-      (answer) => pending === own && succeed(key, request, answer),
-      (reason) => pending === own && fail(key, reason),
-    ).then(() => clock.clearTimeout(deadline));
+      (answer) => { pending === own && succeed(key, request, answer); },
+      (reason) => { pending === own && fail(key, reason); },
+    );
     schedule();
     setState('loading');
     return own.promise;
@@ -252,16 +255,17 @@ export function createStore({
   /**
    * @param {string} key
    * @param {number} request
-   * @param {{ aggregates: readonly HourlyAggregate[], fetchedAt: number }} answer
+   * @param {{ aggregates: readonly HourlyAggregate[], fetchedAt: number, begunAt: number }} answer
    */
-  function succeed(key, request, { aggregates, fetchedAt }) {
+  function succeed(key, request, { aggregates, fetchedAt, begunAt }) {
     pending = null;
     failure = null;
     failures = 0;
     const now = clock.now();
-    serverTime = { server: fetchedAt, clock: now };
+    // The rest of the answer may have taken minutes.
+    serverTime = { server: fetchedAt, clock: begunAt };
     // Refresh when the hour ends, because its count is complete then.
-    const hourEndsIn = HOUR_MS - (fetchedAt % HOUR_MS) + Math.random() * REFRESH_JITTER_MS;
+    const hourEndsIn = begunAt - now + HOUR_MS - (fetchedAt % HOUR_MS) + Math.random() * REFRESH_JITTER_MS;
     for (const [other, { staleAt }] of cache) {
       if (staleAt <= now) {
         cache.delete(other);
@@ -299,28 +303,59 @@ export function createStore({
 
   /**
    * @param {Query} query
-   * @param {AbortSignal} signal
+   * @param {AbortController} controller
    */
-  async function load({ days, source }, signal) {
+  async function load({ days, source }, controller) {
     const parameters = new URLSearchParams({ days: `${days}`, ...(source !== null && { source }) });
     const token = getToken();
     if (token && !/^[\x21-\x7e]+$/.test(token.trim())) {
       throw new QueryError('The token contains invalid characters.', 401);
     }
-    let response, text;
+    const { signal } = controller;
+    /** @type {unknown} */
+    let silence = null;
+    /** @param {string} sentence  the error if nothing arrives from now on */
+    const expectMore = (sentence) => {
+      clock.clearTimeout(silence);
+      silence = clock.setTimeout(() => controller.abort(new QueryError(sentence)), SILENCE_TIMEOUT_MS);
+    };
+    expectMore('The server did not answer within 5 seconds.');
+    let response, text, begunAt = 0;
     try {
       response = await fetch(`${url}?${parameters}`, {
         headers: token ? { Authorization: `Bearer ${token}` } : {},
         cache: 'no-store', credentials: 'omit', referrerPolicy: 'no-referrer', signal,
       });
-      text = await response.text();
+      begunAt = clock.now();
+      const onPart = () => expectMore('The server’s answer stopped for 5 seconds.');
+      onPart();
+      // The sentence of an error is short, and must be there in 5 seconds.
+      text = await readText(response, response.ok ? onPart : () => {}, () => clock.now() - begunAt);
     } catch (reason) {
-      throw signal.aborted ? signal.reason : reason;
+      const cause = signal.aborted ? signal.reason : reason;
+      // Closes the connection.
+      controller.abort();
+      if (!response || response.ok) {
+        throw cause;
+      }
+      text = '';
+    } finally {
+      clock.clearTimeout(silence);
     }
     if (!response.ok) {
       throw errorOf(response, text);
     }
-    return readAnswer(text, days);
+    return { ...readAnswer(text, days), begunAt };
+  }
+
+  /** Clears the cache and cancels a pending request. */
+  function clearHistoricData() {
+    pending?.controller.abort();
+    pending = selected = failure = serverTime = null;
+    failures = 0;
+    cache.clear();
+    schedule();
+    setState('idle');
   }
 
   const onVisibility = () => document.visibilityState === 'visible' && refresh();
@@ -362,15 +397,7 @@ export function createStore({
      */
     retryHistoricData: () => (selected ? showOrFetch(true) : Promise.resolve()),
 
-    /** Clears the cache and cancels a pending request. */
-    clearHistoricData() {
-      pending?.controller.abort();
-      pending = selected = failure = serverTime = null;
-      failures = 0;
-      cache.clear();
-      schedule();
-      setState('idle');
-    },
+    clearHistoricData,
 
     /**
      * @param {() => void} listener  called after each change
@@ -403,7 +430,7 @@ export function createStore({
       document.removeEventListener('visibilitychange', onVisibility);
       document.defaultView?.removeEventListener('online', onOnline);
       listeners.clear();
-      this.clearHistoricData();
+      clearHistoricData();
     },
   };
 }
@@ -412,13 +439,48 @@ export function createStore({
 
 /**
  * @param {Response} response
+ * @param {() => void} onPart   called when a part of the answer has arrived
+ * @param {() => number} age    of the answer, in ms
+ */
+async function readText(response, onPart, age) {
+  if (!response.body) {
+    return response.text();
+  }
+  const reader = response.body.getReader();
+  const decoder = new TextDecoder();
+  let text = '';
+  let bytes = 0;
+  for (;;) {
+    const { done, value } = await reader.read().catch(() => {
+      throw new QueryError('The connection broke before the server’s answer was complete.');
+    });
+    if (done) {
+      return text + decoder.decode();
+    }
+    onPart();
+    text += decoder.decode(value, { stream: true });
+    bytes += value.length;
+    if (bytes > MAX_ANSWER_BYTES) {
+      throw new QueryError('The server’s answer is larger than 128 MiB.');
+    }
+    if (age() > MAX_ANSWER_MS) {
+      throw new QueryError('The server’s answer was not complete after 5 minutes.');
+    }
+  }
+}
+
+/**
+ * @param {Response} response
  * @param {string} text
  */
 function errorOf(response, text) {
-  const date = Date.parse(response.headers.get('Date') ?? '');
-  const header = response.headers.get('Retry-After') ?? '';
+  /** @param {string} name */
+  const header = (name) => response.headers.get(name) ?? '';
+  // Dates near the end of the year 9999 would have a five-digit year in some time zones.
+  const date = Date.parse(/ (?!9999)\d{4} \d\d:\d\d:\d\d GMT$/.test(header('Date')) ? header('Date') : '');
   // Seconds or a date (RFC 9110, 10.2.3).
-  const retryAfter = /^\d+$/.test(header) ? Number(header) * 1000 : Date.parse(header) - (date || Date.now());
+  const retryAfter = /^\d+$/.test(header('Retry-After')) ? Number(header('Retry-After')) * 1000
+    : Date.parse(header('Retry-After')) - (date || Date.now());
   let sentence = `The server answered with status ${response.status}.`;
   try {
     const { message } = JSON.parse(text);

@@ -52,6 +52,20 @@ const server = {
         await settle();
         await settle();
       },
+      // Sends the head of an answer, and later its parts.
+      begin: async (status = 200, headers = {}) => {
+        let controller;
+        const body = new ReadableStream({ start(given) { controller = given; }, cancel() { request.cancelled = true; } });
+        options.signal.addEventListener('abort', () => server.ignoresAbort || controller.error(options.signal.reason));
+        resolve(new Response(body, { status, headers }));
+        await settle();
+        const then = (action) => async (part) => { action(part); await settle(); };
+        return {
+          send: then((part) => controller.enqueue(typeof part === 'string' ? new TextEncoder().encode(part) : part)),
+          end: then(() => controller.close()),
+          cut: then(() => controller.error(new TypeError('network error'))),
+        };
+      },
       fail: async () => { reject(new TypeError('Failed to fetch')); await settle(); },
     };
     server.requests.push(request);

@@ -24,6 +24,16 @@ def test_hours_after_the_last_request_have_live_events_only(page):
     assert sums == [{"count": 8, "complete": False}, {"count": 0, "complete": True}]
 
 
+def test_counts_from_before_the_servers_clock_was_set_back_are_shown_at_their_time(page):
+    assert page.module("""
+        const { heatmap } = await import('/heatmap.js');
+        const map = heatmap({ days: 7, source: null, timeZone: 'UTC', live: new Map(), now: Date.parse('2026-02-03T14:10:00Z'),
+            fetchedAt: Date.parse('2036-02-03T14:10:00Z'),
+            aggregates: [{ source: 'a', date: '2036-02-03', hour: 14, eventCount: 5 }] });
+        return [map.days.length, map.days[0].date, map.sum];
+    """) == [8, "2036-02-03", {"count": 5, "complete": True}]
+
+
 def test_the_focus_stays_on_its_day_when_a_new_day_starts(page):
     assert page.module("""
         const { createGrid } = await import('/grid.js');

@@ -237,6 +237,29 @@ def test_a_live_event_is_counted_at_once_for_its_source_only(page, token, send, 
     assert "someone-else" in page.sources()
 
 
+def test_a_live_event_does_not_read_the_rows_again(page, token):
+    page.before_each_page("window.parsed = 0; const { parse } = Date;"
+                          "Date.parse = (text) => { window.parsed++; return parse(text); };")
+    page.open_loaded(token, days=30)
+    rows = page.run("return window.parsed")
+    page.run("window.parsed = 0")
+    stamp = datetime.datetime.now(UTC).isoformat()
+    assert page.add_events([{"source": "live", "timestamp": stamp}]) == [True]
+    assert "live" in page.sources()
+    assert page.run("return window.parsed") < 10 < rows
+
+
+def test_a_live_event_with_a_space_for_the_t_sets_the_time_as_others_do(page, token):
+    # ECMAScript defines only the form with a T; some browsers accept no other.
+    page.before_each_page("const { parse } = Date; Date.parse = (text) => (text.includes(' ') ? NaN : parse(text));"
+                          "const fetched = window.fetch; window.fetch = async (...given) => {"
+                          " if (String(given[0]).includes('/query?')) throw new TypeError('offline'); return fetched(...given); };")
+    page.open(token)
+    wait_for(lambda: page.states() == ["error"], "the error")
+    assert page.add_events([{"source": "live", "timestamp": datetime.datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%SZ")}]) == [True]
+    assert len(page.table()) >= 8
+
+
 def test_a_live_event_stays_counted_after_switching_days(page, token):
     page.open_loaded(token)
     page.add_events([{"source": "live", "timestamp": datetime.datetime.now(UTC).isoformat()}])

@@ -155,6 +155,20 @@ def test_an_invalid_configuration_is_shown_as_an_error(page, token, body):
     assert page.text("#configuration-error").startswith("Unable to load the page’s configuration.")
 
 
+@pytest.mark.parametrize("stall", [
+    "new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))",
+    "new Response(new ReadableStream({ start(body) { signal.addEventListener('abort', () => body.error(signal.reason)) } }))",
+], ids=["no answer", "no body"])
+def test_a_configuration_that_does_not_arrive_is_shown_as_an_error(page, token, stall):
+    page.before_each_page("""
+        const later = window.setTimeout;
+        window.setTimeout = (action, delay) => later(action, delay / 100);
+        window.fetch = async (_, { signal = new AbortController().signal }) => %s;""" % stall)
+    page.open(token)
+    wait_for(lambda: page.visible("#configuration-error"), "the error")
+    assert page.text("#configuration-error").startswith("Unable to load the page’s configuration.")
+
+
 def test_without_a_base_url_there_is_no_heatmap_and_no_request(page, token, configure):
     configure(base_url="")
     page.open(token)

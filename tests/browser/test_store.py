@@ -107,6 +107,193 @@ def test_a_request_times_out_after_5_seconds(page):
     assert "5 seconds" in sentence
 
 
+def test_a_slow_answer_is_waited_for_as_long_as_it_arrives(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        await clock.advance(4.9);
+        const answer = await server.requests[0].begin();
+        for (const letter of JSON.stringify(bodyOf([row(5)])).match(/.{1,10}/g)) {
+            await clock.advance(4.9);
+            await answer.send(letter);
+        }
+        const before = [store.historicDataStatus, server.requests.length];
+        await clock.advance(4.9);
+        await answer.end();
+        return [before, store.historicDataStatus, store.historicData[0].eventCount, server.requests.length];
+    """) == [["loading", 1], "success", 5, 1]
+
+
+@pytest.mark.parametrize("parts", [0, 1, 3])
+def test_an_answer_that_stops_fails_5_seconds_after_its_last_part(page, parts):
+    before, after, sentence, aborted = page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        await clock.advance(3);
+        const answer = await server.requests[0].begin();
+        for (let n = 0; n < given[0]; n++) {
+            await clock.advance(3);
+            await answer.send('{');
+        }
+        await clock.advance(4.9);
+        const before = store.historicDataStatus;
+        await clock.advance(0.2);
+        return [before, store.historicDataStatus, store.historicDataError, server.requests[0].options.signal.aborted];
+    """, parts)
+    assert (before, after, aborted) == ("loading", "error", True)
+    assert sentence == "The server’s answer stopped for 5 seconds."
+
+
+def test_after_an_answer_that_stopped_the_next_one_is_shown(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        const answer = await server.requests[0].begin();
+        await answer.send(JSON.stringify(bodyOf()).slice(0, 30));
+        server.onRequest = (request) => request.answer(bodyOf([row(5)]));
+        await clock.advance(9.1);
+        return [store.historicDataStatus, store.historicData[0].eventCount, server.requests.length];
+    """) == ["success", 5, 2]
+
+
+def test_an_answer_that_trickles_is_given_up_after_5_minutes(page):
+    seconds, sentence, aborted, requests = page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        const answer = await server.requests[0].begin();
+        let seconds = 0;
+        for (; seconds < 3600 && store.historicDataStatus === 'loading'; seconds++) {
+            await clock.advance(1);
+            await answer.send(' ');
+        }
+        return [seconds, store.historicDataError, server.requests[0].options.signal.aborted, server.requests.length];
+    """)
+    assert 295 <= seconds <= 305
+    assert (sentence, aborted, requests) == ("The server’s answer was not complete after 5 minutes.", True, 1)
+
+
+def test_an_answer_that_never_ends_is_given_up_after_128_mib(page):
+    mebibytes, sentence, aborted = page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        const answer = await server.requests[0].begin(), part = new Uint8Array(2 ** 20).fill(32);
+        let mebibytes = 0;
+        for (; mebibytes < 200 && store.historicDataStatus === 'loading'; mebibytes++) {
+            await answer.send(part);
+        }
+        return [mebibytes, store.historicDataError, server.requests[0].options.signal.aborted];
+    """)
+    assert (mebibytes, aborted) == (129, True)
+    assert sentence == "The server’s answer is larger than 128 MiB."
+
+
+def test_an_answer_whose_connection_breaks_is_an_error(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        const answer = await server.requests[0].begin();
+        await answer.send(JSON.stringify(bodyOf()).slice(0, 30));
+        await answer.cut();
+        return [store.historicDataStatus, store.historicDataError, store.retryIn() <= 4000];
+    """) == ["error", "The connection broke before the server’s answer was complete.", True]
+
+
+@pytest.mark.parametrize("ending", ["await answer.cut()", "await clock.advance(5.1)",
+                                    "for (let n = 0; n < 4; n++) { await clock.advance(1.2); await answer.send('{'); } await clock.advance(0.3)"],
+                         ids=["cut", "stopped", "trickles"])
+def test_the_status_of_an_error_counts_even_if_its_body_does_not_arrive(page, ending):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        const answer = await server.requests[0].begin(429, { 'Retry-After': '120' });
+        await answer.send('{"message": "Too many');
+        %s;
+        store.retryHistoricData();
+        const { historicDataErrorStatus } = store.getState();
+        return [historicDataErrorStatus, store.historicDataError, store.retryIn() > 100e3, server.requests.length];
+    """ % ending) == [429, "The server answered with status 429.", True, 1]
+
+
+def test_a_character_that_arrives_in_two_parts_is_read_correctly(page):
+    assert page.with_fakes("""
+        const store = make(), bytes = new TextEncoder().encode(JSON.stringify(bodyOf([row(1, { source: 'ä€😀' })])));
+        store.fetchHistoricData(7);
+        const answer = await server.requests[0].begin();
+        for (const byte of bytes) {
+            await answer.send(new Uint8Array([byte]));
+        }
+        await answer.end();
+        return store.historicData[0].source;
+    """) == "ä€😀"
+
+
+def test_a_slow_answer_delays_neither_the_servers_clock_nor_the_refresh_at_the_full_hour(page):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        store.fetchHistoricData(7);
+        const answer = await server.requests[0].begin();
+        await answer.send(JSON.stringify(bodyOf([row(1)], 7, '2026-02-03T14:58:00Z')));
+        for (let n = 0; n < 15; n++) {
+            await clock.advance(4);
+            await answer.send(' ');
+        }
+        await answer.end();
+        seen.push(store.historicDataStatus, new Date(store.now()).toJSON());
+        await clock.advance(59);
+        seen.push(server.requests.length);
+        await clock.advance(4);
+        return [...seen, server.requests.length];
+    """) == ["success", "2026-02-03T14:59:00.000Z", 1, 2]
+
+
+def test_an_answer_that_took_longer_than_the_hour_is_shown_before_the_refresh(page):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        store.fetchHistoricData(7);
+        const answer = await server.requests[0].begin();
+        await answer.send(JSON.stringify(bodyOf([row(1)], 7, '2026-02-03T14:59:50Z')));
+        for (let n = 0; n < 15; n++) {
+            await clock.advance(4);
+            await answer.send(' ');
+        }
+        await answer.end();
+        seen.push(store.historicDataStatus, server.requests.length);
+        await clock.advance(9);
+        seen.push(server.requests.length);
+        await clock.advance(2);
+        return [...seen, server.requests.length];
+    """) == ["success", 1, 1, 2]
+
+
+def test_a_new_query_cancels_an_answer_that_is_arriving(page):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(30);
+        const answer = await server.requests[0].begin();
+        await answer.send('{');
+        store.fetchHistoricData(7);
+        await server.requests[1].answer(bodyOf());
+        await clock.advance(10);
+        return [server.requests[0].options.signal.aborted, store.historicDataStatus, clock.timers.size];
+    """) == [True, "success", 1]
+
+
+def test_every_function_works_without_the_store(page):
+    assert page.with_fakes("""
+        const seen = [];
+        for (const name of Object.keys(make()).filter((name) => typeof make()[name] === 'function')) {
+            const store = make(), given = { fetchHistoricData: [7], subscribe: [() => {}] }[name] ?? [];
+            const call = store[name];
+            store.fetchHistoricData(7);
+            call(...given);
+            seen.push([name, store.historicDataStatus]);
+        }
+        return seen;
+    """) == [["getState", "loading"], ["fetchHistoricData", "loading"], ["retryHistoricData", "loading"],
+             ["clearHistoricData", "idle"], ["subscribe", "loading"], ["now", "loading"], ["retryIn", "loading"],
+             ["close", "idle"]]
+
+
 def test_an_older_answer_never_overwrites_a_newer_one(page):
     assert page.with_fakes("""
         const store = make(), seen = [];
@@ -374,6 +561,16 @@ def test_an_errors_date_sets_the_time_until_an_answer_does(page):
         addTime();
         return seen;
     """) == ["14:05:00", "14:10:00", "14:10:00"]
+
+
+@pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Sat, 01 Jan 275760 00:00:00 GMT", "5"])
+def test_an_invalid_date_of_an_error_does_not_set_the_time(page, date):
+    assert page.with_fakes("""
+        const store = make();
+        store.fetchHistoricData(7);
+        await server.requests[0].answer('{}', 503, { Date: given[0] });
+        return store.now();
+    """, date) is None
 
 
 def test_oldest_request_is_the_oldest_one_in_the_cache(page):
