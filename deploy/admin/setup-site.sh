@@ -2,7 +2,6 @@
 # shellcheck shell=sh disable=SC2154 # set by setup
 
 tls=/etc/steep/tls
-site=/etc/nginx/sites-enabled/steep
 listen=/etc/nginx/snippets/steep/listen.conf
 
 # Runs before anything is changed.
@@ -134,8 +133,21 @@ is_of_nginx() {
 	return 1
 }
 
+# Sets $site and $nginx_group. Runs before anything is changed.
+check_nginx() {
+	site=$(nginx_site)
+	[ -n "$site" ] ||
+		fail "nginx reads neither sites-enabled nor conf.d; add \"include /etc/nginx/sites-enabled/*;\" to the http block of /etc/nginx/nginx.conf"
+	site=/etc/nginx/$site
+	account=$(nginx_account) nginx_group=${account#* }
+	getent group "$nginx_group" >/dev/null ||
+		fail "nginx runs as user ${account% *} and group $nginx_group, and there is no such group; correct the user in /etc/nginx/nginx.conf"
+	case " $(id -Gn "${account% *}" 2>/dev/null) " in *' www-data '*) nginx_group=www-data ;; esac
+}
+
 enable_site() {
 	if [ ! -e "$site" ]; then
+		mkdir -p "${site%/*}"
 		ln -sfn ../sites-available/steep "$site"
 		new_site=yes
 	fi

@@ -2,6 +2,9 @@
 # monitoring plugin: 0 OK, 1 warning, 2 critical, 3 unknown. Sourced by steepctl.
 # shellcheck shell=sh disable=SC2154 # set by steepctl
 
+# shellcheck source-path=SCRIPTDIR source=nginx.sh
+. "$admin/nginx.sh"
+
 # The worst level, all lines, and the sentences of the worst level.
 verdict=OK lines='' worst=''
 
@@ -73,6 +76,15 @@ check_settings() {
 	file=/etc/steep/prune.env fault=''
 	[ ! -r "$file" ] || fault=$(retention_fault "$file")
 	[ -z "$fault" ] || note warning "$fault."
+}
+
+# The error log of nginx would have this only in its own words. Another package of nginx may
+# run it as another user than at the time of setup.
+check_nginx_user() {
+	[ "$(id -u)" -eq 0 ] && [ -S /run/steep/ingest.sock ] && command -v nginx >/dev/null || return 0
+	account=$(nginx_account)
+	runuser -u "${account% *}" -g "${account#* }" -- test -w /run/steep/ingest.sock 2>/dev/null ||
+		note critical "nginx runs as user ${account% *}, which cannot connect to /run/steep/ingest.sock; run steepctl setup."
 }
 
 # A service that its socket starts is inactive until the first request.
@@ -166,6 +178,7 @@ check_programs() {
 status() {
 	if has_services; then
 		check_services
+		check_nginx_user
 		check_settings
 		check_programs
 	elif [ -n "${STEEP_URL-}" ]; then
