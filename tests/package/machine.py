@@ -11,6 +11,9 @@ import stack
 # Deadlines end a hanging test and measure nothing: the machine may be busy.
 PATIENCE = 120.0
 
+# Packages that a test installs.
+LATER = ("certbot", "python3-certbot-nginx", "pebble")
+
 
 class Refused(Exception):
     """This machine allows no container, which is no fault of the package."""
@@ -43,7 +46,8 @@ def make_root(folder, package):
     call("mmdebstrap", "--mode=root", "--variant=minbase", f"--aptopt={folder}/apt.conf",
          "--dpkgopt=force-unsafe-io", "--skip=cleanup/apt", "--include=systemd,systemd-sysv,dbus,procps,ca-certificates",
          f"--customize-hook=copy-in {package} /root",
-         f'--customize-hook=chroot "$1" apt-get -y -o APT::Install-Recommends=true --download-only install /root/{package.name}',
+         '--customize-hook=chroot "$1" apt-get -y -o APT::Install-Recommends=true --download-only install'
+         f" /root/{package.name} {' '.join(LATER)}",
          "--customize-hook=echo steep.test >$1/etc/hostname",
          "bookworm", str(root), str(folder / "sources"), timeout=600)
     return root
