@@ -140,6 +140,11 @@ check_program() {
 }
 
 check_certificate() {
+	case $url in http://*)
+		note ok 'The certificate was not checked: TLS ends in front of the site. Set STEEP_URL to the address at the proxy to check both.'
+		return
+		;;
+	esac
 	address=${url#https://} address=${address%%/*}
 	case $address in *:*[0-9]) ;; *) address=$address:443 ;; esac
 	certificate=$(timeout 20 openssl s_client -connect "$address" -servername "${address%:*}" </dev/null 2>/dev/null |
@@ -157,8 +162,9 @@ check_certificate() {
 
 # Prints the address of this machine's site.
 site_url() {
-	address=$(site_address /etc/nginx/snippets/steep/listen.conf 2>/dev/null)
-	printf 'https://%s' "${address:-localhost}" | sed 's/:443$//'
+	listen=/etc/nginx/snippets/steep/listen.conf
+	address=$(site_address "$listen" 2>/dev/null)
+	url_of "$(site_scheme "$listen" 2>/dev/null | grep . || echo https)" "${address:-localhost}"
 }
 
 # Through the site, as clients do.

@@ -37,8 +37,8 @@ def test_purge_asks_nothing_and_keeps_the_database(machine):
     files = ["/etc/postgresql/15/main/pg_hba.conf", "/etc/postgresql/15/main/pg_ident.conf"]
     texts = [machine.file(name).read_text() for name in files]
     assert machine.file("/var/log/nginx/steep-access.log").exists()
-    # As setup leaves it with nginx.org's package.
-    machine.shell("mkdir /etc/systemd/system/steep-.socket.d;"
+    # As setup leaves them behind a proxy, and with nginx.org's package.
+    machine.shell("touch /etc/nginx/snippets/steep/listen.conf.old; mkdir /etc/systemd/system/steep-.socket.d;"
                   " printf '[Socket]\\nSocketGroup=www-data\\n' >/etc/systemd/system/steep-.socket.d/nginx.conf")
     # Without a terminal and standard input: a question would abort it.
     machine.run("apt-get", "-qq", "-y", "purge", "steep", env={"DEBIAN_FRONTEND": "readline"})
