@@ -56,3 +56,14 @@ site_address() {
 	sed -nE 's/^[[:space:]]*listen[[:space:]]+(([^;[:space:]]*):)?([0-9]+)[[:space:];].*/\2:\3/p' "$1" | head -n 1 |
 		sed -E 's/^(\*|0\.0\.0\.0|\[::\])?:/localhost:/'
 }
+
+# site_scheme FILE: prints whether that directive is for https or http.
+site_scheme() {
+	sed -nE 's/^[[:space:]]*listen[[:space:]]+(([^;[:space:]]*):)?[0-9]+([[:space:]][^;]*)?;.*/\3 /p' "$1" | head -n 1 |
+		sed -E 's/.*[[:space:]]ssl[[:space:]].*/https/;t;s/.*/http/'
+}
+
+# url_of SCHEME ADDRESS: prints a URL, without the scheme's own port.
+url_of() {
+	printf '%s://%s' "$1" "$2" | sed -E 's,^(https://.*):443$,\1,;s,^(http://.*):80$,\1,'
+}

@@ -8,7 +8,8 @@ scratch_folder() {
 # Connects to this machine under the name in the certificate, and trusts that certificate:
 # its authority may be unknown here.
 fetch() {
-	curl -q -s --max-time 40 --noproxy '*' --cacert "$tls/server.crt" --connect-to "::$here_https" "$@"
+	[ "$scheme" = http ] || set -- --cacert "$tls/server.crt" "$@"
+	curl -q -s --max-time 40 --noproxy '*' --connect-to "::$site_at" "$@"
 }
 
 # try SECONDS COMMAND…: repeats a command, which sets $answer, until it succeeds.
@@ -40,15 +41,18 @@ check_everything() {
 
 # The first name in the certificate.
 choose_url() {
-	host_https=$(openssl x509 -in "$tls/server.crt" -noout -ext subjectAltName 2>/dev/null |
+	if [ "$scheme" = http ]; then
+		url=$(url_of http "$site_at")
+		return
+	fi
+	site_host=$(openssl x509 -in "$tls/server.crt" -noout -ext subjectAltName 2>/dev/null |
 		tr ',' '\n' | sed -nE 's/^ *(DNS|IP Address)://p' | head -n 1)
-	[ -n "$host_https" ] || fail "$tls/server.crt names no host"
-	case $host_https in
-	\**) host_https=steep${host_https#\*} ;;
-	*:*) host_https="[$host_https]" ;;
+	[ -n "$site_host" ] || fail "$tls/server.crt names no host"
+	case $site_host in
+	\**) site_host=steep${site_host#\*} ;;
+	*:*) site_host="[$site_host]" ;;
 	esac
-	url=https://$host_https
-	[ "$port_https" = 443 ] || url=$url:$port_https
+	url=$(url_of https "$site_host:$site_port")
 }
 
 page_is_there() {

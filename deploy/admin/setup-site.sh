@@ -2,12 +2,12 @@
 # shellcheck shell=sh disable=SC2154 # set by setup
 
 tls=/etc/steep/tls
-site=/etc/nginx/sites-enabled/steep
 listen=/etc/nginx/snippets/steep/listen.conf
 
 # Runs before anything is changed.
 check_certificate_given() {
 	[ -n "$certificate" ] || return 0
+	[ "$(site_scheme "$listen")" = https ] || fail "the site has no use for a certificate: $listen has no listen directive with ssl"
 	problem=$(certificate_problem "$certificate" "$key")
 	[ -z "$problem" ] || fail "$certificate $problem"
 }
@@ -28,6 +28,7 @@ certificate_problem() {
 # nginx reads the certificate from one place, which links to a certificate kept elsewhere:
 # so a renewal takes effect with nginx's next reload.
 prepare_certificate() {
+	[ "$scheme" = https ] || return 0
 	[ -n "$name" ] || name=$(hostname -f 2>/dev/null || hostname)
 	kind=$(kind_of_name "$name")
 	mkdir -p "$tls"
@@ -111,18 +112,23 @@ END
 	mv -f "$scratch/server.key" "$scratch/server.crt" "$tls/"
 }
 
-# Sets $here_https and $port_https.
+# Sets $scheme, $site_at and $site_port.
 read_port() {
-	here_https=$(site_address "$listen")
-	port_https=${here_https##*:}
-	[ -n "$port_https" ] || fail "$listen has no listen directive with a port"
+	if [ -n "$proxies" ]; then
+		scheme=http site_at=$(printf 'listen %s;\n' "$address" | site_address /dev/stdin)
+	else
+		scheme=$(site_scheme "$listen") site_at=$(site_address "$listen")
+	fi
+	site_port=${site_at##*:}
+	[ -n "$site_port" ] || fail "$listen has no listen directive with a port"
 }
 
 # If the port is taken, nginx keeps its old configuration and reports it in its log only.
 check_port_is_free() {
 	read_port
-	for inode in $(listeners "$port_https"); do
-		is_of_nginx "$inode" || fail "port $port_https is in use by a program other than nginx; set another port in $listen"
+	for inode in $(listeners "$site_port"); do
+		is_of_nginx "$inode" ||
+			fail "port $site_port is in use by a program other than nginx; set another port $([ -n "$proxies" ] && echo with --listen || echo "in $listen")"
 	done
 }
 
@@ -134,8 +140,22 @@ is_of_nginx() {
 	return 1
 }
 
+# Sets $site and $nginx_group. Runs before anything is changed.
+check_nginx() {
+	site=$(nginx_site)
+	[ -n "$site" ] ||
+		fail "nginx reads neither sites-enabled nor conf.d; add \"include /etc/nginx/sites-enabled/*;\" to the http block of /etc/nginx/nginx.conf"
+	site=/etc/nginx/$site
+	account=$(nginx_account) nginx_group=${account#* }
+	getent group "$nginx_group" >/dev/null ||
+		fail "nginx runs as user ${account% *} and group $nginx_group, and there is no such group; correct the user in /etc/nginx/nginx.conf"
+	case " $(id -Gn "${account% *}" 2>/dev/null) " in *' www-data '*) nginx_group=www-data ;; esac
+}
+
 enable_site() {
+	listen_behind_proxy
 	if [ ! -e "$site" ]; then
+		mkdir -p "${site%/*}"
 		ln -sfn ../sites-available/steep "$site"
 		new_site=yes
 	fi
@@ -145,7 +165,7 @@ enable_site() {
 }
 
 disable_site() {
-	[ -n "$new_site" ] || return 0
-	rm -f "$site"
+	[ -n "$new_site$new_listen" ] || return 0
+	[ -z "$new_site" ] || rm -f "$site"
 	systemctl reload nginx.service 2>/dev/null || :
 }

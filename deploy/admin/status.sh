@@ -2,6 +2,9 @@
 # monitoring plugin: 0 OK, 1 warning, 2 critical, 3 unknown. Sourced by steepctl.
 # shellcheck shell=sh disable=SC2154 # set by steepctl
 
+# shellcheck source-path=SCRIPTDIR source=nginx.sh
+. "$admin/nginx.sh"
+
 # The worst level, all lines, and the sentences of the worst level.
 verdict=OK lines='' worst=''
 
@@ -76,6 +79,15 @@ check_settings() {
 	[ -z "$fault" ] || note warning "$fault."
 }
 
+# The error log of nginx would have this only in its own words. Another package of nginx may
+# run it as another user than at the time of setup.
+check_nginx_user() {
+	[ "$(id -u)" -eq 0 ] && [ -S /run/steep/ingest.sock ] && command -v nginx >/dev/null || return 0
+	account=$(nginx_account)
+	runuser -u "${account% *}" -g "${account#* }" -- test -w /run/steep/ingest.sock 2>/dev/null ||
+		note critical "nginx runs as user ${account% *}, which cannot connect to /run/steep/ingest.sock; run steepctl setup."
+}
+
 # A service that its socket starts is inactive until the first request.
 check_services() {
 	for unit in steep-ingest.socket steep-query.socket steep-ingest.service steep-query.service nginx.service \
@@ -130,6 +142,11 @@ check_program() {
 }
 
 check_certificate() {
+	case $url in http://*)
+		note ok 'The certificate was not checked: TLS ends in front of the site. Set STEEP_URL to the address at the proxy to check both.'
+		return
+		;;
+	esac
 	address=${url#https://} address=${address%%/*}
 	case $address in *:*[0-9]) ;; *) address=$address:443 ;; esac
 	certificate=$(timeout 20 openssl s_client -connect "$address" -servername "${address%:*}" </dev/null 2>/dev/null |
@@ -147,8 +164,9 @@ check_certificate() {
 
 # Prints the address of this machine's site.
 site_url() {
-	address=$(site_address /etc/nginx/snippets/steep/listen.conf 2>/dev/null)
-	printf 'https://%s' "${address:-localhost}" | sed 's/:443$//'
+	listen=/etc/nginx/snippets/steep/listen.conf
+	address=$(site_address "$listen" 2>/dev/null)
+	url_of "$(site_scheme "$listen" 2>/dev/null | grep . || echo https)" "${address:-localhost}"
 }
 
 # Through the site, as clients do.
@@ -168,6 +186,7 @@ check_programs() {
 status() {
 	if has_services; then
 		check_services
+		check_nginx_user
 		check_settings
 		check_programs
 	elif [ -n "${STEEP_URL-}" ]; then

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from proxy import at_a_sub_path, base_url_setting
 from stack import wait_for
 
 LOADING = "Fetching historic data…"
@@ -177,6 +178,14 @@ def test_without_a_base_url_there_is_no_heatmap_and_no_request(page, token, conf
     assert not page.visible("#heatmap") and not page.visible("#sign-in") and not page.visible("#sign-out")
     assert not page.run("return performance.getEntries().some(({ name }) => name.includes('query'))")
     assert page.visible("h1") and page.visible("footer")
+
+
+def test_the_page_loads_its_counts_at_a_sub_path_of_a_proxy(page, token, configure, stack):
+    configure(base_url=base_url_setting())
+    with at_a_sub_path(stack) as url:
+        page.url = f"{url}/steep"
+        page.open_loaded(token)
+        assert page.visible("#heatmap") and total(page) > 0
 
 
 def test_live_events_arrive_from_the_configured_websocket(page, token, configure, stack, installation):

@@ -11,6 +11,9 @@ import stack
 # Deadlines end a hanging test and measure nothing: the machine may be busy.
 PATIENCE = 120.0
 
+# Packages that a test installs.
+LATER = ("certbot", "python3-certbot-nginx", "pebble")
+
 
 class Refused(Exception):
     """This machine allows no container, which is no fault of the package."""
@@ -44,7 +47,7 @@ def make_root(folder, *packages):
          "--dpkgopt=force-unsafe-io", "--skip=cleanup/apt", "--include=systemd,systemd-sysv,dbus,procps,ca-certificates",
          f"--customize-hook=copy-in {' '.join(map(str, packages))} /root",
          '--customize-hook=chroot "$1" apt-get -y -o APT::Install-Recommends=true --download-only install '
-         + " ".join(f"/root/{package.name}" for package in packages),
+         + " ".join([*(f"/root/{package.name}" for package in packages), *LATER]),
          "--customize-hook=echo steep.test >$1/etc/hostname",
          "bookworm", str(root), str(folder / "sources"), timeout=600)
     return root
