@@ -228,7 +228,8 @@ static void log_request(const struct worker *worker, const struct request *reque
 {
     struct log_line line;
 
-    worker_log_begin(&line, "ingest", worker, request, error);
+    if (!worker_log_begin(&line, worker, request, error, ingest->is_verified))
+        return;
     if (ingest->source_length > 0)
         log_bytes(&line, "source", ingest->source, ingest->source_length);
     if (ingest->events > 0)
