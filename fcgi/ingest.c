@@ -315,6 +315,7 @@ int main(int argc, char **argv)
         .variable = "VIBETEA_PUBLIC_KEYS",
         .add_credentials = keyring_add_public_keys,
         .plan = &REFRESH_KEYS,
+        .probe = {"ingest probe", "SELECT FROM public.bulk_insert_events('[]')"},
         .scratch_bytes = sizeof(struct batch),
         .answer = answer,
     };

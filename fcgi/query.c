@@ -213,6 +213,8 @@ int main(int argc, char **argv)
         .variable = "VIBETEA_SUBSCRIBER_TOKEN",
         .add_credentials = keyring_add_token,
         .plan = &REFRESH_TOKENS,
+        /* A source that no event has. */
+        .probe = {"query probe", "SELECT FROM public.get_hourly_aggregates(0, '')"},
         .answer = answer,
     };
 

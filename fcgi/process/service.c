@@ -124,6 +124,7 @@ static bool run_threads(const struct service *service, const struct config *conf
                         struct keyring *keyring, const struct listeners *listeners, int stop_fd)
 {
     struct refresh *refresh = refresh_start(service->plan, keyring, stop_fd);
+    struct probe *probe = probe_start(&service->probe, stop_fd);
     struct health_view view = {
         .program = &service->program, .keyring = keyring, .refresh = refresh, .stop_fd = stop_fd};
     const struct workers_plan plan = {
@@ -139,8 +140,11 @@ static bool run_threads(const struct service *service, const struct config *conf
     struct health *health = NULL;
     struct workers *workers = NULL;
 
-    if (refresh == NULL) {
-        log_event(LOG_ERROR, "start", "can't start the keyring thread");
+    if (refresh == NULL || probe == NULL) {
+        log_event(LOG_ERROR, "start", "can't start the keyring thread or the probe");
+        eventfd_write(stop_fd, 1);
+        probe_join(probe);
+        refresh_join(refresh);
         return false;
     }
     await_keyring(keyring);
@@ -155,6 +159,7 @@ static bool run_threads(const struct service *service, const struct config *conf
         run(service, config, workers, stop_fd);
     health_stop(health);
     workers_free(workers);
+    probe_join(probe);
     refresh_join(refresh);
     return workers != NULL;
 }

@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "process/results.h"
 #include "process/strangers.h"
 
 int64_t worker_deadline(const struct worker *worker, const struct request *request)
@@ -25,8 +26,10 @@ void worker_count(const struct worker *worker, const struct request *request, en
 {
     metrics_count_request(error);
     metrics_observe(METRICS_REQUEST, clock_us() - request->arrived_us);
-    if (worker->record.spent_us >= 0)
+    if (worker->record.spent_us >= 0) {
         metrics_observe(METRICS_DATABASE, worker->record.spent_us);
+        results_note(error, clock_ms());
+    }
 }
 
 static void begin_line(struct log_line *line, const char *event, const char *request_id,

@@ -36,7 +36,7 @@ enum error worker_check_deadline(const struct worker *worker,
 /* The error for a verdict other than DATABASE_REFUSED: none, 503 or 500. */
 enum error worker_error(enum database_verdict verdict);
 
-/* Counts a request whose reply was sent. */
+/* Counts a request whose reply was sent, and notes how it fared in the database. */
 void worker_count(const struct worker *worker, const struct request *request, enum error error);
 
 /*
