@@ -5,6 +5,7 @@
 #   make test          run every suite, see tests/run
 #   make unit          run the unit tests only
 #   make fuzz          fuzz each target for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
+#   make fuzz-merge    add what fuzzing found, and covers more code, to tests/fuzz/corpus
 #   make soak          200 faults under a million events, then valgrind; half an hour
 #   make valgrind      10,000 requests under valgrind
 #   make monitor-soak  a million events through steep-monitor under faults; a quarter of an hour
@@ -100,6 +101,9 @@ test:
 fuzz:
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) FUZZ_TARGETS='$(FUZZ_TARGETS)' tests/run fuzz
 
+fuzz-merge:
+	FUZZ_MERGE=1 tests/run fuzz
+
 soak:
 	tests/run soak valgrind
 
@@ -128,6 +132,6 @@ include deploy/install.mk
 
 .DELETE_ON_ERROR:
 FORCE:
-.PHONY: all unit run test fuzz soak valgrind monitor-soak bench bench-quick lint clean help FORCE
+.PHONY: all unit run test fuzz fuzz-merge soak valgrind monitor-soak bench bench-quick lint clean help FORCE
 .SECONDARY:
 -include $(shell find $(BUILD) -name "*.d" 2>/dev/null)

@@ -228,7 +228,8 @@ static void log_request(const struct worker *worker, const struct request *reque
 {
     struct log_line line;
 
-    worker_log_begin(&line, "ingest", worker, request, error);
+    if (!worker_log_begin(&line, worker, request, error, ingest->is_verified))
+        return;
     if (ingest->source_length > 0)
         log_bytes(&line, "source", ingest->source, ingest->source_length);
     if (ingest->events > 0)
@@ -314,6 +315,7 @@ int main(int argc, char **argv)
         .variable = "VIBETEA_PUBLIC_KEYS",
         .add_credentials = keyring_add_public_keys,
         .plan = &REFRESH_KEYS,
+        .probe = {"ingest probe", "SELECT FROM public.bulk_insert_events('[]')"},
         .scratch_bytes = sizeof(struct batch),
         .answer = answer,
     };

@@ -24,6 +24,7 @@ enum { DATABASE_WAIT_SECONDS = 2 };
 struct query {
     struct query_string parameters;
     struct timespec fetched_at;
+    bool is_known; /* the token, and label is its */
     char label[KEYRING_LABEL_BYTES + 1];
 };
 
@@ -33,16 +34,16 @@ static enum error authenticate(const struct worker *worker, const struct request
                                struct query *query)
 {
     unsigned char digest[BEARER_DIGEST_BYTES];
-    bool is_complete, is_known;
+    bool is_complete;
     int64_t begun = clock_us();
     enum error error = bearer_digest(request_parameter(request, "HTTP_AUTHORIZATION"), digest);
 
     if (error != ERROR_NONE)
         return error;
-    is_known = keyring_find_token(worker->keyring, digest, (int64_t)time(NULL), query->label,
-                                  &is_complete);
+    query->is_known = keyring_find_token(worker->keyring, digest, (int64_t)time(NULL), query->label,
+                                         &is_complete);
     metrics_observe(METRICS_VERIFICATION, clock_us() - begun);
-    if (is_known)
+    if (query->is_known)
         return ERROR_NONE;
     return is_complete ? ERROR_INVALID_TOKEN : ERROR_UNAVAILABLE;
 }
@@ -171,8 +172,9 @@ static void log_request(const struct worker *worker, const struct request *reque
 {
     struct log_line line;
 
-    worker_log_begin(&line, "query", worker, request, error);
-    if (query->label[0] != '\0')
+    if (!worker_log_begin(&line, worker, request, error, query->is_known))
+        return;
+    if (query->is_known)
         log_string(&line, "token", query->label);
     if (error == ERROR_NONE) {
         log_number(&line, "days", query->parameters.days);
@@ -211,6 +213,8 @@ int main(int argc, char **argv)
         .variable = "VIBETEA_SUBSCRIBER_TOKEN",
         .add_credentials = keyring_add_token,
         .plan = &REFRESH_TOKENS,
+        /* A source that no event has. */
+        .probe = {"query probe", "SELECT FROM public.get_hourly_aggregates(0, '')"},
         .answer = answer,
     };
 

@@ -137,7 +137,7 @@ check_program() {
 	case $code in
 	200) note ok "$1.fcgi is ready." ;;
 	404) note ok "$1.fcgi answers." ;;
-	*) note critical "$1.fcgi is not ready ($code from $url/readyz/$1): it has not read its credentials, or cannot reach the database." ;;
+	*) note critical "$1.fcgi is not ready ($code from $url/readyz/$1): it has not read its credentials, cannot reach the database, or its statements fail there; its log says why." ;;
 	esac
 }
 

@@ -295,6 +295,18 @@ const char *database_sqlstate(const struct database *db)
     return db->sqlstate;
 }
 
+bool database_lacks_shard(const struct database *db)
+{
+    return strcmp(db->sqlstate, "XX000") == 0 &&
+           strstr(PQresultErrorMessage(db->result), "Hash function returned NULL") != NULL;
+}
+
+void database_disconnect(struct database *db)
+{
+    connection_drop(&db->connection, NULL);
+    db->connection.was_open = false;
+}
+
 int database_rows(const struct database *db)
 {
     return PQntuples(db->result);

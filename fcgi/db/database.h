@@ -82,6 +82,15 @@ void database_clear(struct database *db);
 /* The last statement's SQLSTATE, five characters or "" for none; it stays until the next call. */
 const char *database_sqlstate(const struct database *db);
 
+/*
+ * Whether the last statement failed because its function is PL/Proxy's and found no shard
+ * for its arguments: an empty batch has nothing to hash.
+ */
+bool database_lacks_shard(const struct database *db);
+
+/* Closes the connection. The next call makes another, which does not count as a reconnect. */
+void database_disconnect(struct database *db);
+
 /* The rows of the last statement. Columns are read as the type they have in SQL. */
 int database_rows(const struct database *db);
 bool database_is_null(const struct database *db, int row, int column);

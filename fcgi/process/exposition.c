@@ -154,7 +154,7 @@ static void write_state(struct buffer *out, const struct exposition_program *pro
                         const struct exposition_state *state)
 {
     write_gauge(out, program, "steep_ready",
-                "1 if the keyring is read and the database was reached in the last seconds.",
+                "1 if the keyring was read in the last seconds and not all recent requests failed.",
                 state->is_ready);
     write_gauge(out, program, "steep_workers", "Worker threads.", state->workers);
     write_gauge(out, program, "steep_workers_busy", "Worker threads with a request in hand.",

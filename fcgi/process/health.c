@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "process/results.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -50,7 +51,8 @@ static enum error write_health(struct health *health)
 
 static bool is_ready(const struct health *health)
 {
-    return !is_readable(health->view.stop_fd) && refresh_is_current(health->view.refresh);
+    return !is_readable(health->view.stop_fd) && refresh_is_current(health->view.refresh) &&
+           !results_all_failed(clock_ms());
 }
 
 static enum error write_readiness(struct health *health)

@@ -4,8 +4,9 @@
  * path is SCRIPT_NAME, with the program's endpoint as its last part:
  *
  *   /healthz/   200: the process answers
- *   /readyz/    200: the keyring was read and the database reached in the last
- *               seconds; 503 otherwise, and while the process stops
+ *   /readyz/    200: the keyring was read in the last seconds, and not all recent
+ *               requests failed in the database (results.h); 503 otherwise, and
+ *               while the process stops
  *   /metrics/   counters and state in Prometheus' text format (exposition.h);
  *               nginx lets only this machine ask
  *

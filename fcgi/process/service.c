@@ -23,6 +23,7 @@ enum {
     GRACE_MS = 5000, /* a request ends with its deadline, or soon after */
     FIRST_READ_MS = 1000,
     FIRST_READ_STEP_MS = 10,
+    TICK_MS = 1000, /* between looks for requests without a line in the log */
 };
 
 /* Blocks them for threads started later as well: a signal would cut short a read of libfcgi. */
@@ -37,8 +38,7 @@ static void block_signals(void)
     pthread_sigmask(SIG_BLOCK, &all, NULL);
 }
 
-/* Waits for a signal that ends the process: up to ms milliseconds, or without a limit if ms is 0.
- */
+/* Waits up to ms milliseconds for a signal that ends the process. */
 static bool await_signal(int ms)
 {
     struct timespec limit = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
@@ -47,7 +47,7 @@ static bool await_signal(int ms)
     sigemptyset(&stop);
     sigaddset(&stop, SIGTERM);
     sigaddset(&stop, SIGINT);
-    return (ms > 0 ? sigtimedwait(&stop, NULL, &limit) : sigwaitinfo(&stop, NULL)) > 0;
+    return sigtimedwait(&stop, NULL, &limit) > 0;
 }
 
 /*
@@ -95,14 +95,16 @@ static void run(const struct service *service, const struct config *config, stru
 
     log_event(LOG_INFO, "serving", service->program.name);
     notify_send("READY=1");
-    while (!await_signal(watchdog_ms)) {
+    while (!await_signal(watchdog_ms > 0 && watchdog_ms < TICK_MS ? watchdog_ms : TICK_MS)) {
         if (watchdog_ms > 0)
             feed_watchdog(workers, config, &is_reported);
+        worker_log_left_out(service->program.endpoint, false);
     }
     notify_send("STOPPING=1");
     log_event(LOG_INFO, "stopping", service->program.name);
     eventfd_write(stop_fd, 1);
     drain(workers, config, watchdog_ms);
+    worker_log_left_out(service->program.endpoint, true);
 }
 
 /*
@@ -122,10 +124,12 @@ static bool run_threads(const struct service *service, const struct config *conf
                         struct keyring *keyring, const struct listeners *listeners, int stop_fd)
 {
     struct refresh *refresh = refresh_start(service->plan, keyring, stop_fd);
+    struct probe *probe = probe_start(&service->probe, stop_fd);
     struct health_view view = {
         .program = &service->program, .keyring = keyring, .refresh = refresh, .stop_fd = stop_fd};
     const struct workers_plan plan = {
         .name = service->program.name,
+        .event = service->program.endpoint,
         .config = config,
         .keyring = keyring,
         .scratch_bytes = service->scratch_bytes,
@@ -136,8 +140,11 @@ static bool run_threads(const struct service *service, const struct config *conf
     struct health *health = NULL;
     struct workers *workers = NULL;
 
-    if (refresh == NULL) {
-        log_event(LOG_ERROR, "start", "can't start the keyring thread");
+    if (refresh == NULL || probe == NULL) {
+        log_event(LOG_ERROR, "start", "can't start the keyring thread or the probe");
+        eventfd_write(stop_fd, 1);
+        probe_join(probe);
+        refresh_join(refresh);
         return false;
     }
     await_keyring(keyring);
@@ -152,6 +159,7 @@ static bool run_threads(const struct service *service, const struct config *conf
         run(service, config, workers, stop_fd);
     health_stop(health);
     workers_free(workers);
+    probe_join(probe);
     refresh_join(refresh);
     return workers != NULL;
 }

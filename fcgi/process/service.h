@@ -9,6 +9,7 @@
 #include "auth/keyring.h"
 #include "auth/refresh.h"
 #include "process/exposition.h"
+#include "process/probe.h"
 #include "process/worker.h"
 
 #include <stddef.h>
@@ -22,6 +23,7 @@ struct service {
     const char *variable;
     const char *(*add_credentials)(struct keyring *keyring, const char *value);
     const struct refresh_plan *plan;
+    struct probe_plan probe;
 
     size_t scratch_bytes; /* of each worker's scratch */
     /* Answers one request: reads it, replies to it and logs it. */

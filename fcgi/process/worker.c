@@ -2,6 +2,8 @@
 
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "process/results.h"
+#include "process/strangers.h"
 
 int64_t worker_deadline(const struct worker *worker, const struct request *request)
 {
@@ -24,24 +26,40 @@ void worker_count(const struct worker *worker, const struct request *request, en
 {
     metrics_count_request(error);
     metrics_observe(METRICS_REQUEST, clock_us() - request->arrived_us);
-    if (worker->record.spent_us >= 0)
+    if (worker->record.spent_us >= 0) {
         metrics_observe(METRICS_DATABASE, worker->record.spent_us);
+        results_note(error, clock_ms());
+    }
 }
 
-void worker_log_begin(struct log_line *line, const char *event, const struct worker *worker,
-                      const struct request *request, enum error error)
+static void begin_line(struct log_line *line, const char *event, const char *request_id,
+                       enum error error)
 {
     log_begin(line,
               error == ERROR_INTERNAL      ? LOG_ERROR
               : error == ERROR_UNAVAILABLE ? LOG_WARNING
                                            : LOG_INFO,
               event);
-    log_string(line, "request_id", request->id);
+    if (request_id != NULL)
+        log_string(line, "request_id", request_id);
     log_number(line, "status", error_entry(error)->status);
     if (error != ERROR_NONE)
         log_string(line, "error", error_entry(error)->code);
+}
+
+bool worker_log_begin(struct log_line *line, const struct worker *worker,
+                      const struct request *request, enum error error, bool is_authenticated)
+{
+    uint64_t left_out = 0;
+
+    if (!is_authenticated && !strangers_take_line(error, clock_ms(), &left_out))
+        return false;
+    begin_line(line, worker->event, request->id, error);
+    if (left_out > 0)
+        log_number(line, "left_out", (long long)left_out);
     if (*worker->record.sqlstate != '\0')
         log_string(line, "sqlstate", worker->record.sqlstate);
+    return true;
 }
 
 void worker_log_end(struct log_line *line, const struct request *request, bool is_delivered)
@@ -50,4 +68,19 @@ void worker_log_end(struct log_line *line, const struct request *request, bool i
     if (!is_delivered)
         log_string(line, "reply", "lost");
     log_end(line);
+}
+
+void worker_log_left_out(const char *event, bool is_end)
+{
+    int64_t now = clock_ms() + (is_end ? STRANGERS_REST_MS : 0);
+    struct log_line line;
+    uint64_t left_out;
+
+    for (enum error error = ERROR_NONE; error < ERROR_COUNT; error++) {
+        if (!strangers_take_rest(error, now, &left_out))
+            continue;
+        begin_line(&line, event, NULL, error);
+        log_number(&line, "left_out", (long long)left_out);
+        log_end(&line);
+    }
 }

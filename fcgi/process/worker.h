@@ -17,6 +17,7 @@
 
 /* config and keyring are shared by all workers. */
 struct worker {
+    const char *event; /* the name of a request's line in the log */
     const struct config *config;
     struct keyring *keyring;
     struct database *db;
@@ -35,15 +36,20 @@ enum error worker_check_deadline(const struct worker *worker,
 /* The error for a verdict other than DATABASE_REFUSED: none, 503 or 500. */
 enum error worker_error(enum database_verdict verdict);
 
-/* Counts a request whose reply was sent. */
+/* Counts a request whose reply was sent, and notes how it fared in the database. */
 void worker_count(const struct worker *worker, const struct request *request, enum error error);
 
 /*
- * The line that each request leaves in the log: the fields that both programs begin and end it
- * with. is_delivered is false if the client left before the reply was sent.
+ * A request's line in the log: the fields that both programs begin and end it with. False
+ * if the request has none: without valid credentials there is one a second (strangers.h).
+ * is_delivered is false if the client left before the reply was sent.
  */
-void worker_log_begin(struct log_line *line, const char *event, const struct worker *worker,
-                      const struct request *request, enum error error);
+bool worker_log_begin(struct log_line *line, const struct worker *worker,
+                      const struct request *request, enum error error,
+                      bool is_authenticated) MUST_CHECK;
 void worker_log_end(struct log_line *line, const struct request *request, bool is_delivered);
+
+/* The lines about requests that had none and that none followed; at the end, about all. */
+void worker_log_left_out(const char *event, bool is_end);
 
 #endif

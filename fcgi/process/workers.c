@@ -118,6 +118,7 @@ static bool start_thread(struct thread *thread, struct connection_limits *limits
 {
     struct worker *worker = &thread->worker;
 
+    worker->event = thread->plan->event;
     worker->config = thread->plan->config;
     worker->keyring = thread->plan->keyring;
     worker->db = database_new(thread->plan->name, limits);

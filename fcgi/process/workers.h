@@ -16,7 +16,8 @@ struct workers;
 
 /* What all workers have in common. Everything that it points to must outlive them. */
 struct workers_plan {
-    const char *name; /* of their connections, in pg_stat_activity */
+    const char *name;  /* of their connections, in pg_stat_activity */
+    const char *event; /* of their lines in the log */
     const struct config *config;
     struct keyring *keyring;
     size_t scratch_bytes;

@@ -90,7 +90,7 @@ def test_ready_turns_503_when_the_database_is_stopped_and_200_when_it_is_back(st
 
 
 def waiting(db):
-    return db.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = 'steep_ingest'"
+    return db.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ingest.fcgi'"
                       " AND wait_event_type = 'Lock'").fetchone()[0]
 
 

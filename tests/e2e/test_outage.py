@@ -88,7 +88,7 @@ def locked(stack, table="public.events"):
 
 
 def waits(db):
-    return db.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = 'steep_ingest'"
+    return db.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ingest.fcgi'"
                       " AND wait_event_type = 'Lock'").fetchone()[0] > 0
 
 
@@ -118,7 +118,7 @@ def test_a_backend_terminated_with_a_batch_in_hand_loses_nothing(stack, db, clie
     with contextlib.closing(locked(stack)) as lock:
         sent = post_later(stack, monitor, [event])
         wait_for(lambda: waits(db), "the insert to wait")
-        db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'steep_ingest'"
+        db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ingest.fcgi'"
                    " AND wait_event_type = 'Lock'")
         time.sleep(0.2)
         lock.rollback()

@@ -96,7 +96,7 @@ def test_a_running_statement_names_its_request(stack, db, monitor):
     with contextlib.closing(locked(stack)) as lock:
         sent = post_later(stack, monitor, [monitor.event()])
         found = wait_for(lambda: db.execute("SELECT substring(query FROM '/\\* request ([0-9a-f]{32}) \\*/$') FROM pg_stat_activity"
-                                            " WHERE usename = 'steep_ingest' AND wait_event_type = 'Lock'").fetchone(),
+                                            " WHERE application_name = 'ingest.fcgi' AND wait_event_type = 'Lock'").fetchone(),
                          "the statement to wait")
         lock.rollback()
     answer, _ = sent.result(60 * SLOWNESS)

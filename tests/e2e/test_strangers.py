@@ -13,6 +13,7 @@ import pytest
 from fastcgi import STDIN, begin, ingest_params, program, query_params, read_answer, record
 from monitor import Monitor, base64_text, encode
 from stack import SLOWNESS, wait_for
+from test_health import BOTH
 from wire import read_answers, request_bytes
 
 # Each address stays below the rate limit, so that all requests reach the programs.
@@ -89,7 +90,7 @@ def test_a_flood_of_strangers_opens_no_connection_to_the_database(db, flood, ref
 
 @pytest.fixture
 def statements(stack, db):
-    """Count the programs' statements since the last call by text, without those that read the keys."""
+    """Count the programs' statements since the last call by text, without those that read the keys or probe."""
     def restart_sessions():
         db.execute("SELECT pg_reload_conf()")
         db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN ('steep_ingest', 'steep_query')")
@@ -101,7 +102,7 @@ def statements(stack, db):
             log.seek(before)
             found = re.findall(r"<steep_(?:ingest|query)> LOG:  (?:execute <unnamed>|statement): "
                                r"(.*?)(?: /\* request [0-9a-f]{32} \*/)?\n", log.read(seen - before))
-        return collections.Counter(sql for sql in found if not re.search("list_monitor_keys|list_access_tokens|schema_level|LISTEN", sql))
+        return collections.Counter(sql for sql in found if not re.search(r"list_monitor_keys|list_access_tokens|schema_level|LISTEN|\('\[\]'\)|\(0, ''\)", sql))
 
     seen = stack.log("postgresql").stat().st_size
     db.execute("ALTER SYSTEM SET log_line_prefix = '%m [%p] <%u> '")
@@ -184,3 +185,102 @@ class TestTheBody:
             for given, status in [(token, 200), ("x", 401), (None, 401)]:
                 with begin(instance.path, query_params(given, CONTENT_LENGTH="1000"), end_of_body=False, timeout=5) as connection:
                     assert read_answer(connection).status_code == status
+
+
+class TestTheLog:
+    """What strangers cause has one line a second for each kind, which tells how many it stands for."""
+
+    REQUESTS = 300
+
+    @pytest.fixture(scope="class")
+    def programs(self, stack, monitor, token):
+        with program(stack, "ingest", passed=BOTH) as ingest, program(stack, "query", passed=BOTH) as asked:
+            wait_for(lambda: ingest.ask(ingest_params(b"[]", monitor), b"[]").status_code == 400, "the keys to be read")
+            wait_for(lambda: asked.ask(query_params(token)).status_code == 200, "the tokens to be read")
+            yield {"ingest": ingest, "query": asked}
+
+    @pytest.fixture(scope="class")
+    def without_keys(self, stack):
+        with program(stack, "ingest", passed=BOTH, database=False) as instance:
+            wait_for(lambda: instance.ask({}).status_code == 405, "it to serve")
+            yield {"ingest": instance}
+
+    @staticmethod
+    def lines(instance, code):
+        """The lines of a kind, as pairs of a request's id, or None, and the number left out."""
+        found = re.findall(rf" event=(?:ingest|query)(?: request_id=(\w+))? status=\d+ error={code}(?: left_out=(\d+))?(?= |$)",
+                           instance.errors.read_text(), re.MULTILINE)
+        return [(request_id or None, int(left_out or 0)) for request_id, left_out in found]
+
+    def told(self, instance, code):
+        """How many requests the lines stand for."""
+        return sum((request_id is not None) + left_out for request_id, left_out in self.lines(instance, code))
+
+    @staticmethod
+    def counted(instance, name, status, code):
+        text = instance.ask_health(f"/metrics/{name}").text
+        return int(re.search(rf'^steep_requests_total{{endpoint="{name}",status="{status}",code="{code}"}} (\d+)$', text, re.MULTILINE)[1])
+
+    KINDS = {
+        "method": ("ingest", 405, "method_not_allowed", lambda own: (ingest_params(b"", own, REQUEST_METHOD="PUT"), b"")),
+        "length": ("ingest", 413, "payload_too_large", lambda own: (ingest_params(b"", own, CONTENT_LENGTH=str(10**9)), b"")),
+        "no signature": ("ingest", 401, "missing_auth", lambda own: (ingest_params(b"[]"), b"[]")),
+        "source": ("ingest", 401, "unknown_source", lambda own: (ingest_params(b"[]", Monitor("nobody-knows")), b"[]")),
+        "signature": ("ingest", 401, "invalid_signature", lambda own: (ingest_params(b"[]", Monitor(own.source)), b"[]")),
+        "no token": ("query", 401, "missing_auth", lambda own: (query_params(), b"")),
+        "token": ("query", 401, "invalid_token", lambda own: (query_params("nobodys"), b"")),
+        "no keys yet": ("ingest", 503, "unavailable", lambda own: (ingest_params(b"[]", own), b"[]")),
+    }
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_flood_has_a_line_a_second_and_none_is_forgotten(self, kind, programs, without_keys, monitor):
+        name, status, code, make = self.KINDS[kind]
+        instance = (without_keys if kind == "no keys yet" else programs)[name]
+        before = self.counted(instance, name, status, code)
+        wait_for(lambda: self.told(instance, code) == before, "earlier ones to be told")
+        lines, size, begun = len(self.lines(instance, code)), instance.errors.stat().st_size, time.monotonic()
+        for _ in range(self.REQUESTS):
+            assert instance.ask(*make(monitor)).status_code == status
+        wait_for(lambda: self.told(instance, code) == before + self.REQUESTS, "all to be told")
+        grown, seconds = len(self.lines(instance, code)) - lines, time.monotonic() - begun
+        print(f"{kind}: {self.REQUESTS} requests, {grown} lines, {instance.errors.stat().st_size - size} bytes")
+        assert 1 <= grown <= seconds + 1
+        assert self.counted(instance, name, status, code) == before + self.REQUESTS
+
+    def test_a_flood_of_one_kind_hides_no_other(self, programs):
+        asked = programs["query"]
+        before = self.told(asked, "invalid_token")
+        for _ in range(20):
+            asked.ask(query_params())
+        wait_for(lambda: asked.ask(query_params("nobodys")) and self.told(asked, "invalid_token") > before, "the other kind")
+
+    def test_a_lone_refusal_is_found_by_its_id(self, programs):
+        asked = programs["query"]
+        sent = []
+
+        def found():
+            params = query_params("nobodys")
+            sent.append(params["REQUEST_ID"])
+            asked.ask(params)
+            return [each for each, _ in self.lines(asked, "invalid_token") if each in sent]
+
+        wait_for(found, "a line with an id that was sent", every=1.5)
+
+    def test_what_an_authenticated_client_causes_is_logged_in_full(self, programs, monitor, token):
+        batches = [encode([monitor.event()]), b"[]", b"x", encode([monitor.event(id="x")])] * 25
+        sent = [(programs["ingest"], ingest_params(body, monitor), body) for body in batches]
+        sent += [(programs["query"], query_params(token, query), b"") for query in ("", "days=8", "source=", "%") for _ in range(25)]
+        statuses = collections.Counter(instance.ask(params, body).status_code for instance, params, body in sent)
+        assert statuses == {200: 50, 400: 125, 422: 25}
+        for instance, params, _ in sent:
+            wait_for(lambda: instance.errors.read_text().count(f" request_id={params['REQUEST_ID']} ") == 1, "its line")
+
+    def test_what_was_left_out_is_told_when_the_program_ends(self, stack):
+        with program(stack, "query") as instance:
+            wait_for(lambda: instance.ask(query_params("nobodys")).status_code == 401, "the tokens to be read")
+            before = self.told(instance, "invalid_token")
+            for _ in range(50):
+                instance.ask(query_params("nobodys"))
+            instance.terminate()
+            assert instance.wait() == 0
+            assert self.told(instance, "invalid_token") >= before + 50

@@ -47,7 +47,8 @@ def the_hourly_counts_are_those_of_the_events(trial):
 
 
 def no_sessions_are_left_behind(trial):
-    """No program leaves sessions behind: there is one for each worker and one for the keys."""
+    """No program leaves sessions behind: there is one for each worker and one for the keys,
+    and a moment ago there may have been one of the probe."""
     with trial.stack.connect() as connection:
         def few():
             return not connection.execute(

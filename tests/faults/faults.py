@@ -51,7 +51,7 @@ def batch_in_hand(trial):
     """The backend that stores a batch, blocked until the block ends."""
     with trial.stack.connect(autocommit=False) as lock, trial.stack.connect() as connection:
         lock.execute("LOCK TABLE public.events IN SHARE ROW EXCLUSIVE MODE")
-        pid, = wait_for(lambda: connection.execute("SELECT pid FROM pg_stat_activity WHERE usename = 'steep_ingest'"
+        pid, = wait_for(lambda: connection.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'ingest.fcgi'"
                                                    " AND wait_event_type = 'Lock'").fetchone(), "a batch to be stored")
         yield pid
         lock.rollback()

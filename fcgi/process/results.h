@@ -1,0 +1,31 @@
+/*
+ * How the recent requests fared in the database, those of process/probe.h included:
+ * readiness follows it. A request counts if it had a statement, and if what became of it
+ * was not for its sender to decide.
+ *
+ * Any thread may call these at any time. now is clock_ms.
+ */
+#ifndef STEEP_RESULTS_H
+#define STEEP_RESULTS_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* ERROR_NONE is a success, a 500 or 503 a failure; other errors count as neither. */
+void results_note(enum error error, int64_t now);
+
+/* Whether the last one was a failure. */
+bool results_last_failed(void);
+
+/*
+ * Whether the recent ones all failed: the last three, or all so far if there was no
+ * success yet. Those of more than 15 s ago are not recent.
+ */
+bool results_all_failed(int64_t now);
+
+/* When the last success was; 0 for never. */
+int64_t results_succeeded_at(void);
+
+#endif
