@@ -57,7 +57,7 @@ upstream steep_ingest_health { server unix:run/ingest-health.sock; }
 upstream steep_query_health { server unix:run/query-health.sock; }
 END
 	cat >nginx/snippets/steep/log.conf <<'END'
-access_log log/access.log steep;
+access_log log/access.log steep if=$steep_is_logged;
 error_log log/nginx-error.log crit;
 END
 	echo 'root lib/nginx/html;' >nginx/snippets/steep/page.conf

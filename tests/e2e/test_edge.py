@@ -56,8 +56,8 @@ def test_every_answer_has_a_request_id_of_its_own(client):
 
 
 def test_a_request_can_be_found_in_both_logs_by_its_id(stack, client, monitor, query):
-    for name, answer in [("ingest", monitor.post(client, [monitor.event()])), ("ingest", client.post("/ingest")),
-                         ("query", query()), ("query", client.get("/query"))]:
+    for name, answer in [("ingest", monitor.post(client, [monitor.event()])), ("ingest", monitor.post(client, "[]")),
+                         ("query", query()), ("query", query("?days=8"))]:
         request_id = header(answer, "X-Request-ID")
         wait_for(lambda: request_id in stack.log_text(name), f"{answer.status_code} in {name}.log", 10)
         wait_for(lambda: request_id in stack.log_text("access"), f"{answer.status_code} in access.log", 10)
