@@ -65,12 +65,12 @@ END
 	cat >nginx/nginx.conf <<'END'
 daemon off;
 worker_processes auto;
-worker_rlimit_nofile 4096;
+worker_rlimit_nofile 8192;
 worker_shutdown_timeout 3s;
 pid run/nginx.pid;
 error_log log/nginx-error.log warn;
 events {
-    worker_connections 2048;
+    worker_connections 4096;
 }
 http {
     include /etc/nginx/mime.types;

@@ -1,6 +1,5 @@
 """The description of the API is served and valid, and every answer of the session matches it."""
 
-import itertools
 import json
 import re
 from pathlib import Path
@@ -96,22 +95,16 @@ def test_a_path_that_can_be_read_is_read_only(method, path, here):
     check_error(here.request("DELETE", path), 405, "method_not_allowed", endpoint=False)
 
 
-def test_every_path_is_rate_limited(stack):
-    # Preflights, and /config.json are answered before the rate limit.
-    limited = [request_bytes(method, path, [("Host", "localhost"), ("Content-Length", "0")]) for method, path in served()
-               if method in ("GET", "POST") and not path.startswith("/config")]
-    seen = set()
+@pytest.mark.parametrize("method, path", [pair for pair in served() if pair[0] != "HEAD"])
+def test_every_path_is_rate_limited(method, path, stack):
+    sent = [request_bytes(method, path, [("Host", "localhost"), ("Content-Length", "0")])] * 900
 
     def flood():
         with stack.socket("127.0.0.10") as connection:
-            sent = list(itertools.islice(itertools.cycle(limited), 900))
             connection.sendall(b"".join(sent))
-            for request, answer in zip(sent, read_answers(connection, sent)):
-                if answer.status_code == 429:
-                    seen.add(request)
-        return len(seen) == len(limited)
+            return any(answer.status_code == 429 for _, answer in zip(sent, read_answers(connection, sent)))
 
-    wait_for(flood, "each address to refuse", 60)
+    wait_for(flood, "the address to be refused", 60)
 
 
 @pytest.mark.outage
