@@ -1,13 +1,17 @@
 """What strangers cause leaves no line each in nginx's log, and what an authenticated client causes is logged."""
 
 import collections
+import contextlib
 import itertools
 import json
 
+import httpx
 import pytest
 
 from conftest import query_with
 from stack import wait_for
+from test_http2 import END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, Connection, frame, question
+from test_outage import locked
 from wire import header, read_answers, request_bytes
 
 HOST = ("Host", "localhost")
@@ -48,13 +52,16 @@ def size(stack):
 
 @pytest.fixture
 def lines(stack, token):
-    """The lines of the access log about an address, after one more request of it, which is logged."""
+    """The test's lines of the access log about an address, after one more request of it, which is logged."""
+    before = stack.log("access").stat().st_size
+
     def find(address):
         with stack.client(address) as client:
             last = header(query_with(client, token), "X-Request-ID")
 
         def found():
-            entries = [json.loads(line) for line in stack.log_text("access").splitlines() if f'"{address}"' in line]
+            text = stack.log("access").read_bytes()[before:].decode()
+            entries = [json.loads(line) for line in text.splitlines() if f'"{address}"' in line]
             return entries if entries and entries[-1]["request_id"] == last else None
 
         return wait_for(found, "the last request to be logged")[:-1]
@@ -94,6 +101,27 @@ def test_what_nginx_itself_refuses_leaves_no_line_in_the_access_log(kind, stack,
         connection.sendall(request)
         assert next(read_answers(connection)).status_code == status
     assert lines(address) == []
+
+
+def test_requests_that_are_cut_off_leave_no_line_in_the_access_log(stack, lines):
+    address = next(addresses)
+    connection = Connection(stack, address)
+    encode = connection.state.encoder.encode
+    frames = [frame(HEADERS, END_HEADERS | END_STREAM, stream, encode([*question(), ("authorization", f"Bearer {stream}")]))
+              + frame(RST_STREAM, 0, stream, b"\0\0\0\x08") for stream in range(1, 201, 2)]
+    with connection.socket:
+        connection.socket.sendall(connection.state.data_to_send() + b"".join(frames) + frame(PING, payload=b"the last"))
+        received = b""
+        while b"the last" not in received:
+            received += connection.socket.recv(65536)
+    assert lines(address) == []
+
+
+def test_a_batch_whose_sender_stops_waiting_is_logged(stack, lines, monitor):
+    address = next(addresses)
+    with contextlib.closing(locked(stack)), stack.client(address, timeout=2) as client, pytest.raises(httpx.ReadTimeout):
+        monitor.post(client, [monitor.event()])
+    assert [(entry["path"], entry["status"]) for entry in lines(address)] == [("/ingest", 499)]
 
 
 def test_what_an_authenticated_client_causes_is_logged(stack, lines, monitor, token):
