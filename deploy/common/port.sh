@@ -8,3 +8,8 @@ listeners() {
 	cat /proc/net/tcp /proc/net/tcp6 2>/dev/null |
 		awk -v hex=":$(printf '%04X' "$1")" '$4 == "0A" && $2 ~ hex "$" { print $10 }'
 }
+
+# Whether this machine has the address ::1.
+has_local_ipv6() {
+	grep -qs '^0\{31\}1 ' /proc/net/if_inet6
+}

@@ -2,13 +2,32 @@
 # shellcheck shell=sh disable=SC2154 # set by serve
 
 # Runs before anything is started.
-check_port() {
+check_ports() {
 	if [ -n "$(listeners "$port")" ]; then
 		fail "port $port is in use; set another with STEEP_PORT"
 	fi
+	if [ -z "$metrics_port" ]; then
+		metrics_port=$(free_port) || fail 'cannot find a free port for the metrics; set one with STEEP_METRICS_PORT'
+	elif [ -n "$(listeners "$metrics_port")" ]; then
+		fail "port $metrics_port is in use; set another with STEEP_METRICS_PORT"
+	fi
 }
 
-# The site of the tree, with the four snippets that depend on the installation.
+# Prints a port that the kernel chose, and that is free for IPv6 too.
+free_port() {
+	for _ in 1 2 3 4 5; do
+		found=$(perl -MSocket -e '
+			socket(PROBE, AF_INET, SOCK_STREAM, 0) && bind(PROBE, pack_sockaddr_in(0, INADDR_LOOPBACK)) or exit 1;
+			print((unpack_sockaddr_in(getsockname(PROBE)))[0])') || return 1
+		if [ "$found" != "$port" ] && [ -z "$(listeners "$found")" ]; then
+			echo "$found"
+			return
+		fi
+	done
+	return 1
+}
+
+# The site of the tree, with the five snippets that depend on the installation.
 configure_nginx() {
 	rm -f nginx/snippets/steep/*
 	cp "$lib/nginx/steep.conf" nginx/steep.conf
@@ -17,7 +36,7 @@ configure_nginx() {
 	{
 		echo "listen 127.0.0.1:$port ssl http2 default_server;"
 		# nginx fails if the system has no IPv6.
-		if grep -qs '^0\{31\}1 ' /proc/net/if_inet6; then
+		if has_local_ipv6; then
 			echo "listen [::1]:$port ssl http2 default_server;"
 		fi
 		echo 'server_name _;'
@@ -25,6 +44,12 @@ configure_nginx() {
 		echo 'ssl_certificate ../tls/server.crt;'
 		echo 'ssl_certificate_key ../tls/server.key;'
 	} >nginx/snippets/steep/listen.conf
+	{
+		echo "listen 127.0.0.1:$metrics_port;"
+		if has_local_ipv6; then
+			echo "listen [::1]:$metrics_port;"
+		fi
+	} >nginx/snippets/steep/metrics-listen.conf
 	cat >nginx/snippets/steep/upstream.conf <<'END'
 upstream steep_ingest { server unix:run/ingest.sock; }
 upstream steep_query { server unix:run/query.sock; }
@@ -32,7 +57,7 @@ upstream steep_ingest_health { server unix:run/ingest-health.sock; }
 upstream steep_query_health { server unix:run/query-health.sock; }
 END
 	cat >nginx/snippets/steep/log.conf <<'END'
-access_log log/access.log steep;
+access_log log/access.log steep if=$steep_is_logged;
 error_log log/nginx-error.log crit;
 END
 	echo 'root lib/nginx/html;' >nginx/snippets/steep/page.conf
@@ -40,12 +65,12 @@ END
 	cat >nginx/nginx.conf <<'END'
 daemon off;
 worker_processes auto;
-worker_rlimit_nofile 4096;
+worker_rlimit_nofile 8192;
 worker_shutdown_timeout 3s;
 pid run/nginx.pid;
 error_log log/nginx-error.log warn;
 events {
-    worker_connections 2048;
+    worker_connections 4096;
 }
 http {
     include /etc/nginx/mime.types;

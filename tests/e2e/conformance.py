@@ -15,6 +15,8 @@ FILE = ROOT / "nginx" / "html" / "openapi.yaml"
 # Headers of HTTP itself, of nginx's connections and of files, which no client of the API uses.
 TRANSPORT = {"date", "server", "connection", "keep-alive", "content-length", "content-type", "transfer-encoding",
              "content-encoding", "accept-ranges"}
+# Where the description says that the metrics are.
+METRICS = "http://127.0.0.1:9180"
 # Headers that differ between answers that are otherwise the same.
 VOLATILE = {"date", "x-request-id", "content-length", "retry-after", "connection"}
 
@@ -22,11 +24,11 @@ VOLATILE = {"date", "x-request-id", "content-length", "retry-after", "connection
 answers = None
 
 
-def record(method, target, status, headers, body):
+def record(method, target, status, headers, body, base=""):
     """Record an answer; target is None where the request was malformed or is unknown."""
     if answers is None:
         return
-    path = path_of(target) if target else None
+    path = base + path_of(target) if target and path_of(target) else None
     same = tuple(sorted((name.lower(), value) for name, value in headers if name.lower() not in VOLATILE))
     answers.setdefault((method, path, status, same, bytes(body)), list(headers))
 
@@ -37,7 +39,8 @@ def record_response(response):
         response.read()
         request = response.request
         record(request.method, request.url.raw_path.decode("latin-1"), response.status_code,
-               [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw], response.content)
+               [(name.decode("latin-1"), value.decode("latin-1")) for name, value in response.headers.raw], response.content,
+               METRICS if request.url.scheme == "http" else "")
 
 
 def record_raw(data, answer, method):
@@ -81,11 +84,13 @@ class Description:
 
     def find(self, method, path):
         """The operation of a request; a method that is not described is answered like the path's main one."""
+        # The base path may be repeated.
+        path = re.sub("^(?:/functions/v1)+(?=/functions/v1/)", "", path)
         for template, item in sorted(self.document["paths"].items(), key=lambda entry: entry[0].count("{") + ("file" in entry[0])):
             names = {each["name"]: each["schema"].get("enum") for each in item.get("parameters", [])}
             pattern = re.sub(r"\{(\w+)\}", lambda found: f"(?:{'|'.join(names[found[1]] or ['.*'])})", template)
             bases = [server["url"].rstrip("/") for server in item.get("servers", [{"url": "/"}])]
-            if any(re.fullmatch(base + pattern, path, re.DOTALL) for base in bases):
+            if any(re.fullmatch(re.escape(base) + pattern, path, re.DOTALL) for base in bases):
                 name = method.lower() if method.lower() in item else "post" if "post" in item else "get"
                 return template, name
         raise AssertionError(f"no path for {path}")

@@ -158,8 +158,8 @@ def token(stack):
     return made
 
 
-def query_with(client, token, query="", **more):
-    return client.get(f"/query{query}", headers={"Authorization": f"Bearer {token}"}, **more)
+def query_with(client, token, query="", path="/query", **more):
+    return client.get(f"{path}{query}", headers={"Authorization": f"Bearer {token}"}, **more)
 
 
 @pytest.fixture

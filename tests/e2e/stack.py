@@ -80,6 +80,7 @@ class Stack:
         self.source = values["STEEP_SOURCE"]
         self.ca = values["STEEP_CA"]
         self.port = httpx.URL(values["STEEP_URL"]).port
+        self.metrics_port = httpx.URL(values["STEEP_METRICS_URL"]).port
         self.url = f"https://127.0.0.1:{self.port}"
         self.pg = {name: value for name, value in values.items() if name.startswith("PG")}
         self.tls = ssl.create_default_context(cafile=self.ca)
@@ -145,6 +146,19 @@ class Stack:
         return httpx.Client(base_url=self.url, transport=transport, trust_env=False,
                             event_hooks={"request": [watch_connecting], "response": [*ANSWER_HOOKS]},
                             timeout=more.pop("timeout", 40 * SLOWNESS), **more)
+
+    def metrics_client(self, host="127.0.0.1", **more):
+        """A client of the listener for metrics."""
+        return httpx.Client(**{"base_url": f"http://{host}:{self.metrics_port}", "trust_env": False, "timeout": 40 * SLOWNESS,
+                               "event_hooks": {"response": [*ANSWER_HOOKS]}} | more)
+
+    def reload_nginx(self):
+        """Let nginx read its configuration, and wait until no worker has the old one."""
+        pid = self.pid("nginx")
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        old = set(children.read_text().split())
+        os.kill(pid, signal.SIGHUP)
+        wait_for(lambda: not old & set(children.read_text().split()), "nginx to read its configuration")
 
     def socket(self, address="127.0.0.1", server_name="localhost", timeout=40, tls=None):
         plain = socket.create_connection(("127.0.0.1", self.port), timeout * SLOWNESS, (address, 0))

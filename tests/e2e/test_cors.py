@@ -2,7 +2,7 @@
 
 import pytest
 
-from wire import ENDPOINTS, check_headers, check_json, header, header_list
+from wire import ENDPOINTS, check_error, check_headers, check_json, header, header_list
 
 ORIGIN = "https://dashboard.example"
 
@@ -16,7 +16,8 @@ def test_a_preflight_is_answered_204_without_credentials(path, client):
     answer = client.options(path)
     assert answer.status_code == 204 and answer.content == b""
     check_headers(answer)
-    assert header(answer, "Access-Control-Allow-Headers") == "Authorization, Content-Type, X-Source-ID, X-Signature"
+    assert header(answer, "Access-Control-Allow-Headers") == (
+        "Authorization, Content-Type, X-Source-ID, X-Signature, apikey, x-client-info")
     assert header(answer, "Access-Control-Max-Age") == "86400"
 
 
@@ -45,6 +46,16 @@ def test_a_browser_reads_the_counts_after_a_preflight(client, token):
     assert answer.status_code == 200
     assert header(answer, "Access-Control-Allow-Origin") in ("*", ORIGIN)
     assert check_json(answer)["aggregates"] is not None
+
+
+def test_the_headers_of_supabase_js_are_allowed_and_ignored(client, token):
+    more = {"apikey": "anon", "x-client-info": "supabase-js/2.39.0"}
+    preflight = client.options("/query", headers={"Origin": ORIGIN, "Access-Control-Request-Method": "GET",
+                                                  "Access-Control-Request-Headers": "apikey,authorization,x-client-info"})
+    assert set(more) <= names(preflight, "Access-Control-Allow-Headers")
+    assert client.get("/query", headers={"Authorization": f"Bearer {token}", **more}).status_code == 200
+    # An API key is no token.
+    check_error(client.get("/query", headers={**more, "apikey": token}), 401, "missing_auth")
 
 
 def test_a_browser_may_send_a_batch(client):

@@ -3,18 +3,20 @@
 import contextlib
 import os
 import re
-import signal
+import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from fastcgi import begin, ingest_params, program, query_params, read_answer
 from monitor import Monitor, encode
-from stack import wait_for
+from stack import ROOT, SLOWNESS, free_port, reachable_folder, running, wait_for
 from test_outage import locked
 from test_health import BOTH, NAMES, waiting
-from wire import check_error, header
+import wire
+from wire import check_error, header, request_bytes
 
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -262,10 +264,16 @@ def test_no_label_comes_from_a_client(ingest, query, monitor):
         assert mark not in text and monitor.source not in text
 
 
+@pytest.fixture(scope="module")
+def local(stack):
+    """A client of the metrics' own listener."""
+    with stack.metrics_client() as client:
+        yield client
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_promtool_accepts_what_nginx_serves_locally(name, stack):
-    with stack.client() as local:
-        answer = local.get(f"/metrics/{name}")
+def test_promtool_accepts_what_nginx_serves_locally(name, local):
+    answer = local.get(f"/metrics/{name}")
     assert answer.status_code == 200
     assert header(answer, "Content-Type") == TYPE and header(answer, "Cache-Control") == "no-store"
     done = subprocess.run(["promtool", "check", "metrics"], input=answer.text, text=True, capture_output=True, check=False)
@@ -273,8 +281,17 @@ def test_promtool_accepts_what_nginx_serves_locally(name, stack):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_other_addresses_get_404(name, client):
-    check_error(client.get(f"/metrics/{name}"), 404, "not_found", endpoint=False)
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.1.1"])
+def test_the_site_has_no_metrics_for_anybody(address, name, stack):
+    with stack.client(address) as client:
+        check_error(client.get(f"/metrics/{name}"), 404, "not_found", endpoint=False)
+
+
+def test_the_site_has_no_metrics_over_ipv6(stack):
+    with socket.create_connection(("::1", stack.port), 20) as plain:
+        with stack.tls.wrap_socket(plain, server_hostname="::1") as connection:
+            connection.sendall(request_bytes("GET", "/metrics/ingest", [("Host", "[::1]")]))
+            check_error(wire.read_answer(connection, "GET"), 404, "not_found", endpoint=False)
 
 
 @pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Real-IP", "Forwarded", "Via", "X-Client-IP", "True-Client-IP"])
@@ -283,24 +300,94 @@ def test_a_header_that_claims_a_local_address_is_ignored(name, value, client):
     check_error(client.get("/metrics/ingest", headers={name: value}), 404, "not_found", endpoint=False)
 
 
-@pytest.mark.parametrize("name", ["X-Forwarded-For", "Forwarded", "Via"])
-def test_requests_forwarded_by_a_local_proxy_get_404(name, stack):
-    with stack.client() as local:
-        check_error(local.get("/metrics/ingest", headers={name: "192.0.2.1"}), 404, "not_found", endpoint=False)
-
-
-def test_a_trusted_proxy_cannot_make_a_remote_client_local(second_stack):
-    """With a trusted proxy as in limits.conf: both the connection's address and the forwarded one must be local."""
+def test_a_trusted_proxy_cannot_ask_for_metrics(second_stack):
+    """With a trusted proxy as in limits.conf, and with what it says of its clients."""
     limits = second_stack.state / "nginx" / "snippets" / "steep" / "limits.conf"
     kept = limits.read_text()
     limits.write_text("set_real_ip_from 127.0.0.0/8; real_ip_header X-Real-IP;")
-    os.kill(second_stack.pid("nginx"), signal.SIGHUP)
+    second_stack.reload_nginx()
     try:
-        with second_stack.client("127.0.1.9") as proxy, second_stack.client() as local:
-            wait_for(lambda: proxy.get("/metrics/ingest", headers={"X-Real-IP": "127.0.0.1"}).status_code == 404
-                     and local.get("/metrics/ingest", headers={"X-Real-IP": "192.0.2.1"}).status_code == 404,
-                     "the trusted proxy's strangers to be refused")
+        with second_stack.client("127.0.1.9") as proxy, second_stack.metrics_client() as local:
+            for address in ("127.0.0.1", "::1", "192.0.2.1"):
+                assert proxy.get("/metrics/ingest", headers={"X-Real-IP": address}).status_code == 404
             assert local.get("/metrics/ingest").status_code == 200
     finally:
         limits.write_text(kept)
-        os.kill(second_stack.pid("nginx"), signal.SIGHUP)
+        second_stack.reload_nginx()
+
+
+def listening(port):
+    """The addresses that listen on a port."""
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return {fields[1].split(":")[0] for fields in lines
+            if fields[3] == "0A" and int(fields[1].split(":")[1], 16) == port}
+
+
+def test_the_metrics_are_on_addresses_of_this_machine_only(stack):
+    assert listening(stack.metrics_port) == {"0100007F", "00000000000000000000000001000000"}
+
+
+def test_the_metrics_are_served_over_ipv6_too(stack):
+    with stack.metrics_client(host="[::1]") as local:
+        assert local.get("/metrics/query").status_code == 200
+
+
+def test_the_listener_of_the_metrics_serves_nothing_else(stack):
+    local = stack.metrics_client(event_hooks={})
+    for path in ("/", "/query", "/ingest", "/healthz/ingest", "/config.json", "/metrics", "/metrics/", "/metrics/other", "/_error"):
+        answer = local.get(path)
+        assert (answer.status_code, answer.json()["error"]) == (404, "not_found"), path
+        assert local.options(path).status_code == 404
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_metrics_can_only_be_read(name, stack):
+    local = stack.metrics_client(event_hooks={})
+    assert local.head(f"/metrics/{name}").status_code == 200
+    for method in ("POST", "PUT", "DELETE", "OPTIONS"):
+        answer = local.request(method, f"/metrics/{name}")
+        assert (answer.status_code, answer.json()["error"]) == (405, "method_not_allowed")
+
+
+def test_a_page_of_another_origin_cannot_read_the_metrics(local):
+    answer = local.get("/metrics/ingest", headers={"Origin": "https://evil.example"})
+    assert not [name for name in answer.headers if name.startswith("access-control-")]
+
+
+def test_installations_side_by_side_have_metrics_of_their_own(stack, second_stack):
+    assert stack.metrics_port != second_stack.metrics_port
+    with stack.metrics_client() as one, second_stack.metrics_client() as another:
+        started = [client.get("/metrics/ingest").text.split("process_start_time_seconds{")[1] for client in (one, another)]
+    assert started[0] != started[1]
+
+
+def test_the_port_of_the_metrics_can_be_chosen():
+    port = free_port()
+    with running("metrics", STEEP_METRICS_PORT=str(port)) as chosen:
+        assert chosen.values["STEEP_METRICS_URL"] == f"http://127.0.0.1:{port}"
+        with chosen.metrics_client() as local:
+            assert local.get("/metrics/ingest").status_code == 200
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "x", "-1"])
+def test_an_invalid_port_of_the_metrics_is_refused(port):
+    assert "STEEP_METRICS_PORT must be a port number" in refusal(STEEP_METRICS_PORT=port)
+
+
+def test_a_port_in_use_or_used_twice_is_refused_for_the_metrics(stack):
+    assert f"port {stack.port} is in use; set another with STEEP_METRICS_PORT" in refusal(STEEP_METRICS_PORT=str(stack.port))
+    port = str(free_port())
+    assert "must differ" in refusal(STEEP_METRICS_PORT=port, STEEP_PORT=port)
+
+
+def refusal(**environment):
+    """What deploy/run prints when it does not start."""
+    folder = reachable_folder("refused")
+    try:
+        done = subprocess.run([str(ROOT / "deploy" / "run")], text=True, capture_output=True, timeout=120 * SLOWNESS, check=False,
+                              env=os.environ | {"STEEP_STATE": str(folder / "state"), "STEEP_PORT": str(free_port())} | environment,
+                              stdin=subprocess.DEVNULL)
+        assert done.returncode == 1 and not (folder / "state" / "run.env").exists()
+        return done.stderr
+    finally:
+        subprocess.run(["rm", "-rf", str(folder)], check=False)

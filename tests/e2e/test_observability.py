@@ -35,10 +35,16 @@ def test_prometheus_accepts_the_configuration():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_prometheus_asks_where_the_package_listens():
+    listen = (ROOT / "nginx" / "snippets" / "metrics-listen.conf").read_text()
+    addresses = re.findall(r"^listen (.*);$", listen, re.MULTILINE)
+    assert re.findall(r'targets: \["(.*)"\]', (FOLDER / "prometheus.yml").read_text()) == addresses * 2
+
+
 @pytest.fixture(scope="module")
 def served(stack):
     """The names of the series of both programs, and their labels and values."""
-    with stack.client() as local:
+    with stack.metrics_client() as local:
         text = "".join(local.get(f"/metrics/{name}").text for name in NAMES)
     names = {re.sub(r"\{.*", "", line.rsplit(" ", 1)[0]) for line in text.splitlines() if not line.startswith("#")}
     pairs = set(re.findall(r'(\w+)="([^"]*)"', text))

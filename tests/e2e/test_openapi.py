@@ -1,6 +1,5 @@
 """The description of the API is served and valid, and every answer of the session matches it."""
 
-import itertools
 import json
 import re
 from pathlib import Path
@@ -13,9 +12,7 @@ from stack import ROOT, addresses, wait_for
 from wire import check_error, check_headers, exchange, header, read_answers, request_bytes
 
 # Described answers that no test provokes, each with the reason.
-NOT_CAUSED = {
-    ("/metrics/{program}", 429): "takes a flood from the machine's own address, which would keep other tests out",
-}
+NOT_CAUSED = {}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +60,9 @@ def served():
     """Each method and path that is described."""
     has_health = (ROOT / "nginx" / "snippets" / "health.conf").exists()
     for path, method, _ in Description.read().operations():
+        if path.startswith("/metrics"):
+            # These are on another listener; here, they are files that do not exist.
+            continue
         if "{program}" not in path:
             yield method.upper(), path.format(file="")
         elif has_health:
@@ -71,7 +71,7 @@ def served():
 
 @pytest.fixture(scope="module")
 def here(stack):
-    """A client of the machine's own address, which may see the metrics."""
+    """A client of the machine's own address."""
     with stack.client() as client:
         yield client
 
@@ -95,33 +95,31 @@ def test_a_path_that_can_be_read_is_read_only(method, path, here):
     check_error(here.request("DELETE", path), 405, "method_not_allowed", endpoint=False)
 
 
-def test_every_path_is_rate_limited(stack):
-    # Preflights, /config.json and the hidden metrics are answered before the rate limit.
-    limited = [request_bytes(method, path, [("Host", "localhost"), ("Content-Length", "0")]) for method, path in served()
-               if method in ("GET", "POST") and not path.startswith(("/config", "/metrics"))]
-    seen = set()
+@pytest.mark.parametrize("method, path", [pair for pair in served() if pair[0] != "HEAD"])
+def test_every_path_is_rate_limited(method, path, stack):
+    sent = [request_bytes(method, path, [("Host", "localhost"), ("Content-Length", "0")])] * 900
 
     def flood():
         with stack.socket("127.0.0.10") as connection:
-            sent = list(itertools.islice(itertools.cycle(limited), 900))
             connection.sendall(b"".join(sent))
-            for request, answer in zip(sent, read_answers(connection, sent)):
-                if answer.status_code == 429:
-                    seen.add(request)
-        return len(seen) == len(limited)
+            return any(answer.status_code == 429 for _, answer in zip(sent, read_answers(connection, sent)))
 
-    wait_for(flood, "each address to refuse", 60)
+    wait_for(flood, "the address to be refused", 60)
 
 
 @pytest.mark.outage
 def test_a_program_whose_health_socket_is_gone_is_503(stack, here):
-    asked = [path for method, path in served() if method == "GET" and path.startswith(("/healthz", "/readyz", "/metrics"))]
+    asked = [path for method, path in served() if method == "GET" and path.startswith(("/healthz", "/readyz"))]
     listeners = {path.split("/")[2]: stack.state / "run" / f"{path.split('/')[2]}-health.sock" for path in asked}
     for listener in listeners.values():
         listener.rename(listener.with_name(f"{listener.name}.away"))
     try:
         for path in asked:
             check_error(here.get(path), 503, "unavailable")
+        with stack.metrics_client(event_hooks={}) as local:
+            for name in listeners:
+                answer = local.get(f"/metrics/{name}")
+                assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
     finally:
         for listener in listeners.values():
             listener.with_name(f"{listener.name}.away").rename(listener)

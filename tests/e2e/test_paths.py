@@ -2,6 +2,7 @@
 
 import pytest
 
+from conftest import query_with
 from stack import addresses
 from wire import ALLOW, ENDPOINTS, check_error, check_json, header, request_bytes
 
@@ -37,6 +38,24 @@ def test_connect_is_refused_in_json(raw):
     answer = raw(request_bytes("CONNECT", "localhost:443", [("Host", "localhost")]), "GET")
     assert answer.status_code in (400, 405)
     check_json(answer, endpoint=False)
+
+
+@pytest.mark.parametrize("base", ["/functions/v1" * n for n in (0, 1, 2, 3, 20)] + ["/functions/v1//functions/v1/"])
+def test_the_base_path_may_be_repeated(base, client, monitor, token):
+    answers = [monitor.post(client, [monitor.event()], path=f"{base}/ingest"), query_with(client, token, path=f"{base}/query?days=30")]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert (client.options(f"{base}/ingest").status_code, client.options(f"{base}/query").status_code) == (204, 204)
+    for endpoint in ("ingest", "query"):
+        refused = client.delete(f"{base}/{endpoint}")
+        check_error(refused, 405, "method_not_allowed")
+        assert header(refused, "Allow") == ALLOW[endpoint]
+
+
+@pytest.mark.parametrize("path", ["/functions/v1/functions/v1", "/functions/v1/functions/v1/", "/functions/v1/functions/query",
+                                  "/functions/v1functions/v1/query", "/functions/v1/functions/v2/query", "/x/functions/v1/query",
+                                  "/functions/v1/functions/v1/healthz/ingest"])
+def test_nothing_else_is_at_a_repeated_base_path(path, client):
+    check_error(client.get(path), 404, "not_found", endpoint=False)
 
 
 @pytest.mark.parametrize("path", [

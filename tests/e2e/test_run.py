@@ -14,7 +14,8 @@ from monitor import Monitor
 from stack import ROOT, SLOWNESS, free_port, reachable_folder, read_run_env, started, wait_for
 from wire import check_error
 
-KEYS = ["PGDATABASE", "PGHOST", "PGPORT", "PGUSER", "STEEP_CA", "STEEP_KEY", "STEEP_SOURCE", "STEEP_TOKEN", "STEEP_URL"]
+KEYS = ["PGDATABASE", "PGHOST", "PGPORT", "PGUSER", "STEEP_CA", "STEEP_KEY", "STEEP_METRICS_URL", "STEEP_SOURCE", "STEEP_TOKEN",
+        "STEEP_URL"]
 
 
 def run_until_it_ends(**environment):

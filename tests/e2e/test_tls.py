@@ -117,4 +117,12 @@ def test_the_certificate_is_valid_over_ipv6(stack):
 def test_plain_http_on_the_tls_port_is_invalid_request(stack):
     with socket.create_connection(("127.0.0.1", stack.port), 20, (next(addresses), 0)) as connection:
         connection.sendall(b"GET /query HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        check_error(read_answer(connection, "GET"), 400, "invalid_request", endpoint=False)
+        body = check_error(read_answer(connection, "GET"), 400, "invalid_request", endpoint=False)
+    assert "needs HTTPS" in body["message"]
+
+
+@pytest.mark.parametrize("target", ["/query?https", "/%00?https"])
+def test_only_plain_http_is_told_that_https_is_needed(target, raw):
+    answer = raw(request_bytes("GET", target, [("Host", "localhost"), ("Host", "localhost")]), "GET")
+    body = check_error(answer, 400, "invalid_request", endpoint=False)
+    assert "HTTPS" not in body["message"]

@@ -51,7 +51,9 @@ def test_both_programs_report_their_health(machine):
     for program in PROGRAMS:
         assert curl(machine, f"/healthz/{program}")[0] == 200
         assert curl(machine, f"/readyz/{program}")[0] == 200
-        assert "steep_" in curl(machine, f"/metrics/{program}")[1]
+        assert curl(machine, f"/metrics/{program}")[0] == 404
+        for host in ("127.0.0.1", "[::1]"):
+            assert "steep_" in machine.run("curl", "-sSg", f"http://{host}:9180/metrics/{program}").stdout
 
 
 def test_systemd_knows_when_they_are_ready_and_watches_them(machine):
