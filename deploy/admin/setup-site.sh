@@ -126,9 +126,10 @@ read_port() {
 # If the port is taken, nginx keeps its old configuration and reports it in its log only.
 check_port_is_free() {
 	read_port
+	place="in $listen"
+	[ -z "$proxies" ] || place='with --listen'
 	for inode in $(listeners "$site_port"); do
-		is_of_nginx "$inode" ||
-			fail "port $site_port is in use by a program other than nginx; set another port $([ -n "$proxies" ] && echo with --listen || echo "in $listen")"
+		is_of_nginx "$inode" || fail "port $site_port is in use by a program other than nginx; set another port $place"
 	done
 }
 
