@@ -126,16 +126,21 @@ read_port() {
 # If the port is taken, nginx keeps its old configuration and reports it in its log only.
 check_port_is_free() {
 	read_port
+	place="in $listen"
+	[ -z "$proxies" ] || place='with --listen'
 	for inode in $(listeners "$site_port"); do
-		is_of_nginx "$inode" ||
-			fail "port $site_port is in use by a program other than nginx; set another port $([ -n "$proxies" ] && echo with --listen || echo "in $listen")"
+		is_of_nginx "$inode" || ! listeners "$site_port" | grep -qx "$inode" ||
+			fail "port $site_port is in use by a program other than nginx; set another port $place"
 	done
 }
 
 is_of_nginx() {
 	pid=$(cat /run/nginx.pid 2>/dev/null) || return 1
-	for descriptor in "/proc/$pid/fd"/*; do
-		[ "$(readlink "$descriptor")" != "socket:[$1]" ] || return 0
+	# Until a worker ends after a reload, it may hold a socket that the master has closed.
+	for process in "$pid" $(cat "/proc/$pid/task/$pid/children"); do
+		for descriptor in "/proc/$process/fd"/*; do
+			[ "$(readlink "$descriptor")" != "socket:[$1]" ] || return 0
+		done
 	done
 	return 1
 }

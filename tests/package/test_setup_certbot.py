@@ -14,7 +14,8 @@ def certbot(machine, monitor, token):
     that the documented commands then don't need."""
     machine.run("apt-get", "-qq", "-y", "install", "certbot", "python3-certbot-nginx", "pebble", timeout=600)
     with kept(machine, "/etc/nginx", "/etc/steep/tls", "/etc/hosts"):
-        machine.shell("echo 127.0.0.1 bot.test other.test >>/etc/hosts; cp /etc/steep/tls/server.crt /root/authority.crt; cp /etc/steep/tls/server.key /root/authority.key")
+        machine.shell("echo 127.0.0.1 bot.test other.test >>/etc/hosts;"
+                      " cp /etc/steep/tls/server.crt /root/authority.crt; cp /etc/steep/tls/server.key /root/authority.key")
         machine.file("/root/pebble.json").write_text(json.dumps({"pebble": {
             "listenAddress": "127.0.0.1:14000", "managementListenAddress": "127.0.0.1:15000", "httpPort": 80, "tlsPort": 443,
             "certificate": "/root/authority.crt", "privateKey": "/root/authority.key"}}))

@@ -120,7 +120,8 @@ def test_a_configuration_that_cannot_work_is_named(machine, nginx_org, old, new,
 
 def test_a_folder_of_sites_that_nginx_reads_is_used_or_made(machine, nginx_org):
     conf = machine.file("/etc/nginx/nginx.conf")
-    for include, link in (("include sites-enabled/*;", "sites-enabled/steep"), ('include "/etc/nginx/sites-enabled/*.conf";', "sites-enabled/steep.conf")):
+    for include, link in (("include sites-enabled/*;", "sites-enabled/steep"),
+                          ('include "/etc/nginx/sites-enabled/*.conf";', "sites-enabled/steep.conf")):
         machine.run("rm", "-f", "/etc/nginx/conf.d/steep.conf")
         conf.write_text(NGINX_ORG.replace("include /etc/nginx/conf.d/*.conf;", include))
         done = machine.run("steepctl", "setup", check=False)

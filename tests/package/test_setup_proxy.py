@@ -17,8 +17,8 @@ def last_address(machine):
 
 
 def ask(machine, url, *arguments):
-    """The status of an answer."""
-    done = machine.run("curl", "-sS", "--insecure", "--max-time", MIGHT_BE_SLOW, "-w", "\\n%{http_code}", *arguments, url)
+    """The status of an answer, 0 if there is none."""
+    done = machine.run("curl", "-sS", "--insecure", "--max-time", MIGHT_BE_SLOW, "-w", "\\n%{http_code}", *arguments, url, check=False)
     return int(done.stdout.rsplit("\n", 1)[1])
 
 
@@ -45,6 +45,24 @@ def test_a_port_in_use_is_reported_with_the_option_that_changes_it(machine, moni
     said = refused(machine, "--behind-proxy", "127.0.0.1")
     machine.run("systemctl", "stop", "squatter")
     assert "port 8080 is in use by a program other than nginx; set another port with --listen" in said
+
+
+def test_a_port_that_a_worker_of_nginx_still_holds_is_not_in_use_by_another_program(machine, monitor, token):
+    """As for a moment after a reload: here the workers are stopped, so that the moment lasts."""
+    machine.run("steepctl", "setup", "--behind-proxy", "127.0.0.1")
+    workers = machine.shell("pid=$(cat /run/nginx.pid); cat /proc/$pid/task/$pid/children").split()
+    machine.run("kill", "-STOP", *workers)
+    try:
+        machine.run("mv", f"{LISTEN}.old", LISTEN)
+        machine.run("systemctl", "reload", "nginx")
+        wait_for(lambda: ask(machine, "https://127.0.0.1/") == 200, "nginx to answer at the old address")
+        found = machine.run("sh", "-ec", ". /usr/share/steep/common/port.sh; . /usr/share/steep/admin/setup-site.sh; inodes=$(listeners 8080);"
+                            " for inode in $inodes; do is_of_nginx $inode && echo nginx || echo other; done").stdout
+    finally:
+        machine.run("kill", "-CONT", *workers)
+    wait_for(lambda: machine.run("grep", "-q", ":1F90 .* 0A ", "/proc/net/tcp", check=False).returncode == 1, "the workers to end")
+    assert found == "nginx\n"
+    status_is_ok(machine)
 
 
 def test_a_failed_test_through_the_new_address_restores_the_old_one(machine, monitor, token):
