@@ -12,6 +12,9 @@ from conftest import query_with, registered
 from proxy import at_a_sub_path, base_url_setting
 from stack import wait_for
 
+# The second installation's query.fcgi is suspended until then, see test_edge.py.
+pytestmark = pytest.mark.last(1)
+
 
 @pytest.fixture(scope="module")
 def site(second_stack):
