@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from proxy import at_a_sub_path, base_url_setting
+from front_proxy import at_a_sub_path, base_url_setting
 from stack import wait_for
 
 LOADING = "Fetching historic data…"

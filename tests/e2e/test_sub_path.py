@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from conftest import query_with, registered
-from proxy import at_a_sub_path, base_url_setting
+from front_proxy import at_a_sub_path, base_url_setting
 from stack import wait_for
 
 # The second installation's query.fcgi is suspended until then, see test_edge.py.
