@@ -21,7 +21,7 @@ enum {
 
 enum answer_action {
     ANSWER_STORED,        /* done with the batch */
-    ANSWER_HALVE,         /* send fewer events; skip a single one for now */
+    ANSWER_HALVE,         /* send fewer events; try a single one again after the others */
     ANSWER_REJECT_LISTED, /* reject the listed events, send the others again */
     ANSWER_RETRY,         /* send the same batch again */
 };

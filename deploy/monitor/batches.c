@@ -5,17 +5,19 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Reads the next lane; false if there is none, or after a failure. */
-static bool read_lane(struct spool *spool, int64_t after, struct lane *lane, int *code)
+int spool_next_lane(struct spool *spool, int64_t after, struct lane *lane)
 {
-    sqlite3_stmt *query =
-        sql_prepare(spool->database,
-                    "SELECT id, source, name, boot, began, waiting, accepted FROM lanes"
-                    " WHERE id > ? AND waiting > 0 ORDER BY id LIMIT 1",
-                    "i", after);
+    sqlite3_stmt *query;
+    int code;
 
-    *code = sqlite3_step(query);
-    if (*code == SQLITE_ROW) {
+    if (!spool_is_open(spool))
+        return -1;
+    query = sql_prepare(spool->database,
+                        "SELECT id, source, name, boot, began, waiting, accepted FROM lanes"
+                        " WHERE id > ? AND waiting > 0 ORDER BY id LIMIT 1",
+                        "i", after);
+    code = sqlite3_step(query);
+    if (code == SQLITE_ROW) {
         *lane = (struct lane){
             .id = sqlite3_column_int64(query, 0),
             .began = sqlite3_column_int64(query, 4),
@@ -27,18 +29,10 @@ static bool read_lane(struct spool *spool, int64_t after, struct lane *lane, int
         snprintf(lane->boot, sizeof(lane->boot), "%s", sql_text(query, 3));
     }
     sqlite3_finalize(query);
-    return *code == SQLITE_ROW;
-}
-
-int spool_next_lane(struct spool *spool, int64_t after, struct lane *lane)
-{
-    int code;
-
-    if (!spool_is_open(spool))
-        return -1;
-    if (read_lane(spool, after, lane, &code))
-        return 1;
-    return code == SQLITE_DONE || spool_end(spool, false) ? 0 : -1;
+    if (code == SQLITE_ROW || code == SQLITE_DONE)
+        return code == SQLITE_ROW;
+    (void)!spool_end(spool, false);
+    return -1;
 }
 
 /* Finds out when an undated lane's boot began: as the clock says now, unless it is known. */

@@ -1,5 +1,6 @@
 """A followed file or FIFO: every line is sent once, whatever happens to the file and to the process."""
 
+import contextlib
 import json
 import os
 import random
@@ -98,17 +99,24 @@ def test_rotation_by_renaming(server, sender, file):
     wait_for_numbers(server, range(1, 21))
 
 
-def test_a_rotated_file_is_read_beside_the_new_one_until_it_is_quiet(server, sender, file):
-    """A slow writer still has it open, and completes half a line there."""
-    sender.start("--rotate-wait", "4", file)
-    append(file, *sender.lines(2))
-    wait_for_numbers(server, [1, 2])
+@contextlib.contextmanager
+def rotated_in_a_line(server, sender, file):
+    """The old file with 40 bytes of the third line, and the third and fourth; the fifth is in the new file and sent."""
     third, fourth = (f"{line}\n".encode() for line in sender.lines(2))
     with open(file, "ab", buffering=0) as old:
         old.write(third[:40])
         file.rename(file.with_name(f"{file.name}.1"))
         append(file, *sender.lines(1))
         wait_for_numbers(server, [1, 2, 5])
+        yield old, third, fourth
+
+
+def test_a_rotated_file_is_read_beside_the_new_one_until_it_is_quiet(server, sender, file):
+    """A slow writer still has it open, and completes half a line there."""
+    sender.start("--rotate-wait", "4", file)
+    append(file, *sender.lines(2))
+    wait_for_numbers(server, [1, 2])
+    with rotated_in_a_line(server, sender, file) as (old, third, fourth):
         old.write(third[40:])
         wait_for_numbers(server, [1, 2, 3, 5])
         append(file, *sender.lines(1))
@@ -128,12 +136,7 @@ def test_a_rotated_file_is_read_on_after_a_restart(server, sender, file, how):
     append(file, *sender.lines(2))
     sender.start(file)
     wait_for_numbers(server, [1, 2])
-    third, fourth = (f"{line}\n".encode() for line in sender.lines(2))
-    with open(file, "ab", buffering=0) as old:
-        old.write(third[:40])
-        file.rename(file.with_name(f"{file.name}.1"))
-        append(file, *sender.lines(1))
-        wait_for_numbers(server, [1, 2, 5])
+    with rotated_in_a_line(server, sender, file) as (old, third, fourth):
         wait_for(lambda: sender.pending() == 0, "nothing to be pending")
         sender.end(how)
         old.write(third[40:] + fourth)
