@@ -66,6 +66,7 @@ const SILENCE_TIMEOUT_MS = 5_000;
 // An answer that ends later, or never, is given up.
 const MAX_ANSWER_MS = 300_000;
 const MAX_ANSWER_BYTES = 128 * 1024 * 1024;
+const BROKEN = 'The connection broke before the server’s answer was complete.';
 const MIN_BACKOFF_MS = 4_000;
 const MAX_BACKOFF_MS = 300_000;
 const MAX_RETRY_AFTER_MS = 86_400_000;
@@ -345,7 +346,7 @@ export function createStore({
     if (!response.ok) {
       throw errorOf(response, text);
     }
-    return { ...readAnswer(text, days), begunAt };
+    return { ...readAnswer(text, days, Number(response.headers.get('Content-Length'))), begunAt };
   }
 
   /** Clears the cache and cancels a pending request. */
@@ -452,7 +453,7 @@ async function readText(response, onPart, age) {
   let bytes = 0;
   for (;;) {
     const { done, value } = await reader.read().catch(() => {
-      throw new QueryError('The connection broke before the server’s answer was complete.');
+      throw new QueryError(BROKEN);
     });
     if (done) {
       return text + decoder.decode();
@@ -497,13 +498,15 @@ function errorOf(response, text) {
  * Validates an answer. Rows may be in any order and have additional fields.
  * @param {string} text
  * @param {7 | 30} days
+ * @param {number} length  the answer's Content-Length, 0 if it has none
  */
-function readAnswer(text, days) {
+function readAnswer(text, days, length) {
   let answer;
   try {
     answer = JSON.parse(text);
   } catch {
-    throw new QueryError('The server’s answer is not JSON.');
+    // Firefox ends an answer that is shorter than its Content-Length like a complete one.
+    throw new QueryError(new TextEncoder().encode(text).length < length ? BROKEN : 'The server’s answer is not JSON.');
   }
   const rows = answer?.aggregates;
   const stamp = answer?.meta?.fetchedAt;
