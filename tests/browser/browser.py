@@ -1,16 +1,19 @@
-"""Runs Chromium, and reads the page as a viewer sees it."""
+"""Runs Chromium, and reads the page as a viewer sees it. firefox.py does the same with Firefox."""
 
 import base64
 import contextlib
 import json
 import os
+import re
 import subprocess
 import tempfile
 from pathlib import Path
 
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from stack import ROOT, wait_for
 
@@ -37,7 +40,7 @@ return [...document.querySelectorAll('#grid tbody tr')].map(tr => [tr.querySelec
 def chromium(authority):
     """A browser with a new home directory that trusts the stack's authority."""
     with tempfile.TemporaryDirectory(prefix="steep-browser.") as home:
-        trust(home, authority)
+        trust(Path(home) / ".pki" / "nssdb", authority)
         options = webdriver.ChromeOptions()
         options.binary_location = "/usr/bin/chromium"
         for argument in ARGUMENTS:
@@ -56,28 +59,27 @@ def chromium(authority):
             driver.quit()
 
 
-def trust(home, authority):
-    database = Path(home) / ".pki" / "nssdb"
+def trust(database, authority):
+    """Make a browser's database of certificates, with the stack's authority."""
     database.mkdir(parents=True)
     for arguments in (["-N", "--empty-password"], ["-A", "-t", "C,,", "-n", "steep", "-i", str(authority)]):
         subprocess.run(["certutil", "-d", f"sql:{database}", *arguments], check=True, capture_output=True)
 
 
 class Page:
-    """The page of a stack, in one tab."""
+    """The page of a stack, in one tab. ChromiumPage and FirefoxPage have what differs between the browsers."""
 
     def __init__(self, driver, url):
         self.driver = driver
         self.url = url
-        self.scripts = []
 
     def open(self, token=None, path="/"):
         """Open the page with this token stored in the tab, or with none."""
-        self.driver.get(f"{self.url}/config.json")
+        self.get(f"{self.url}/config.json")
         self.run("sessionStorage.clear(); localStorage.clear()")
         if token:
             self.run("sessionStorage.setItem('steep.token', arguments[0])", token)
-        self.driver.get(f"{self.url}{path}")
+        self.get(f"{self.url}{path}")
         return self
 
     def open_loaded(self, token, days=7, source=None, zone=None):
@@ -91,20 +93,85 @@ class Page:
             self.choose_utc()
         return self
 
-    def run(self, script, *arguments):
-        return self.driver.execute_script(script, *arguments)
-
     def module(self, body, *arguments):
         """Run the body of an async function, which may import the page's modules and finds its arguments in given."""
-        result = self.driver.execute_async_script(f"""
-            const done = arguments[arguments.length - 1];
-            (async (...given) => {{ {body} }})(...[...arguments].slice(0, -1))
-                .then(value => done({{value}}), error => done({{error: `${{error}} ${{error.stack}}`}}));""", *arguments)
+        result = self.run(f"""
+            return (async (...given) => {{ {body} }})(...arguments)
+                .then(value => ({{value}}), error => ({{error: `${{error}} ${{error.stack}}`}}));""", *arguments)
         assert "error" not in result, result["error"]
         return result.get("value")
 
     def with_fakes(self, body, *arguments):
         return self.module(FAKES + body, *arguments)
+
+    def attribute(self, selector, name):
+        return self.run("return document.querySelector(arguments[0]).getAttribute(arguments[1])", selector, name)
+
+    def focus(self, selector):
+        self.run("document.querySelector(arguments[0]).focus()", selector)
+
+    def states(self):
+        """Which of the three notices are shown."""
+        return [name for name in ("loading", "empty", "error") if self.visible(f"#{name}")]
+
+    def loaded(self):
+        return self.run("return performance.getEntriesByName('steep: painted').length > 0") and self.is_complete()
+
+    def is_complete(self):
+        return self.states() in ([], ["empty"]) and not self.run("return document.querySelector('#grid .unloaded')")
+
+    def wait_loaded(self):
+        wait_for(self.loaded, "the counts to be shown")
+
+    def choose_days(self, days):
+        self.click(f'input[name="days"][value="{days}"]')
+        # Usually days + 1 rows, but only as many as days if the clocks went back meanwhile.
+        wait_for(lambda: self.is_complete() and len(self.table()) >= days and self.run(
+            "return document.getElementById('announcement').textContent").startswith((str(days), "No events")),
+            f"{days} days to be shown")
+
+    def choose_source(self, name):
+        wait_for(lambda: name in self.sources(), f"{name} to be offered")
+        self.run("const choice = document.getElementById('source'); choice.value = arguments[0];"
+                 "choice.dispatchEvent(new Event('change', {bubbles: true}))", name)
+        wait_for(lambda: self.is_complete() and (f"source {name}" in self.run(
+            "return document.getElementById('total-of').textContent")), f"{name} to be shown")
+
+    def choose_utc(self):
+        self.click('input[name="zone"][value="utc"]')
+        wait_for(lambda: "in UTC" in self.text("#as-of"), "UTC to be shown")
+
+    def sources(self):
+        return self.run("return [...document.querySelectorAll('#source option')].map(each => each.value).filter(Boolean)")
+
+    def table(self):
+        """The rows, newest day first: a list of (date, 24 cells and the sum)."""
+        return self.run(TABLE)
+
+    def add_events(self, events):
+        return self.module("const { addEvent } = await import('/page.js');"
+                           "const results = given[0].map(addEvent);"
+                           "await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));"
+                           "return results", events)
+
+
+class ChromiumPage(Page):
+    driver_fixture = "chromium_driver"
+
+    def __init__(self, driver, url):
+        super().__init__(driver, url)
+        self.scripts = []
+        self.console_errors()
+
+    def get(self, url):
+        self.driver.get(url)
+
+    def reload(self):
+        self.driver.refresh()
+
+    def run(self, script, *arguments):
+        """Run the body of a function, and return what it or its promise returns."""
+        return self.driver.execute_script(script, *arguments)
 
     def cdp(self, command, **parameters):
         return self.driver.execute_cdp_cmd(command, parameters)
@@ -117,6 +184,26 @@ class Page:
 
     def text(self, selector):
         return self.find(selector).text
+
+    def click(self, selector):
+        self.find(selector).click()
+
+    def type(self, selector, text):
+        self.find(selector).send_keys(text)
+
+    def hover(self, selector):
+        ActionChains(self.driver, duration=0).move_to_element(self.find(selector)).perform()
+
+    def press(self, *keys, ctrl=False):
+        """Press keys, by their names in the DOM."""
+        for key in keys:
+            chain = ActionChains(self.driver, duration=0)
+            if ctrl:
+                chain.key_down(Keys.CONTROL)
+            chain.send_keys(getattr(Keys, re.sub("(?<=[a-z])(?=[A-Z])", "_", key).upper()))
+            if ctrl:
+                chain.key_up(Keys.CONTROL)
+            chain.perform()
 
     def before_each_page(self, script):
         """Run a script in each document before the document's own scripts."""
@@ -140,49 +227,6 @@ class Page:
 
     def set_width(self, width, height=900):
         self.cdp("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
-
-    def states(self):
-        """Which of the three notices are shown."""
-        return [name for name in ("loading", "empty", "error") if self.visible(f"#{name}")]
-
-    def loaded(self):
-        return self.run("return performance.getEntriesByName('steep: painted').length > 0") and self.is_complete()
-
-    def is_complete(self):
-        return self.states() in ([], ["empty"]) and not self.run("return document.querySelector('#grid .unloaded')")
-
-    def wait_loaded(self):
-        wait_for(self.loaded, "the counts to be shown")
-
-    def choose_days(self, days):
-        self.find(f'input[name="days"][value="{days}"]').click()
-        # Usually days + 1 rows, but only as many as days if the clocks went back meanwhile.
-        wait_for(lambda: self.is_complete() and len(self.table()) >= days and self.run(
-            "return document.getElementById('announcement').textContent").startswith((str(days), "No events")),
-            f"{days} days to be shown")
-
-    def choose_source(self, name):
-        wait_for(lambda: name in self.sources(), f"{name} to be offered")
-        self.run("const choice = document.getElementById('source'); choice.value = arguments[0];"
-                 "choice.dispatchEvent(new Event('change', {bubbles: true}))", name)
-        wait_for(lambda: self.is_complete() and (f"source {name}" in self.text("#total-of")), f"{name} to be shown")
-
-    def choose_utc(self):
-        self.find('input[name="zone"][value="utc"]').click()
-        wait_for(lambda: "in UTC" in self.text("#as-of"), "UTC to be shown")
-
-    def sources(self):
-        return self.run("return [...document.querySelectorAll('#source option')].map(each => each.value).filter(Boolean)")
-
-    def table(self):
-        """The rows, newest day first: a list of (date, 24 cells and the sum)."""
-        return self.run(TABLE)
-
-    def add_events(self, events):
-        return self.module("const { addEvent } = await import('/page.js');"
-                           "const results = given[0].map(addEvent);"
-                           "await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));"
-                           "return results", events)
 
     def screenshot(self, name):
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)

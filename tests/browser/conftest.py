@@ -6,18 +6,19 @@ import os
 import secrets
 import signal
 import subprocess
-import tarfile
 import time
 
 import pytest
 
-from browser import Page, chromium
+from browser import ChromiumPage, chromium
+from firefox import FirefoxPage, firefox
 from monitor import Monitor
 from stack import free_port, reachable_folder, started, wait_for
 
-# The only file from a package registry. It is used by the tests only, and downloaded for each run.
-AXE = "axe-core@4.14.1"
-AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
+# From a package registry, for the tests only: downloaded for each run, with the checksum of the archive.
+AXE = "axe-core@4.14.1", "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745"
+# The last version for the Node.js of Debian 12 and 13.
+PUPPETEER = "puppeteer-core@24.43.1", "b6853eba26fa6b686727cdad5d09a5765d231a6ca0f5b74ccb236713c696f400"
 
 
 def pytest_configure():
@@ -102,9 +103,26 @@ def db(stack):
 
 
 @pytest.fixture(scope="session")
-def driver(installation):
+def chromium_driver(installation):
     with chromium(installation.stack.ca) as started_driver:
         yield started_driver
+
+
+@pytest.fixture(scope="session")
+def firefox_driver(installation, tmp_path_factory):
+    with firefox(installation.stack.ca, download(*PUPPETEER, tmp_path_factory.mktemp("puppeteer"))) as started_driver:
+        yield started_driver
+
+
+def pytest_generate_tests(metafunc):
+    if metafunc.definition.get_closest_marker("firefox"):
+        metafunc.parametrize("browser", [ChromiumPage, FirefoxPage], ids=["chromium", "firefox"])
+
+
+@pytest.fixture
+def browser():
+    """The kind of page of a test: in Chromium, and for a test marked with firefox in both browsers."""
+    return ChromiumPage
 
 
 @pytest.fixture(autouse=True)
@@ -116,19 +134,19 @@ def within_one_hour():
 
 
 @pytest.fixture
-def page(driver, installation):
-    opened = Page(driver, installation.url)
-    driver.get_log("browser")
+def page(request, browser, installation):
+    opened = browser(request.getfixturevalue(browser.driver_fixture), installation.url)
     yield opened
     errors = opened.console_errors()
     opened.reset()
     assert errors == []
 
 
-@pytest.fixture(scope="module")
-def blank_page(driver, installation):
-    """Open a document of the page's origin that runs no script."""
-    driver.get(f"{installation.url}/config.json")
+@pytest.fixture
+def blank_page(page):
+    """Open a document of the page's origin that runs no script, unless an earlier test did."""
+    if not page.run("return location.href.endsWith('/config.json')"):
+        page.get(f"{page.url}/config.json")
 
 
 @pytest.fixture(scope="session")
@@ -158,11 +176,15 @@ def fresh_source():
 
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory):
-    """The script of axe-core, downloaded for this run."""
-    folder = tmp_path_factory.mktemp("axe")
-    done = subprocess.run(["npm", "pack", "--silent", AXE], cwd=folder, capture_output=True, text=True, timeout=90)
-    assert done.returncode == 0, f"cannot download {AXE}: {done.stderr}"
-    with tarfile.open(next(folder.glob("*.tgz"))) as package:
-        script = package.extractfile("package/axe.min.js").read()
-    assert hashlib.sha256(script).hexdigest() == AXE_SHA256, f"the checksum of {AXE} is wrong"
-    return script.decode()
+    """The script of axe-core."""
+    return (download(*AXE, tmp_path_factory.mktemp("axe")) / "axe.min.js").read_text()
+
+
+def download(name, checksum, folder):
+    """Unpack a package of npm's registry, and return its folder."""
+    done = subprocess.run(["npm", "pack", "--loglevel=error", name], cwd=folder, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, f"cannot download {name}: {done.stderr}"
+    archive = next(folder.glob("*.tgz"))
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() == checksum, f"the checksum of {name} is wrong"
+    subprocess.run(["tar", "-xzf", archive], cwd=folder, check=True)
+    return folder / "package"

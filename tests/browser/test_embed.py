@@ -48,19 +48,21 @@ def dashboard(installation):
     server.server_close()
 
 
+@pytest.mark.firefox
 def test_the_readmes_example_shows_the_counts(page, dashboard, installation, token):
     document = example().replace("https://steep.example", installation.url).replace("YOUR_TOKEN", token)
     assert installation.url in document and token in document
-    page.driver.get(dashboard("<!DOCTYPE html><html><body>" + document + "</body></html>"))
+    page.get(dashboard("<!DOCTYPE html><html><body>" + document + "</body></html>"))
     wait_for(lambda: "events" in page.text("body"), "the dashboard to show the counts")
     with installation.stack.client() as client:
         rows = client.get("/query?days=7", headers={"Authorization": f"Bearer {token}"}).json()["aggregates"]
     assert page.text("body").startswith(f"{sum(row['eventCount'] for row in rows)} events")
 
 
+@pytest.mark.firefox
 def test_the_readmes_example_shows_that_a_token_is_refused(page, dashboard, installation):
     document = example().replace("https://steep.example", installation.url).replace("YOUR_TOKEN", "steep_wrong")
-    page.driver.get(dashboard("<!DOCTYPE html><html><body>" + document + "</body></html>"))
+    page.get(dashboard("<!DOCTYPE html><html><body>" + document + "</body></html>"))
     wait_for(lambda: "token" in page.text("body"), "the dashboard to show the error")
 
 
@@ -103,6 +105,7 @@ def inflate(handler, given_up):
     given_up.set()
 
 
+@pytest.mark.firefox
 @pytest.mark.parametrize("answer, sentence", [
     (stall, "The server’s answer stopped for 5 seconds."),
     (break_off, "The connection broke before the server’s answer was complete."),
@@ -114,6 +117,6 @@ def test_an_answer_that_never_ends_is_given_up_and_its_connection_is_closed(page
     dashboard.query = lambda handler: answer(handler, given_up)
     document = example().replace("https://steep.example/store.js", f"{installation.url}/store.js")
     document = document.replace("https://steep.example", "/")
-    page.driver.get(dashboard("<!DOCTYPE html><html><body>" + document + "</body></html>"))
+    page.get(dashboard("<!DOCTYPE html><html><body>" + document + "</body></html>"))
     wait_for(lambda: page.text("#sum") == sentence, "the dashboard to show the error", 60)
     assert given_up.wait(20)

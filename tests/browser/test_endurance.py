@@ -79,7 +79,7 @@ def test_a_month_of_500_sources_loads_at_400_kbit_per_second(page, token, month_
     page.cdp("Network.emulateNetworkConditions", offline=False, latency=300, downloadThroughput=50_000, uploadThroughput=50_000)
     try:
         began = time.monotonic()
-        page.find('input[name="days"][value="30"]').click()
+        page.click('input[name="days"][value="30"]')
         wait_for(page.is_complete, "the month to be shown", 240)
         seconds = time.monotonic() - began
     finally:

@@ -34,6 +34,7 @@ def test_counts_from_before_the_servers_clock_was_set_back_are_shown_at_their_ti
     """) == [8, "2036-02-03", {"count": 5, "complete": True}]
 
 
+@pytest.mark.firefox
 def test_the_focus_stays_on_its_day_when_a_new_day_starts(page):
     assert page.module("""
         const { createGrid } = await import('/grid.js');

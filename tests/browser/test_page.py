@@ -27,7 +27,7 @@ def check_table(page, db, days, zone, source=None):
         if shown(page) == table:
             break
         if attempt < 2:
-            page.run("location.reload()")
+            page.reload()
             page.wait_loaded()
             if days != 7:
                 page.choose_days(days)
@@ -55,6 +55,7 @@ def at_moment(page):
     return move
 
 
+@pytest.mark.firefox
 @pytest.mark.parametrize("zone", ZONES)
 def test_the_cells_show_the_counts_of_the_database(page, token, db, zone):
     page.set_time_zone(zone)
@@ -64,6 +65,7 @@ def test_the_cells_show_the_counts_of_the_database(page, token, db, zone):
     assert len(check_table(page, db, 30, zone)) in (30, 31, 32)
 
 
+@pytest.mark.firefox
 def test_the_time_zone_can_be_switched_to_utc_and_back(page, token, db):
     page.set_time_zone("Asia/Kolkata")
     page.open_loaded(token)
@@ -72,7 +74,7 @@ def test_the_time_zone_can_be_switched_to_utc_and_back(page, token, db):
     local = shown(page)
     page.choose_utc()
     check_table(page, db, 7, "UTC")
-    page.find('input[name="zone"][value="local"]').click()
+    page.click('input[name="zone"][value="local"]')
     wait_for(lambda: shown(page) == local, "the local table to be back")
 
 
@@ -89,6 +91,7 @@ def around_changes(send):
     return after
 
 
+@pytest.mark.firefox
 @pytest.mark.parametrize("zone", CHANGING)
 @pytest.mark.parametrize("number", [0, 1])
 def test_daylight_saving_changes_are_shown_correctly(page, token, db, around_changes, at_moment, zone, number):
@@ -115,6 +118,7 @@ def test_daylight_saving_changes_are_shown_correctly(page, token, db, around_cha
     assert shown(page) == expected.table(counted, now - 7 * DAY, now, "UTC")
 
 
+@pytest.mark.firefox
 def test_an_hour_across_midnight_is_shown_on_the_day_on_which_it_starts(page, token, db, at_moment, send, fresh_source):
     # 18:20 UTC is 00:05 in Kathmandu, and the current UTC hour started at 23:45 on the day before.
     now = (datetime.datetime.now(UTC) + 3 * DAY).replace(hour=18, minute=20, second=0, microsecond=0)
@@ -199,6 +203,7 @@ def test_all_entries_of_the_legend_look_different(page, token, scheme):
     assert len(looks) > 5 and len(set(looks)) == len(looks)
 
 
+@pytest.mark.firefox
 def test_the_filter_offers_all_sources_and_shows_one(page, token, db, send, fresh_source):
     now = datetime.datetime.now(UTC)
     send(fresh_source, [now - n * DAY for n in (1, 1, 2, 3)])
@@ -211,6 +216,7 @@ def test_the_filter_offers_all_sources_and_shows_one(page, token, db, send, fres
     assert sorted(page.sources()) == sorted(names)
 
 
+@pytest.mark.firefox
 def test_a_source_name_with_html_is_shown_as_text(page, token, send):
     name = "<img src=x onerror=alert(1)>"
     send(name, [datetime.datetime.now(UTC)])
@@ -220,6 +226,7 @@ def test_a_source_name_with_html_is_shown_as_text(page, token, send):
     assert page.run("return document.querySelector('#source').selectedOptions[0].text") == name
 
 
+@pytest.mark.firefox
 def test_a_live_event_is_counted_at_once_for_its_source_only(page, token, send, fresh_source):
     now = datetime.datetime.now(UTC)
     send(fresh_source, [now])
@@ -269,6 +276,7 @@ def test_a_live_event_stays_counted_after_switching_days(page, token):
     assert page.text("#total") == before
 
 
+@pytest.mark.firefox
 def test_a_live_event_changes_one_cell_and_keeps_the_focus(page, token):
     page.open_loaded(token)
     before = page.table()
@@ -293,7 +301,7 @@ def test_the_page_is_small_and_fast(page, token, capsys):
     page.open_loaded(token)
     # Reload without the cache.
     page.cdp("Network.setCacheDisabled", cacheDisabled=True)
-    page.run("location.reload()")
+    page.reload()
     page.wait_loaded()
     page.cdp("Network.setCacheDisabled", cacheDisabled=False)
     files = page.run("""return performance.getEntries().filter(({ encodedBodySize, name }) =>

@@ -15,7 +15,7 @@ FAILED = "Unable to load historic data. Showing real-time events only."
 
 
 def days_30(page):
-    page.find('input[name="days"][value="30"]').click()
+    page.click('input[name="days"][value="30"]')
 
 
 def answer_queries(page, script):
@@ -28,6 +28,7 @@ def answer_queries(page, script):
         };""" % script)
 
 
+@pytest.mark.firefox
 def test_only_the_loading_notice_is_shown_until_the_answer_arrives(page, token):
     answer_queries(page, "await new Promise((go) => { window.go = go; }); return fetched(...given);")
     page.open(token)
@@ -40,6 +41,7 @@ def test_only_the_loading_notice_is_shown_until_the_answer_arrives(page, token):
     assert page.states() == []
 
 
+@pytest.mark.firefox
 def test_30_days_are_never_drawn_with_the_data_of_7(page, token):
     answer_queries(page, "if (given[0].includes('days=30')) await new Promise((go) => { window.go = go; });"
                          "return fetched(...given);")
@@ -52,6 +54,7 @@ def test_30_days_are_never_drawn_with_the_data_of_7(page, token):
     wait_for(page.is_complete, "30 days to be shown")
 
 
+@pytest.mark.firefox
 def test_only_the_notice_for_no_events_is_shown(page, token):
     answer_queries(page, "return new Response(JSON.stringify({ aggregates: [],"
                          " meta: { totalCount: 0, daysRequested: 7, fetchedAt: new Date().toJSON() } }));")
@@ -62,6 +65,7 @@ def test_only_the_notice_for_no_events_is_shown(page, token):
     assert {cell["texts"][0] for _, row in page.table() for cell in row[:24]} <= {"0", ""}
 
 
+@pytest.mark.firefox
 def test_with_the_database_stopped_an_error_and_live_events_are_shown_and_retry_recovers(page, token, stack):
     page.set_time_zone("UTC")
     keeper = stack.stop_database()
@@ -81,10 +85,11 @@ def test_with_the_database_stopped_an_error_and_live_events_are_shown_and_retry_
         stack.start_database(keeper)
     # The button may disappear, if the page retries at the same moment.
     with contextlib.suppress(Exception):
-        page.find("#retry").click()
+        page.click("#retry")
     wait_for(lambda: page.states() == [] and page.loaded(), "the counts to be shown", 30)
 
 
+@pytest.mark.firefox
 def test_retry_sends_a_request_at_once_and_keeps_the_focus_in_the_card(page, token):
     page.before_each_page("window.requests = 0;")
     answer_queries(page, "if (++window.requests === 1) throw new TypeError('offline'); return fetched(...given);")
@@ -97,6 +102,7 @@ def test_retry_sends_a_request_at_once_and_keeps_the_focus_in_the_card(page, tok
     assert page.states() == []
 
 
+@pytest.mark.firefox
 def test_with_the_server_stopped_an_error_is_shown_and_the_page_recovers(page, token, installation):
     page.open_loaded(token)
     installation.stop()
@@ -106,17 +112,18 @@ def test_with_the_server_stopped_an_error_is_shown_and_the_page_recovers(page, t
         assert page.text("#error-title") == FAILED
         assert page.visible("#retry")
         # The cached days are still available.
-        page.find('input[name="days"][value="7"]').click()
+        page.click('input[name="days"][value="7"]')
         wait_for(lambda: page.states() == [] and page.is_complete(), "7 days to be shown")
         days_30(page)
         wait_for(lambda: page.states() == ["error"], "the error")
     finally:
         installation.start()
     with contextlib.suppress(Exception):
-        page.find("#retry").click()
+        page.click("#retry")
     wait_for(lambda: page.states() == [] and page.is_complete(), "the counts to be shown", 30)
 
 
+@pytest.mark.firefox
 def test_after_a_failed_refresh_the_time_of_the_counts_is_shown(page, token):
     page.before_each_page("window.elapsed = 0; const now = performance.now.bind(performance);"
                           "performance.now = () => now() + window.elapsed;")
@@ -156,6 +163,7 @@ def test_an_invalid_configuration_is_shown_as_an_error(page, token, body):
     assert page.text("#configuration-error").startswith("Unable to load the page’s configuration.")
 
 
+@pytest.mark.firefox
 @pytest.mark.parametrize("stall", [
     "new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)))",
     "new Response(new ReadableStream({ start(body) { signal.addEventListener('abort', () => body.error(signal.reason)) } }))",
@@ -188,6 +196,7 @@ def test_the_page_loads_its_counts_at_a_sub_path_of_a_proxy(page, token, configu
         assert page.visible("#heatmap") and total(page) > 0
 
 
+@pytest.mark.firefox
 def test_live_events_arrive_from_the_configured_websocket(page, token, configure, stack, installation):
     with event_server(stack) as (port, push):
         configure(web_socket_url=f"wss://localhost:{port}/live")
@@ -203,6 +212,7 @@ def test_live_events_arrive_from_the_configured_websocket(page, token, configure
     assert page.states() == [] and total(page) == before + 1
 
 
+@pytest.mark.firefox
 @pytest.mark.parametrize("url", ["wss://", "ftp://live.example/", "wss://live.example/#all"])
 def test_an_invalid_websocket_url_disables_live_events_only(page, token, configure, url):
     configure(web_socket_url=url)
