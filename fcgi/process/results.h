@@ -1,7 +1,7 @@
 /*
  * How the recent requests fared in the database, those of process/probe.h included:
- * readiness follows it. A request counts if it had a statement, and if what became of it
- * was not for its sender to decide.
+ * readiness follows it. A request counts if it had a statement, unless it was refused for
+ * what its sender sent.
  *
  * Any thread may call these at any time. now is clock_ms.
  */
@@ -16,7 +16,7 @@
 /* ERROR_NONE is a success, a 500 or 503 a failure; other errors count as neither. */
 void results_note(enum error error, int64_t now);
 
-/* Whether the last one was a failure. */
+/* Whether there was a failure since the last success. */
 bool results_last_failed(void);
 
 /*
