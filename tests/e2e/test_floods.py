@@ -12,7 +12,7 @@ from conftest import query_with
 from stack import wait_for
 from test_http2 import END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, Connection, frame, question
 from test_outage import locked
-from wire import header, read_answers, request_bytes
+from wire import header, pipelined, read_answers, request_bytes
 
 HOST = ("Host", "localhost")
 COUNT = 2700
@@ -70,12 +70,7 @@ def lines(stack, token):
 
 def flood(stack, address, request):
     """The answers to many of a request, by status."""
-    statuses = collections.Counter()
-    for _ in range(COUNT // 900):
-        with stack.socket(address) as connection:
-            connection.sendall(request * 900)
-            for answer in itertools.islice(read_answers(connection, [request] * 900), 900):
-                statuses[answer.status_code] += 1
+    statuses = collections.Counter(answer.status_code for answer in pipelined(stack, address, [request] * COUNT))
     assert sum(statuses.values()) == COUNT
     return statuses
 

@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from layouts import LISTEN, WORKS, documented, kept, refused, status_is_ok
+from front_proxy import documented
+from layouts import LISTEN, WORKS, kept, refused, status_is_ok
 from machine import wait_for
 from service import MIGHT_BE_SLOW, post, query
 
@@ -83,7 +84,7 @@ def proxied(machine, monitor, token):
         assert "steep: it works: http://127.0.0.1:8080/ stores events and answers queries\n" in done.stdout, done.stdout
         machine.file("/etc/nginx/conf.d/proxy.conf").write_text(
             "server {\nlisten 443 ssl;\nssl_certificate /etc/steep/tls/server.crt;\nssl_certificate_key /etc/steep/tls/server.key;\n"
-            + documented("Behind a proxy", "nginx") + "}\n")
+            + documented("Behind a proxy") + "}\n")
         machine.run("systemctl", "reload", "nginx")
         yield before
         # The documented way back.
