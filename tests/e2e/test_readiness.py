@@ -45,17 +45,20 @@ def environment(database):
 def is_ready(instance, name):
     status = instance.ask_health(f"/readyz/{name}").status_code
     assert status in (200, 503)
-    gauge = re.search(r"^steep_ready\{.*\} (\d)$", instance.ask_health(f"/metrics/{name}").text, re.MULTILINE)
-    assert gauge
     return status == 200
 
 
-def await_ready(instance, name):
-    wait_for(lambda: is_ready(instance, name), "it to be ready", 30)
+def await_ready(instance, name, expected=True):
+    """Wait until both the path and the gauge of the metrics say so."""
+    def agree():
+        gauge = re.search(r"^steep_ready\{.*\} (\d)$", instance.ask_health(f"/metrics/{name}").text, re.MULTILINE)
+        return is_ready(instance, name) == (gauge[1] == "1") == expected
+
+    wait_for(agree, "it to be ready" if expected else "it not to be ready", 30)
 
 
 def await_not_ready(instance, name):
-    wait_for(lambda: not is_ready(instance, name), "it not to be ready", 30)
+    await_ready(instance, name, expected=False)
 
 
 def probes_logged(instance):

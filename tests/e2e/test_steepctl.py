@@ -278,7 +278,8 @@ def test_usage_and_manual_page_have_every_subcommand(stack):
 @pytest.mark.parametrize("option", ["--help", "-h"])
 @pytest.mark.parametrize("command", [*SUBCOMMANDS, "monitor", "token", "counts"])
 def test_each_subcommand_has_help_and_does_nothing_then(command, option, stack, db):
-    credentials = "SELECT (SELECT count(*) FROM public.access_tokens), (SELECT count(*) FROM public.monitor_keys), (SELECT count(*) FROM public.events)"
+    credentials = ("SELECT (SELECT count(*) FROM public.access_tokens), (SELECT count(*) FROM public.monitor_keys),"
+                   " (SELECT count(*) FROM public.events)")
     before = db.execute(credentials).fetchone()
     for arguments in ([], *([["x", "--expires", "9"]] if command in SUBCOMMANDS[1:] else [])):
         done = stack.steepctl(*command.split(), *arguments, option, PGHOST="/nonexistent")
