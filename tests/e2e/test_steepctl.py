@@ -185,6 +185,17 @@ def test_an_unknown_monitor_key_or_token_cannot_be_removed(stack, name):
     refuses(stack, "monitor", "remove", name, Monitor(name).public_base64)
 
 
+@pytest.mark.parametrize("old", ["-n", "--", "--help", "-h", "--expires"])
+def test_what_older_versions_registered_with_a_hyphen_can_be_removed(old, stack, db):
+    key, digest = Monitor("x").public, secrets.token_bytes(32)
+    db.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)", (old, key))
+    db.execute("INSERT INTO public.access_tokens (label, token_sha256) VALUES (%s, %s)", (old, digest))
+    stack.steepctl("token", "remove", "--", old)
+    stack.steepctl("monitor", "remove", "--", old)
+    assert db.execute("SELECT count(*) FROM public.monitor_keys WHERE source = %s", (old,)).fetchone() == (0,)
+    assert db.execute("SELECT count(*) FROM public.access_tokens WHERE label = %s", (old,)).fetchone() == (0,)
+
+
 def test_a_token_is_32_random_bytes_behind_a_fixed_prefix_and_kept_as_its_hash(stack, db, name):
     made = []
     for label in (f"{name}.1", f"{name}.2"):
