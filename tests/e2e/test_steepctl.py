@@ -322,6 +322,12 @@ def test_an_invalid_command_is_refused(arguments, stack):
     assert done.returncode in (1, 2) and done.stderr.strip()
 
 
+@pytest.mark.parametrize("option", ["--name", "--behind-proxy", "--listen", "--certificate", "--key"])
+def test_an_empty_value_is_not_the_default_of_setup(option, stack):
+    done = stack.steepctl("setup", option, "", check=False)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("usage: steepctl setup ")
+
+
 def test_migrating_again_changes_nothing(stack, db):
     before = db.execute("SELECT * FROM public.schema_migrations ORDER BY 1").fetchall()
     stack.steepctl("migrate")
