@@ -118,6 +118,26 @@ def test_a_bad_file_is_refused_and_not_quoted(kind, stack, db, name, tmp_path):
     assert db.execute("SELECT count(*) FROM public.monitor_keys WHERE source = %s", (name,)).fetchone() == (0,)
 
 
+PRIVATE_TEXTS = {
+    "PKCS #8": base64_text(bytes.fromhex("302e020100300506032b657004220420") + GOOD),
+    "PEM": f"-----BEGIN PRIVATE KEY-----\n{base64_text(GOOD)}\n-----END PRIVATE KEY-----\n",
+    "PuTTY": f"PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 1\n{base64_text(GOOD)}\n",
+    "base64 of 64 bytes": base64_text(GOOD * 2),
+}
+
+
+@pytest.mark.parametrize("kind", PRIVATE_TEXTS)
+def test_a_private_key_in_a_file_is_never_an_argument(kind, stack, name, tmp_path):
+    """Others on the machine can read the arguments of a program."""
+    given = tmp_path / "given"
+    (tmp_path / "ingest.fcgi").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{given}\n')
+    (tmp_path / "ingest.fcgi").chmod(0o755)
+    (tmp_path / "key").write_text(PRIVATE_TEXTS[kind])
+    sentence = refuses(stack, "monitor", "add", name, str(tmp_path / "key"), STEEP_LIBEXEC=str(tmp_path))
+    assert not given.exists()
+    assert kind not in ("PKCS #8", "PEM") or "this is a private key" in sentence
+
+
 def test_a_missing_file_and_a_folder_are_not_keys(stack, name, tmp_path):
     for path in (tmp_path / "missing.pub", tmp_path, Path("/dev/null")):
         assert "and not a file with one" in refuses(stack, "monitor", "add", name, str(path))
