@@ -53,7 +53,7 @@ static void run_once(struct probe *probe)
     if (verdict == DATABASE_AWAY && database_lacks_shard(probe->db)) {
         log_change(probe, ERROR_NONE, "");
     } else {
-        results_note(worker_error(verdict), clock_ms());
+        results_note_probe(worker_error(verdict), clock_ms());
         log_change(probe, worker_error(verdict), database_sqlstate(probe->db));
     }
     database_disconnect(probe->db);

@@ -16,7 +16,13 @@
 /* ERROR_NONE is a success, a 500 or 503 a failure; other errors count as neither. */
 void results_note(enum error error, int64_t now);
 
-/* Whether there was a failure since the last success. */
+/*
+ * The same for the probe, whose success does not end failures that it had no part in: it
+ * stores no event, so that requests may fail for a reason that it does not meet.
+ */
+void results_note_probe(enum error error, int64_t now);
+
+/* Whether the last one was a failure. */
 bool results_last_failed(void);
 
 /*

@@ -338,3 +338,31 @@ def test_requests_in_progress_are_limited(kind, frozen):
         assert streams.refused() == 10
     finally:
         streams.close()
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """An installation whose limits keep few credentials and addresses, so that a test can fill them."""
+    with running("zones") as stack:
+        rates = stack.state / "nginx" / "snippets" / "steep" / "rate-limits.conf"
+        text, changed = re.subn(r":10m rate=", ":32k rate=", rates.read_text())
+        assert changed == 5
+        rates.write_text(text)
+        stack.reload_nginx()
+        yield stack
+
+
+FILLINGS = {
+    "short sources": (batch_request, lambda n: f"{n}", "long" + "-" * 60),
+    "long sources": (batch_request, lambda n: f"{n:064}", "short"),
+    "short tokens": (question_request, lambda n: f"{n}", "long" + "-" * 60),
+    "long tokens": (question_request, lambda n: f"{n:064}", "x"),
+}
+
+
+@pytest.mark.parametrize("kind", FILLINGS)
+def test_credentials_that_fill_a_zone_refuse_nobody_else(kind, narrow):
+    request, credential, other = FILLINGS[kind]
+    flood = [request(credential(n)) for n in range(400)]
+    assert refusals(narrow, next(addresses), flood) == 0
+    assert refusals(narrow, next(addresses), [request(other)]) == 0

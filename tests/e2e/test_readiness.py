@@ -217,3 +217,23 @@ def test_batches_that_all_fail_make_it_not_ready_until_the_first_success(stack, 
             admin.execute(f"ALTER DATABASE {moved} RENAME TO {shard.name}")
         wait_for(lambda: post(instance, sender).status_code == 200, "the shard to be back")
         wait_for(lambda: is_ready(instance, "ingest"), "the success to count", 5)
+
+
+def test_batches_that_all_fail_show_although_the_probe_succeeds(stack, database):
+    """The function stores nothing of an empty batch, and so meets no fault of what events cause."""
+    sender = Monitor("readiness-counts")
+    with serving(stack, "ingest", database, sender) as instance, database.connect() as admin:
+        def probes():
+            return admin.execute("SELECT sessions FROM pg_stat_database WHERE datname = current_database()").fetchone()[0]
+
+        assert post(instance, sender).status_code == 200
+        admin.execute("ALTER TABLE public.hourly_counts RENAME TO lost")
+        # After each batch, the probe succeeds.
+        for _ in range(4):
+            before = probes()
+            assert post(instance, sender).status_code == 500
+            wait_for(lambda before=before: probes() > before, "a probe", 30)
+        assert not is_ready(instance, "ingest") and probes_logged(instance) == []
+        admin.execute("ALTER TABLE public.lost RENAME TO hourly_counts")
+        assert post(instance, sender).status_code == 200
+        wait_for(lambda: is_ready(instance, "ingest"), "the success to count", 5)

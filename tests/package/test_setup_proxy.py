@@ -29,6 +29,8 @@ def ask(machine, url, *arguments):
     (["--behind-proxy", "127.0.0.1;"], "127.0.0.1; is not a list of IP addresses"),
     (["--behind-proxy", "127.0.0.1/99"], "nginx rejects the site: "),
     (["--behind-proxy", "127.0.0.1", "--listen", "8080"], "--listen 8080 is not ADDRESS:PORT"),
+    (["--behind-proxy", "127.0.0.1", "--listen", ":8080"], "--listen :8080 is not ADDRESS:PORT"),
+    (["--behind-proxy", "192.0.2.1", "--listen", "::1:8080"], "--listen ::1:8080 is not ADDRESS:PORT"),
     (["--behind-proxy", "127.0.0.1", "--listen", "127.0.0.1:80;"], "--listen 127.0.0.1:80; is not ADDRESS:PORT"),
     (["--behind-proxy", "127.0.0.1", "--listen", "192.0.2.77:8080"], "nginx rejects the site: nginx: [emerg] bind() to 192.0.2.77:8080 failed"),
     (["--behind-proxy", "127.0.0.1", "--name", "x.test"], "--behind-proxy excludes --name and --certificate"),
