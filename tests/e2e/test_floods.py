@@ -31,6 +31,8 @@ FLOODS = {
     "batches of an unknown source": (batch(("X-Source-ID", "flood"), ("X-Signature", "x")), {401, 429}),
     "questions without a token": (request_bytes("GET", "/query", [HOST]), {401, 429}),
     "questions with a wrong token": (request_bytes("GET", "/query", [HOST, ("Authorization", "Bearer flood")]), {401, 429}),
+    "the page": (request_bytes("GET", "/", [HOST]), {200, 429}),
+    "health": (request_bytes("GET", "/healthz/query", [HOST]), {200, 429}),
     "files that do not exist": (request_bytes("GET", "/nowhere", [HOST]), {404, 429}),
     "metrics": (request_bytes("GET", "/metrics/ingest", [HOST]), {404, 429}),
     "writes to the page": (request_bytes("DELETE", "/page.js", [HOST]), {405, 429}),
@@ -176,6 +178,6 @@ def test_what_an_authenticated_client_causes_is_logged(stack, lines, monitor, to
     with stack.client(address) as client:
         event = monitor.event()
         answers = [monitor.post(client, [event]), monitor.post(client, "[]"), monitor.post(client, "x"),
-                   monitor.post(client, [monitor.event(id="x")]), query_with(client, token, "?days=8"), client.get("/style.css")]
+                   monitor.post(client, [monitor.event(id="x")]), query_with(client, token, "?days=8"), query_with(client, token)]
     assert [answer.status_code for answer in answers] == [200, 400, 400, 422, 400, 200]
     assert [entry["request_id"] for entry in lines(address)] == [header(answer, "X-Request-ID") for answer in answers]

@@ -19,9 +19,10 @@ import h2.events
 import httpx
 import pytest
 
+from conformance import Description
 from conftest import query_with, registered
 from monitor import Monitor, encode
-from stack import running, wait_for
+from stack import ROOT, running, wait_for
 from test_http2 import Connection, question
 from wire import check_error, pipelined, read_answer, request_bytes
 
@@ -125,6 +126,26 @@ def test_1000_monitors_at_one_address_are_all_served_at_once_while_a_wrong_token
     assert statuses == {200: 1000}
     assert count_stored(db, batches) == 1000
     assert answers[429] > 0
+
+
+# In the order of the documents.
+ZONES = {"ingest_sources": "ingest_source_requests", "ingest_clients": "ingest_client_requests",
+         "query_tokens": "query_token_requests", "query_clients": "query_client_requests",
+         "other_clients": "other_client_requests"}
+
+
+def test_the_documents_state_the_limits_of_the_configuration():
+    snippets = ROOT / "nginx" / "snippets"
+    rates = dict(re.findall(r"^limit_req_zone .* zone=steep_(\w+):\w+ rate=(\d+)r/s;$", (snippets / "rate-limits.conf").read_text(), re.M))
+    limits = (snippets / "limits.conf").read_text()
+    bursts = dict(re.findall(r"^limit_req zone=steep_(\w+) burst=(\d+) nodelay;$", limits, re.M))
+    concurrent = dict(re.findall(r"^limit_conn steep_(\w+) (\d+);$", limits, re.M))
+    expected = [[rates[zone], bursts[zone], concurrent[requests]] for zone, requests in ZONES.items()]
+    assert len(rates) == len(bursts) == len(concurrent) == len(ZONES)
+    table = re.search(r"^\| of one client .*\n.*\n((?:\|.*\n)+)", (ROOT / "nginx" / "README.md").read_text(), re.M)[1]
+    assert [re.findall(r"\d+", row) for row in table.splitlines()] == expected
+    described = Description.read().document["components"]["responses"]["RateLimited"]["description"]
+    assert re.findall(r"\d+", described) == sum(expected, [])
 
 
 class SlowLoris(threading.Thread):

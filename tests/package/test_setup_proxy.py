@@ -114,14 +114,15 @@ def test_monitors_and_dashboards_work_through_the_proxy(machine, proxied, monito
     assert sum(row["eventCount"] for row in query(machine, token)["aggregates"] if row["source"] == "tester") >= 1000
 
 
-def test_the_address_of_a_client_is_the_one_that_the_proxy_forwards(machine, proxied):
-    assert ask(machine, "https://127.0.0.1/", "--interface", "127.0.0.5") == 200
+def test_the_address_of_a_client_is_the_one_that_the_proxy_forwards(machine, proxied, token):
+    known = ("-H", f"Authorization: Bearer {token}")
+    assert ask(machine, "https://127.0.0.1/query", *known, "--interface", "127.0.0.5") == 200
     wait_for(lambda: last_address(machine) == "127.0.0.5", "the request in the log")
     # Whatever a client claims.
-    assert ask(machine, "https://127.0.0.1/", "--interface", "127.0.0.6", "-H", "X-Forwarded-For: 192.0.2.99") == 200
+    assert ask(machine, "https://127.0.0.1/query", *known, "--interface", "127.0.0.6", "-H", "X-Forwarded-For: 192.0.2.99") == 200
     wait_for(lambda: last_address(machine) == "127.0.0.6", "the request in the log")
     # Nobody but the proxy is believed.
-    assert ask(machine, "http://127.0.0.1:8080/", "--interface", "127.0.0.7", "-H", "X-Forwarded-For: 192.0.2.99") == 200
+    assert ask(machine, "http://127.0.0.1:8080/query", *known, "--interface", "127.0.0.7", "-H", "X-Forwarded-For: 192.0.2.99") == 200
     wait_for(lambda: last_address(machine) == "127.0.0.7", "the request in the log")
 
 
@@ -145,7 +146,7 @@ def test_a_certificate_is_refused_where_it_would_have_no_effect(machine, proxied
                                                                 "--key", "/etc/steep/tls/server.key")
 
 
-def test_a_proxy_on_another_machine_connects_to_the_given_address(machine, proxied):
+def test_a_proxy_on_another_machine_connects_to_the_given_address(machine, proxied, token):
     before = machine.file(LISTEN).read_text()
     for address in ("192.0.2.10", "192.0.2.20"):
         subprocess.run(machine.network("ip", "address", "add", f"{address}/32", "dev", "lo"), check=True)
@@ -154,7 +155,8 @@ def test_a_proxy_on_another_machine_connects_to_the_given_address(machine, proxi
     done = machine.run("steepctl", "setup", "--behind-proxy", "192.0.2.10", "--listen", "192.0.2.20:8081", check=False)
     said = status_is_ok(machine)
     for address, logged in (("192.0.2.10", "203.0.113.9"), ("192.0.2.20", "192.0.2.20")):
-        assert ask(machine, "http://192.0.2.20:8081/", "--interface", address, "-H", "X-Forwarded-For: 203.0.113.9") == 200
+        assert ask(machine, "http://192.0.2.20:8081/query", "-H", f"Authorization: Bearer {token}", "--interface", address,
+                   "-H", "X-Forwarded-For: 203.0.113.9") == 200
         wait_for(lambda wanted=logged: last_address(machine) == wanted, "the request in the log")
     assert "it works: http://127.0.0.1:8080/" in machine.run("steepctl", "setup", "--behind-proxy", "127.0.0.1").stdout
     assert "it works: http://192.0.2.20:8081/" in done.stdout, done.stdout
