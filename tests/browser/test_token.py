@@ -9,6 +9,7 @@ from stack import wait_for
 
 
 def sign_in(page, token, remember=False):
+    wait_for(lambda: page.visible("#sign-in"), "the form")
     page.find("#token").send_keys(token)
     if remember:
         page.find("#remember").click()
