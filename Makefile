@@ -5,7 +5,7 @@
 #   make test          run every suite, see tests/run
 #   make unit          run the unit tests only
 #   make fuzz          fuzz each target for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
-#   make fuzz-merge    add what fuzzing found, and covers more code, to tests/fuzz/corpus
+#   make fuzz-merge    add to tests/fuzz/corpus the inputs found that cover more code
 #   make soak          200 faults under a million events, then valgrind; half an hour
 #   make valgrind      10,000 requests under valgrind
 #   make monitor-soak  a million events through steep-monitor under faults; a quarter of an hour

@@ -24,8 +24,8 @@ enum { DATABASE_WAIT_SECONDS = 2 };
 struct query {
     struct query_string parameters;
     struct timespec fetched_at;
-    bool is_known; /* the token, and label is its */
-    char label[KEYRING_LABEL_BYTES + 1];
+    bool is_known;                       /* the token */
+    char label[KEYRING_LABEL_BYTES + 1]; /* the known token's */
 };
 
 /* Checks the token: an error of 401, or ERROR_UNAVAILABLE before the first snapshot of the tokens.

@@ -161,8 +161,7 @@ LEFT JOIN LATERAL (
 ) AS latest ON true
 ORDER BY sources.source COLLATE "C";
 
--- The hours that lie wholly more than a day ahead by their counts, the first one, of which
--- that is a part, by its events.
+-- Whole hours are added up by their counts; of the hour in which the day ends, the events.
 WITH ahead (source, event_count) AS (
   SELECT source, event_count FROM public.hourly_counts
   WHERE hour > now() + interval '24 hours'

@@ -19,7 +19,8 @@ public_key() {
 	text=$(content_of "$1")
 	text=$(trim "${text#"$(printf '\357\273\277')"}")
 	case $text in
-	*'PRIVATE KEY-----'*) refuse 'this is a private key, which nobody but the monitor should have; use its public key' ;;
+	# The last is how PKCS #8 begins in base64 (RFC 8410).
+	*'PRIVATE KEY-----'* | MC4CAQAwBQYDK2VwBCIE*) refuse 'this is a private key, which nobody but the monitor should have; use its public key' ;;
 	*'-----BEGIN PUBLIC KEY-----'*'-----END PUBLIC KEY-----')
 		text=${text#*'-----BEGIN PUBLIC KEY-----'}
 		text=$(printf '%s' "${text%'-----END PUBLIC KEY-----'}" | tr -d '[:space:]')
@@ -44,15 +45,23 @@ openssh_key() {
 	esac
 }
 
+refuse_key() {
+	refuse 'not an Ed25519 public key, and not a file with one: expected the base64 of its 32 bytes or of its SubjectPublicKeyInfo, PEM, or a line that begins with ssh-ed25519'
+}
+
 # Prints a public key as the base64 of its 32 bytes. openssl accepts keys that libsodium
-# refuses, so the program that will use the key checks it.
+# refuses, so the program that will use the key checks it. Others can read its arguments, so
+# it is given nothing else that a file may contain, such as a private key.
 check_key() {
+	case ${#1}:$1 in
+	*:*[!A-Za-z0-9+/=]*) refuse_key ;;
+	44:* | 60:*) ;;
+	*) refuse_key ;;
+	esac
 	for folder in "${STEEP_LIBEXEC-}" "${STEEP_BUILD-}" "$here/../build" /usr/lib/steep; do
 		if [ -n "$folder" ] && [ -x "$folder/ingest.fcgi" ]; then
 			checked=$("$folder/ingest.fcgi" --check-key "$1" 2>&1) || case $checked in
-			'not an Ed25519 public key'*)
-				refuse 'not an Ed25519 public key, and not a file with one: expected the base64 of its 32 bytes or of its SubjectPublicKeyInfo, PEM, or a line that begins with ssh-ed25519'
-				;;
+			'not an Ed25519 public key'*) refuse_key ;;
 			*) refuse "$checked" ;;
 			esac
 			printf '%s' "$checked"

@@ -50,17 +50,19 @@ setting_of() {
 	printf '%s' "$found"
 }
 
-# site_address FILE: prints ADDRESS:PORT of the first listen directive of a listen.conf,
-# as this machine reaches it; nothing if there is no port.
-site_address() {
-	sed -nE 's/^[[:space:]]*listen[[:space:]]+(([^;[:space:]]*):)?([0-9]+)[[:space:];].*/\2:\3/p' "$1" | head -n 1 |
-		sed -E 's/^(\*|0\.0\.0\.0|\[::\])?:/localhost:/'
+# first_listen FILE: prints the value of the first listen directive with a port.
+first_listen() {
+	sed -nE 's/^[[:space:]]*listen[[:space:]]+(([^;[:space:]]*:)?[0-9]+([[:space:]][^;]*)?)(;.*)?$/\1/p' "$1" | head -n 1
 }
 
-# site_scheme FILE: prints whether that directive is for https or http.
+# site_address FILE: prints its ADDRESS:PORT, as this machine reaches it.
+site_address() {
+	first_listen "$1" | sed -E 's/[[:space:]].*//;s/^[0-9]+$/:&/;s/^(\*|0\.0\.0\.0|\[::\])?:/localhost:/'
+}
+
+# site_scheme FILE: prints whether it is for https or http.
 site_scheme() {
-	sed -nE 's/^[[:space:]]*listen[[:space:]]+(([^;[:space:]]*):)?[0-9]+([[:space:]][^;]*)?;.*/\3 /p' "$1" | head -n 1 |
-		sed -E 's/.*[[:space:]]ssl[[:space:]].*/https/;t;s/.*/http/'
+	first_listen "$1" | sed -E 's/.*[[:space:]]ssl([[:space:]].*)?$/https/;t;s/.*/http/'
 }
 
 # url_of SCHEME ADDRESS: prints a URL, without the scheme's own port.

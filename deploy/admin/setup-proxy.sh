@@ -13,10 +13,10 @@ check_proxies() {
 	case $proxies in
 	*[!0-9A-Fa-f.:/,]* | ,* | *, | *,,*) fail "$proxies is not a list of IP addresses; separate them by commas" ;;
 	esac
-	case $address:${proxies%%,*} in
-	:127.*) address=127.0.0.1:8080 ;;
-	:::1 | :::1/*) address="[::1]:8080" ;;
-	:*) fail "the proxy ${proxies%%,*} is on another machine; give the address of this one that it connects to with --listen ADDRESS:PORT" ;;
+	[ -n "$address" ] || case ${proxies%%,*} in
+	127.*) address=127.0.0.1:8080 ;;
+	::1 | ::1/*) address="[::1]:8080" ;;
+	*) fail "the proxy ${proxies%%,*} is on another machine; give the address of this one that it connects to with --listen ADDRESS:PORT" ;;
 	esac
 	printf '%s\n' "$address" | grep -Eqx '([0-9.]+|\[[0-9A-Fa-f:.]+\]):[0-9]+' ||
 		fail "--listen $address is not ADDRESS:PORT"

@@ -128,9 +128,14 @@ check_port_is_free() {
 	read_port
 	place="in $listen"
 	[ -z "$proxies" ] || place='with --listen'
-	for inode in $(listeners "$site_port"); do
-		is_of_nginx "$inode" || ! listeners "$site_port" | grep -qx "$inode" ||
-			fail "port $site_port is in use by a program other than nginx; set another port $place"
+	expect_free_port "$site_port" "$place"
+}
+
+# expect_free_port PORT PLACE: fails, and says where to set another port, if it is in use.
+expect_free_port() {
+	for inode in $(listeners "$1"); do
+		is_of_nginx "$inode" || ! listeners "$1" | grep -qx "$inode" ||
+			fail "port $1 is in use by a program other than nginx; set another port $2"
 	done
 }
 

@@ -143,7 +143,7 @@ check_program() {
 
 check_certificate() {
 	case $url in http://*)
-		note ok 'The certificate was not checked: TLS ends in front of the site. Set STEEP_URL to the address at the proxy to check both.'
+		note ok 'The certificate was not checked: TLS ends in front of the site. To check the site through the proxy, set STEEP_URL to its URL there.'
 		return
 		;;
 	esac

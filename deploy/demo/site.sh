@@ -58,7 +58,7 @@ upstream steep_query_health { server unix:run/query-health.sock; }
 END
 	cat >nginx/snippets/steep/log.conf <<'END'
 access_log log/access.log steep if=$steep_is_logged;
-error_log log/nginx-error.log crit;
+error_log log/nginx-error.log alert;
 END
 	echo 'root lib/nginx/html;' >nginx/snippets/steep/page.conf
 

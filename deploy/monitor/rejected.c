@@ -130,11 +130,11 @@ static bool retry(sqlite3 *database, const struct options *options, pid_t proces
         return false;
     if (process > 1)
         (void)kill(process, SIGUSR1);
-    printf("%lld rejected events are sent again%s\n", (long long)count,
-           process > 0 ? "" : " after the next start");
+    printf("%lld rejected %s sent again%s\n", (long long)count,
+           count == 1 ? "event is" : "events are", process > 0 ? "" : " after the next start");
     count = sql_number(database, "SELECT count(*) FROM rejected");
     if (count > 0)
-        printf("%lld are still invalid\n", (long long)count);
+        printf("%lld %s still invalid\n", (long long)count, count == 1 ? "is" : "are");
     return true;
 }
 

@@ -8,7 +8,7 @@
  *               requests failed in the database (results.h); 503 otherwise, and
  *               while the process stops
  *   /metrics/   counters and state in Prometheus' text format (exposition.h);
- *               nginx lets only this machine ask
+ *               nginx has a loopback listener for it
  *
  * GET and HEAD; 404 for any other path.
  */

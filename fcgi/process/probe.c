@@ -28,21 +28,17 @@ struct probe {
 };
 
 /* That the database is not reached is logged as database_away, and has no SQLSTATE. */
-static void log_change(struct probe *probe, enum database_verdict verdict, const char *sqlstate)
+static void log_change(struct probe *probe, enum error error, const char *sqlstate)
 {
     struct log_line line;
 
-    if (strcmp(sqlstate, probe->logged) == 0 || (verdict != DATABASE_DONE && *sqlstate == '\0'))
+    if (strcmp(sqlstate, probe->logged) == 0 || (error != ERROR_NONE && *sqlstate == '\0'))
         return;
     memcpy(probe->logged, sqlstate, strlen(sqlstate) + 1);
-    log_begin(&line,
-              verdict == DATABASE_DONE   ? LOG_INFO
-              : verdict == DATABASE_AWAY ? LOG_WARNING
-                                         : LOG_ERROR,
-              "probe");
+    log_begin(&line, worker_log_level(error), "probe");
     log_string(&line, "detail",
-               verdict == DATABASE_DONE ? "the statement that checks readiness succeeds again"
-                                        : "the statement that checks readiness failed");
+               error == ERROR_NONE ? "the statement that checks readiness succeeds again"
+                                   : "the statement that checks readiness failed");
     if (*sqlstate != '\0')
         log_string(&line, "sqlstate", sqlstate);
     log_end(&line);
@@ -55,10 +51,10 @@ static void run_once(struct probe *probe)
 
     /* The language runs and the grant is there; of the shards it says nothing. */
     if (verdict == DATABASE_AWAY && database_lacks_shard(probe->db)) {
-        log_change(probe, DATABASE_DONE, "");
+        log_change(probe, ERROR_NONE, "");
     } else {
-        results_note(worker_error(verdict), clock_ms());
-        log_change(probe, verdict, database_sqlstate(probe->db));
+        results_note_probe(worker_error(verdict), clock_ms());
+        log_change(probe, worker_error(verdict), database_sqlstate(probe->db));
     }
     database_disconnect(probe->db);
 }

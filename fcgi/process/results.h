@@ -1,7 +1,7 @@
 /*
  * How the recent requests fared in the database, those of process/probe.h included:
- * readiness follows it. A request counts if it had a statement, and if what became of it
- * was not for its sender to decide.
+ * readiness follows it. A request counts if it had a statement, unless it was refused for
+ * what its sender sent.
  *
  * Any thread may call these at any time. now is clock_ms.
  */
@@ -15,6 +15,12 @@
 
 /* ERROR_NONE is a success, a 500 or 503 a failure; other errors count as neither. */
 void results_note(enum error error, int64_t now);
+
+/*
+ * The same for the probe, whose success does not end failures that it had no part in: it
+ * stores no event, so that requests may fail for a reason that it does not meet.
+ */
+void results_note_probe(enum error error, int64_t now);
 
 /* Whether the last one was a failure. */
 bool results_last_failed(void);

@@ -30,6 +30,8 @@ bool strangers_take_line(enum error error, int64_t now, uint64_t *left_out)
 
 bool strangers_take_rest(enum error error, int64_t now, uint64_t *left_out)
 {
-    return atomic_load(&kinds[error].left_out) > 0 &&
-           now >= atomic_load(&kinds[error].next) + INTERVAL_MS && take(error, now, left_out);
+    int64_t last = atomic_load(&kinds[error].next) - INTERVAL_MS;
+
+    return atomic_load(&kinds[error].left_out) > 0 && now - last >= STRANGERS_REST_MS &&
+           take(error, now, left_out);
 }

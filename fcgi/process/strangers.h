@@ -1,7 +1,7 @@
 /*
- * The log lines of requests that nobody's credentials stand behind. Anybody can cause
- * them, as many as nginx lets pass, so each kind, an error, has at most one line a second,
- * which says how many requests of the kind were left out since the last one.
+ * The log lines of requests without valid credentials. Anybody can cause as many as nginx
+ * lets pass, so each kind, an error, has at most one line a second, which says how many
+ * requests of the kind were left out since the last one.
  *
  * Any thread may call these at any time. now is clock_ms.
  */
@@ -23,9 +23,9 @@ bool strangers_take_line(enum error error, int64_t now, uint64_t *left_out) MUST
 enum { STRANGERS_REST_MS = 2000 };
 
 /*
- * Whether requests were left out and none of the kind came for a line of its own, for
- * STRANGERS_REST_MS since the last line; if so, how many. A line about them may be written
- * then. Sooner it would take the line from a request, which has more to tell.
+ * Whether requests were left out and the last line is STRANGERS_REST_MS old; if so, how
+ * many. They may have a line of their own then. Sooner, it would take the place of a
+ * request's line, which says more.
  */
 bool strangers_take_rest(enum error error, int64_t now, uint64_t *left_out) MUST_CHECK;
 

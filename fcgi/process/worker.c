@@ -32,14 +32,17 @@ void worker_count(const struct worker *worker, const struct request *request, en
     }
 }
 
+enum log_level worker_log_level(enum error error)
+{
+    return error == ERROR_INTERNAL      ? LOG_ERROR
+           : error == ERROR_UNAVAILABLE ? LOG_WARNING
+                                        : LOG_INFO;
+}
+
 static void begin_line(struct log_line *line, const char *event, const char *request_id,
                        enum error error)
 {
-    log_begin(line,
-              error == ERROR_INTERNAL      ? LOG_ERROR
-              : error == ERROR_UNAVAILABLE ? LOG_WARNING
-                                           : LOG_INFO,
-              event);
+    log_begin(line, worker_log_level(error), event);
     if (request_id != NULL)
         log_string(line, "request_id", request_id);
     log_number(line, "status", error_entry(error)->status);

@@ -33,8 +33,11 @@ int64_t worker_deadline(const struct worker *worker, const struct request *reque
 enum error worker_check_deadline(const struct worker *worker,
                                  const struct request *request) MUST_CHECK;
 
-/* The error for a verdict other than DATABASE_REFUSED: none, 503 or 500. */
+/* The error for a verdict: none, 503 or 500. What a refused batch is, ingest.c finds out. */
 enum error worker_error(enum database_verdict verdict);
+
+/* The level of a line about it: error for a 500, warning for a 503, info for the rest. */
+enum log_level worker_log_level(enum error error);
 
 /* Counts a request whose reply was sent, and notes how it fared in the database. */
 void worker_count(const struct worker *worker, const struct request *request, enum error error);
@@ -49,7 +52,10 @@ bool worker_log_begin(struct log_line *line, const struct worker *worker,
                       bool is_authenticated) MUST_CHECK;
 void worker_log_end(struct log_line *line, const struct request *request, bool is_delivered);
 
-/* The lines about requests that had none and that none followed; at the end, about all. */
+/*
+ * The lines about requests that had none, of kinds that had no line for a while (strangers.h);
+ * at the process's end, of all kinds.
+ */
 void worker_log_left_out(const char *event, bool is_end);
 
 #endif

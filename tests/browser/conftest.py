@@ -52,17 +52,7 @@ class Installation:
         """Replace page-config.conf, and reload nginx."""
         file = self.state / "nginx" / "snippets" / "steep" / "page-config.conf"
         file.write_text(f'set $steep_base_url "{base_url}";\nset $steep_web_socket_url "{web_socket_url}";\n')
-        master = self.stack.pid("nginx")
-        old = workers(master)
-        os.kill(master, signal.SIGHUP)
-        # Old workers answer with the old configuration until they exit.
-        wait_for(lambda: workers(master) and not workers(master) & old, "nginx to read its configuration")
-
-
-def workers(master):
-    """The child processes of a process."""
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(master)], text=True, capture_output=True)
-    return set(listed.stdout.split())
+        self.stack.reload_nginx()
 
 
 @pytest.fixture(scope="session")

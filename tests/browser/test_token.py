@@ -9,6 +9,7 @@ from stack import wait_for
 
 
 def sign_in(page, token, remember=False):
+    wait_for(lambda: page.visible("#sign-in"), "the form")
     page.type("#token", token)
     if remember:
         page.click("#remember")

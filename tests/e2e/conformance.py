@@ -28,9 +28,9 @@ def record(method, target, status, headers, body, base=""):
     """Record an answer; target is None where the request was malformed or is unknown."""
     if answers is None:
         return
-    path = base + path_of(target) if target and path_of(target) else None
+    path = path_of(target) if target else None
     same = tuple(sorted((name.lower(), value) for name, value in headers if name.lower() not in VOLATILE))
-    answers.setdefault((method, path, status, same, bytes(body)), list(headers))
+    answers.setdefault((method, path and base + path, status, same, bytes(body)), list(headers))
 
 
 def record_response(response):

@@ -9,10 +9,10 @@ import httpx
 from stack import ROOT, free_port, reachable_folder, wait_for
 
 
-def documented(title):
-    """The block of nginx's configuration in this section of the operator's README."""
+def documented(title, language="nginx"):
+    """A block of this section of the operator's README."""
     section = re.search(rf"^### {title}$(.*?)^##", (ROOT / "deploy" / "README.md").read_text(), re.M | re.S)[1]
-    return re.search(r"^```nginx\n(.*?)^```$", section, re.M | re.S)[1]
+    return re.search(rf"^```{language}\n(.*?)^```$", section, re.M | re.S)[1]
 
 
 def base_url_setting():

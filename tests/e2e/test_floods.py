@@ -4,6 +4,7 @@ import collections
 import contextlib
 import itertools
 import json
+import socket
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ from conftest import query_with
 from stack import wait_for
 from test_http2 import END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, Connection, frame, question
 from test_outage import locked
-from wire import header, read_answers, request_bytes
+from wire import header, pipelined, read_answers, request_bytes
 
 HOST = ("Host", "localhost")
 COUNT = 2700
@@ -30,6 +31,8 @@ FLOODS = {
     "batches of an unknown source": (batch(("X-Source-ID", "flood"), ("X-Signature", "x")), {401, 429}),
     "questions without a token": (request_bytes("GET", "/query", [HOST]), {401, 429}),
     "questions with a wrong token": (request_bytes("GET", "/query", [HOST, ("Authorization", "Bearer flood")]), {401, 429}),
+    "the page": (request_bytes("GET", "/", [HOST]), {200, 429}),
+    "health": (request_bytes("GET", "/healthz/query", [HOST]), {200, 429}),
     "files that do not exist": (request_bytes("GET", "/nowhere", [HOST]), {404, 429}),
     "metrics": (request_bytes("GET", "/metrics/ingest", [HOST]), {404, 429}),
     "writes to the page": (request_bytes("DELETE", "/page.js", [HOST]), {405, 429}),
@@ -70,12 +73,7 @@ def lines(stack, token):
 
 def flood(stack, address, request):
     """The answers to many of a request, by status."""
-    statuses = collections.Counter()
-    for _ in range(COUNT // 900):
-        with stack.socket(address) as connection:
-            connection.sendall(request * 900)
-            for answer in itertools.islice(read_answers(connection, [request] * 900), 900):
-                statuses[answer.status_code] += 1
+    statuses = collections.Counter(answer.status_code for answer in pipelined(stack, address, [request] * COUNT))
     assert sum(statuses.values()) == COUNT
     return statuses
 
@@ -117,6 +115,57 @@ def test_requests_that_are_cut_off_leave_no_line_in_the_access_log(stack, lines)
     assert lines(address) == []
 
 
+# Fields of HTTP/2 that nginx answers with the end of the stream, or of the connection.
+MALFORMED = {
+    "a name in capitals": (lambda connection: connection.send([*question(), ("Authorization", "x")]), "reset"),
+    "a line break in a value": (lambda connection: connection.send([*question(), ("x-broken", "a\nb")]), "reset"),
+    "no path": (lambda connection: connection.send(question(path=None)), "answered"),
+    "an invalid block": (lambda connection: connection.send_frames(frame(HEADERS, END_HEADERS, 1, 4 * b"\xff")), "closed"),
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_malformed_fields_leave_no_line_in_the_access_log(kind, stack, lines):
+    send, outcome = MALFORMED[kind]
+    address = next(addresses)
+    connection = Connection(stack, address)
+    with connection.socket:
+        assert send(connection).outcome == outcome
+    assert lines(address) == []
+
+
+def client_hello(key_share, extensions=b""):
+    """A ClientHello of TLS 1.3, with a key share for X25519."""
+    def part(length, content):
+        return len(content).to_bytes(length, "big") + content
+
+    fields = b"".join(kind.to_bytes(2, "big") + part(2, content) for kind, content in [
+        (43, part(1, b"\x03\x04")), (10, part(2, b"\x00\x1d")), (13, part(2, b"\x04\x03\x08\x04")),
+        (51, part(2, b"\x00\x1d" + part(2, key_share)))]) + extensions
+    hello = b"\x03\x03" + bytes(32) + part(1, b"") + part(2, b"\x13\x01") + part(1, b"\x00") + part(2, fields)
+    return b"\x16\x03\x01" + part(2, b"\x01" + part(3, hello))
+
+
+HANDSHAKES = {
+    "a key share of zeros": client_hello(bytes(32)),
+    "a key share that is too short": client_hello(b"short"),
+    "an extension twice": client_hello(b"\x09" + bytes(31), 2 * b"\x00\x17\x00\x00"),
+    "an invalid extension": client_hello(b"\x09" + bytes(31), b"\x00\x10\x00\x02\x00\x01"),
+    "a record that is too long": b"\x16\x03\x01\xff\xff" + bytes(100),
+}
+
+
+@pytest.mark.parametrize("kind", HANDSHAKES)
+def test_a_malformed_handshake_leaves_no_line_in_the_error_log(kind, stack):
+    address, log = next(addresses), stack.log("nginx-error")
+    with socket.create_connection(("127.0.0.1", stack.port), 10, (address, 0)) as connection:
+        connection.sendall(HANDSHAKES[kind])
+        # nginx logs the failure before it closes the connection.
+        received = connection.makefile("rb").read()
+    assert received[:1] == b"\x15", "no alert of TLS"
+    assert f"client: {address}," not in log.read_text()
+
+
 def test_a_batch_whose_sender_stops_waiting_is_logged(stack, lines, monitor):
     address = next(addresses)
     with contextlib.closing(locked(stack)), stack.client(address, timeout=2) as client, pytest.raises(httpx.ReadTimeout):
@@ -129,6 +178,6 @@ def test_what_an_authenticated_client_causes_is_logged(stack, lines, monitor, to
     with stack.client(address) as client:
         event = monitor.event()
         answers = [monitor.post(client, [event]), monitor.post(client, "[]"), monitor.post(client, "x"),
-                   monitor.post(client, [monitor.event(id="x")]), query_with(client, token, "?days=8"), client.get("/style.css")]
+                   monitor.post(client, [monitor.event(id="x")]), query_with(client, token, "?days=8"), query_with(client, token)]
     assert [answer.status_code for answer in answers] == [200, 400, 400, 422, 400, 200]
     assert [entry["request_id"] for entry in lines(address)] == [header(answer, "X-Request-ID") for answer in answers]

@@ -12,7 +12,7 @@ import pytest
 
 from conftest import query_with, stored
 from monitor import encode
-from stack import addresses, wait_for
+from stack import addresses
 from wire import check_json
 
 HEADERS, RST_STREAM, SETTINGS, PING, CONTINUATION = 1, 3, 4, 6, 9
@@ -190,19 +190,3 @@ def test_a_flood_of_frames_closes_only_its_own_connection(kind, http2, client, m
         # Disconnected within a frame, or an answer to a stream unknown on this side.
         pass
     assert monitor.post(client, [monitor.event()]).status_code == 200
-
-
-def test_an_aborted_request_is_logged_as_json(stack):
-    # A line break in a header's value is a protocol error, for which nginx resets the stream.
-    address = "127.0.0.7"
-
-    def logged():
-        entries = map(json.loads, stack.log_text("access").splitlines())
-        return [entry for entry in entries if entry["remote_address"] == address]
-
-    before = len(logged())
-    connection = Connection(stack, address)
-    with connection.socket:
-        connection.send([*question(), ("x-broken", "a\nb")])
-        entries = wait_for(lambda: logged()[before:], "the request to be logged")
-    assert [entry["status"] for entry in entries] == [0]

@@ -15,16 +15,16 @@ import threading
 import time
 from pathlib import Path
 
-import h2.config
-import h2.connection
 import h2.events
 import httpx
 import pytest
 
+from conformance import Description
 from conftest import query_with, registered
 from monitor import Monitor, encode
-from stack import running, wait_for
-from wire import check_error, read_answer, read_answers, request_bytes
+from stack import ROOT, running, wait_for
+from test_http2 import Connection, question
+from wire import check_error, pipelined, read_answer, request_bytes
 
 HOST = ("Host", "localhost")
 # A monitor in the field tries a batch three times in about three seconds.
@@ -128,6 +128,26 @@ def test_1000_monitors_at_one_address_are_all_served_at_once_while_a_wrong_token
     assert answers[429] > 0
 
 
+# In the order of the documents.
+ZONES = {"ingest_sources": "ingest_source_requests", "ingest_clients": "ingest_client_requests",
+         "query_tokens": "query_token_requests", "query_clients": "query_client_requests",
+         "other_clients": "other_client_requests"}
+
+
+def test_the_documents_state_the_limits_of_the_configuration():
+    snippets = ROOT / "nginx" / "snippets"
+    rates = dict(re.findall(r"^limit_req_zone .* zone=steep_(\w+):\w+ rate=(\d+)r/s;$", (snippets / "rate-limits.conf").read_text(), re.M))
+    limits = (snippets / "limits.conf").read_text()
+    bursts = dict(re.findall(r"^limit_req zone=steep_(\w+) burst=(\d+) nodelay;$", limits, re.M))
+    concurrent = dict(re.findall(r"^limit_conn steep_(\w+) (\d+);$", limits, re.M))
+    expected = [[rates[zone], bursts[zone], concurrent[requests]] for zone, requests in ZONES.items()]
+    assert len(rates) == len(bursts) == len(concurrent) == len(ZONES)
+    table = re.search(r"^\| of one client .*\n.*\n((?:\|.*\n)+)", (ROOT / "nginx" / "README.md").read_text(), re.M)[1]
+    assert [re.findall(r"\d+", row) for row in table.splitlines()] == expected
+    described = Description.read().document["components"]["responses"]["RateLimited"]["description"]
+    assert re.findall(r"\d+", described) == sum(expected, [])
+
+
 class SlowLoris(threading.Thread):
     """Connections that each send a part of a request, and then a byte a second."""
 
@@ -212,18 +232,13 @@ addresses = (f"127.0.6.{number}" for number in itertools.count(1))
 
 def refusals(stack, address, requests):
     """Send requests as fast as possible; the number of those that were answered 429."""
-    requests, statuses = list(requests), []
-    # nginx closes a connection after 1000 requests.
-    for start in range(0, len(requests), 900):
-        with stack.socket(address, timeout=60) as connection:
-            part = requests[start:start + 900]
-            connection.sendall(b"".join(part))
-            for answer in itertools.islice(read_answers(connection, part), len(part)):
-                statuses.append(answer.status_code)
-                if answer.status_code == 429:
-                    check_error(answer, 429, "rate_limited", endpoint=False)
-    assert len(statuses) == len(requests)
-    return statuses.count(429)
+    requests = list(requests)
+    answers = list(pipelined(stack, address, requests))
+    assert len(answers) == len(requests)
+    refused = [answer for answer in answers if answer.status_code == 429]
+    for answer in refused:
+        check_error(answer, 429, "rate_limited", endpoint=False)
+    return len(refused)
 
 
 def batch_request(source=None, method="POST", path="/ingest"):
@@ -301,35 +316,29 @@ class Streams:
     """Requests over HTTP/2 whose bodies do not arrive, 100 on a connection."""
 
     def __init__(self, stack, address, requests):
-        self.connections = []
+        self.connections, self.statuses = [], []
         requests = list(requests)
         for start in range(0, len(requests), 100):
-            tls = ssl.create_default_context(cafile=stack.ca)
-            tls.set_alpn_protocols(["h2"])
-            state = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
-            state.initiate_connection()
+            connection = Connection(stack, address)
             for number, (method, path, *headers) in enumerate(requests[start:start + 100]):
-                fields = [(":method", method), (":scheme", "https"), (":authority", "localhost"), (":path", path)]
-                state.send_headers(1 + 2 * number, fields + headers)
-            connection = stack.socket(address, tls=tls)
-            connection.sendall(state.data_to_send())
-            connection.setblocking(False)
-            self.connections.append((connection, state))
-        self.statuses = []
+                connection.state.send_headers(1 + 2 * number, question(method=method, path=path) + headers)
+            connection.socket.sendall(connection.state.data_to_send())
+            connection.socket.setblocking(False)
+            self.connections.append(connection)
 
     def refused(self):
         """The number of requests answered so far, all of them 429."""
-        for connection, state in self.connections:
+        for connection in self.connections:
             with contextlib.suppress(ssl.SSLWantReadError):
-                while data := connection.recv(65536):
-                    self.statuses += [int(dict(event.headers)[":status"]) for event in state.receive_data(data)
+                while data := connection.socket.recv(65536):
+                    self.statuses += [int(dict(event.headers)[":status"]) for event in connection.state.receive_data(data)
                                       if isinstance(event, h2.events.ResponseReceived)]
         assert set(self.statuses) <= {429}
         return len(self.statuses)
 
     def close(self):
-        for connection, _ in self.connections:
-            connection.close()
+        for connection in self.connections:
+            connection.socket.close()
 
 
 IN_PROGRESS = {
@@ -350,3 +359,31 @@ def test_requests_in_progress_are_limited(kind, frozen):
         assert streams.refused() == 10
     finally:
         streams.close()
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    """An installation whose limits keep few credentials and addresses, so that a test can fill them."""
+    with running("zones") as stack:
+        rates = stack.state / "nginx" / "snippets" / "steep" / "rate-limits.conf"
+        text, changed = re.subn(r":10m rate=", ":32k rate=", rates.read_text())
+        assert changed == 5
+        rates.write_text(text)
+        stack.reload_nginx()
+        yield stack
+
+
+FILLINGS = {
+    "short sources": (batch_request, lambda n: f"{n}", "long" + "-" * 60),
+    "long sources": (batch_request, lambda n: f"{n:064}", "short"),
+    "short tokens": (question_request, lambda n: f"{n}", "long" + "-" * 60),
+    "long tokens": (question_request, lambda n: f"{n:064}", "x"),
+}
+
+
+@pytest.mark.parametrize("kind", FILLINGS)
+def test_credentials_that_fill_a_zone_refuse_nobody_else(kind, narrow):
+    request, credential, other = FILLINGS[kind]
+    flood = [request(credential(n)) for n in range(400)]
+    assert refusals(narrow, next(addresses), flood) == 0
+    assert refusals(narrow, next(addresses), [request(other)]) == 0

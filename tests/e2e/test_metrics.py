@@ -1,7 +1,6 @@
 """Each counter is compared with what was sent to change it."""
 
 import contextlib
-import os
 import re
 import socket
 import subprocess
@@ -10,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
+import wire
 from fastcgi import begin, ingest_params, program, query_params, read_answer
 from monitor import Monitor, encode
-from stack import ROOT, SLOWNESS, free_port, reachable_folder, running, wait_for
-from test_outage import locked
+from stack import free_port, reachable_folder, running, wait_for
 from test_health import BOTH, NAMES, waiting
-import wire
+from test_outage import locked
+from test_run import run_until_it_ends
 from wire import check_error, header, request_bytes
 
 TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -384,9 +384,7 @@ def refusal(**environment):
     """What deploy/run prints when it does not start."""
     folder = reachable_folder("refused")
     try:
-        done = subprocess.run([str(ROOT / "deploy" / "run")], text=True, capture_output=True, timeout=120 * SLOWNESS, check=False,
-                              env=os.environ | {"STEEP_STATE": str(folder / "state"), "STEEP_PORT": str(free_port())} | environment,
-                              stdin=subprocess.DEVNULL)
+        done = run_until_it_ends(**{"STEEP_STATE": str(folder / "state"), "STEEP_PORT": str(free_port())} | environment)
         assert done.returncode == 1 and not (folder / "state" / "run.env").exists()
         return done.stderr
     finally:

@@ -9,7 +9,7 @@ import pytest
 import conformance
 from conformance import Description
 from stack import ROOT, addresses, wait_for
-from wire import check_error, check_headers, exchange, header, read_answers, request_bytes
+from wire import check_error, check_headers, exchange, header, pipelined, request_bytes
 
 # Described answers that no test provokes, each with the reason.
 NOT_CAUSED = {}
@@ -100,9 +100,7 @@ def test_every_path_is_rate_limited(method, path, stack):
     sent = [request_bytes(method, path, [("Host", "localhost"), ("Content-Length", "0")])] * 900
 
     def flood():
-        with stack.socket("127.0.0.10") as connection:
-            connection.sendall(b"".join(sent))
-            return any(answer.status_code == 429 for _, answer in zip(sent, read_answers(connection, sent)))
+        return any(answer.status_code == 429 for answer in pipelined(stack, "127.0.0.10", sent))
 
     wait_for(flood, "the address to be refused", 60)
 

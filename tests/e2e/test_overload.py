@@ -25,7 +25,7 @@ def busy():
     """An installation without rate limits, with few workers and a short deadline."""
     with running("overload", STEEP_WORKERS=str(WORKERS), STEEP_DEADLINE=str(DEADLINE)) as stack:
         (stack.state / "nginx" / "snippets" / "steep" / "limits.conf").write_text("")
-        os.kill(stack.pid("nginx"), signal.SIGHUP)
+        stack.reload_nginx()
         yield stack
 
 

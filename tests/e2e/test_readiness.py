@@ -38,6 +38,13 @@ def serving(stack, name, database, sender=None):
         yield instance
 
 
+@contextlib.contextmanager
+def serving_both(stack, database):
+    """Both programs by name. Most of the time a test waits, which it does for both at once."""
+    with contextlib.ExitStack() as started:
+        yield {name: started.enter_context(serving(stack, name, database)) for name in NAMES}
+
+
 def environment(database):
     return {"PGHOST": database.cluster["host"], "PGPORT": str(database.cluster["port"]), "PGDATABASE": database.name}
 
@@ -45,17 +52,20 @@ def environment(database):
 def is_ready(instance, name):
     status = instance.ask_health(f"/readyz/{name}").status_code
     assert status in (200, 503)
-    gauge = re.search(r"^steep_ready\{.*\} (\d)$", instance.ask_health(f"/metrics/{name}").text, re.MULTILINE)
-    assert gauge
     return status == 200
 
 
-def await_ready(instance, name):
-    wait_for(lambda: is_ready(instance, name), "it to be ready", 30)
+def await_ready(instance, name, expected=True):
+    """Wait until both the path and the gauge of the metrics say so."""
+    def agree():
+        gauge = re.search(r"^steep_ready\{.*\} (\d)$", instance.ask_health(f"/metrics/{name}").text, re.MULTILINE)
+        return is_ready(instance, name) == (gauge[1] == "1") == expected
+
+    wait_for(agree, "it to be ready" if expected else "it not to be ready", 30)
 
 
 def await_not_ready(instance, name):
-    wait_for(lambda: not is_ready(instance, name), "it not to be ready", 30)
+    await_ready(instance, name, expected=False)
 
 
 def probes_logged(instance):
@@ -67,66 +77,70 @@ def post(instance, sender):
     return instance.ask(ingest_params(body, sender), body)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_missing_grant_shows_without_a_request(name, stack, database):
-    with serving(stack, name, database) as instance, database.connect() as admin:
-        admin.execute(f"REVOKE EXECUTE ON FUNCTION {FUNCTIONS[name]} FROM steep_{name}")
-        await_not_ready(instance, name)
-        assert instance.ask_health(f"/healthz/{name}").status_code == 200
-        admin.execute(f"GRANT EXECUTE ON FUNCTION {FUNCTIONS[name]} TO steep_{name}")
-        await_ready(instance, name)
-        # One line for the fault however often it is met, and one for its end.
-        wait_for(lambda: len(probes_logged(instance)) == 2, "the lines")
-        assert probes_logged(instance) == [("error", "42501"), ("info", "")]
+def test_a_missing_grant_shows_without_a_request(stack, database):
+    with serving_both(stack, database) as instances, database.connect() as admin:
+        for name in NAMES:
+            admin.execute(f"REVOKE EXECUTE ON FUNCTION {FUNCTIONS[name]} FROM steep_{name}")
+        for name, instance in instances.items():
+            await_not_ready(instance, name)
+            assert instance.ask_health(f"/healthz/{name}").status_code == 200
+        for name in NAMES:
+            admin.execute(f"GRANT EXECUTE ON FUNCTION {FUNCTIONS[name]} TO steep_{name}")
+        for name, instance in instances.items():
+            await_ready(instance, name)
+            # One line for the fault however often it is met, and one for its end.
+            wait_for(lambda: len(probes_logged(instance)) == 2, "the lines")
+            assert probes_logged(instance) == [("error", "42501"), ("info", "")]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_language_whose_library_is_missing_shows_without_a_request(name, stack, database):
+def test_a_language_whose_library_is_missing_shows_without_a_request(stack, database):
     """As after an upgrade of PostgreSQL under a running server, while the credentials can still be read."""
-    with serving(stack, name, database) as instance, database.connect() as admin:
+    with serving_both(stack, database) as instances, database.connect() as admin:
         library, = admin.execute("SELECT probin FROM pg_proc WHERE proname = 'plpgsql_call_handler'").fetchone()
         change = "UPDATE pg_proc SET probin = %s WHERE proname = 'plpgsql_call_handler'"
         admin.execute(change, ("$libdir/no-such-library",))
-        await_not_ready(instance, name)
-        assert ("error", "58P01") in probes_logged(instance)
+        for name, instance in instances.items():
+            await_not_ready(instance, name)
+            assert ("error", "58P01") in probes_logged(instance)
         admin.execute(change, (library,))
-        await_ready(instance, name)
+        for name, instance in instances.items():
+            await_ready(instance, name)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_program_that_starts_on_a_broken_database_does_not_become_ready(name, stack, database):
+def test_a_program_that_starts_on_a_broken_database_does_not_become_ready(stack, database):
     with database.connect() as admin:
-        admin.execute(f"REVOKE EXECUTE ON FUNCTION {FUNCTIONS[name]} FROM steep_{name}")
-        with program(stack, name, passed=BOTH, **environment(database)) as instance:
-            wait_for(lambda: "event=probe" in instance.errors.read_text() and "credentials=" in instance.errors.read_text(),
-                     "its first look")
-            assert not is_ready(instance, name)
+        for name in NAMES:
+            admin.execute(f"REVOKE EXECUTE ON FUNCTION {FUNCTIONS[name]} FROM steep_{name}")
+            with program(stack, name, passed=BOTH, **environment(database)) as instance:
+                wait_for(lambda: "event=probe" in instance.errors.read_text() and "credentials=" in instance.errors.read_text(),
+                         "its first look")
+                assert not is_ready(instance, name)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_new_connections_that_fail_show_although_old_ones_work(name, stack, database, cluster):
-    with made_database(cluster) as other, serving(stack, name, database) as instance, other.connect() as admin:
+def test_new_connections_that_fail_show_although_old_ones_work(stack, database, cluster):
+    with made_database(cluster) as other, serving_both(stack, database) as instances, other.connect() as admin:
         admin.execute(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS false")
-        await_not_ready(instance, name)
-        assert "steep_keyring_age_seconds" in instance.ask_health(f"/metrics/{name}").text
-        assert "could not read the credentials" not in instance.errors.read_text()
+        for name, instance in instances.items():
+            await_not_ready(instance, name)
+            assert "steep_keyring_age_seconds" in instance.ask_health(f"/metrics/{name}").text
+            assert "could not read the credentials" not in instance.errors.read_text()
         admin.execute(f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS true")
-        await_ready(instance, name)
+        for name, instance in instances.items():
+            await_ready(instance, name)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_probe_leaves_no_connection_and_stores_nothing(name, stack, database):
-    with serving(stack, name, database), database.connect() as admin:
+def test_the_probes_leave_no_connection_and_store_nothing(stack, database):
+    with serving_both(stack, database), database.connect() as admin:
         def sessions():
             return admin.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                                 " AND application_name = %s", (f"{name} probe",)).fetchone()[0]
+                                 " AND application_name = ANY(%s)", ([f"{name} probe" for name in NAMES],)).fetchone()[0]
 
         def ended():
             return admin.execute("SELECT sessions FROM pg_stat_database WHERE datname = current_database()").fetchone()[0]
 
         before = ended()
-        wait_for(lambda: ended() >= before + 2, "two more probes", 60)
-        wait_for(lambda: sessions() == 0, "the last one to end")
+        wait_for(lambda: ended() >= before + 4, "two more probes of each program", 60)
+        wait_for(lambda: sessions() == 0, "the last ones to end")
         for table in ("events", "hourly_counts", "hourly_count_deltas"):
             inserted = "SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relname = %s"
             assert admin.execute(inserted, (table,)).fetchone() == (0,)
@@ -170,11 +184,13 @@ def shards(stack, cluster, database):
 def test_a_function_of_pl_proxy_which_hashes_no_empty_batch_is_ready(stack, shards):
     front, shard = shards
     sender = Monitor("readiness-shard")
-    with serving(stack, "ingest", front, sender) as instance, front.connect() as admin, shard.connect() as stored:
+    with front.connect() as admin, shard.connect() as stored, contextlib.ExitStack() as started:
         def failed():
             return admin.execute("SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()").fetchone()[0]
 
         before = failed()
+        instance = started.enter_context(serving(stack, "ingest", front, sender))
+        # Three failures would be enough.
         while failed() < before + 4:
             assert is_ready(instance, "ingest")
             wait_for(lambda seen=failed(): failed() > seen, "another probe", 60)
@@ -213,4 +229,24 @@ def test_batches_that_all_fail_make_it_not_ready_until_the_first_success(stack, 
         finally:
             admin.execute(f"ALTER DATABASE {moved} RENAME TO {shard.name}")
         wait_for(lambda: post(instance, sender).status_code == 200, "the shard to be back")
+        wait_for(lambda: is_ready(instance, "ingest"), "the success to count", 5)
+
+
+def test_batches_that_all_fail_show_although_the_probe_succeeds(stack, database):
+    """The function stores nothing of an empty batch, and so meets no fault of what events cause."""
+    sender = Monitor("readiness-counts")
+    with serving(stack, "ingest", database, sender) as instance, database.connect() as admin:
+        def probes():
+            return admin.execute("SELECT sessions FROM pg_stat_database WHERE datname = current_database()").fetchone()[0]
+
+        assert post(instance, sender).status_code == 200
+        admin.execute("ALTER TABLE public.hourly_counts RENAME TO lost")
+        # After each batch, the probe succeeds.
+        for _ in range(4):
+            before = probes()
+            assert post(instance, sender).status_code == 500
+            wait_for(lambda before=before: probes() > before, "a probe", 30)
+        assert not is_ready(instance, "ingest") and probes_logged(instance) == []
+        admin.execute("ALTER TABLE public.lost RENAME TO hourly_counts")
+        assert post(instance, sender).status_code == 200
         wait_for(lambda: is_ready(instance, "ingest"), "the success to count", 5)

@@ -118,6 +118,26 @@ def test_a_bad_file_is_refused_and_not_quoted(kind, stack, db, name, tmp_path):
     assert db.execute("SELECT count(*) FROM public.monitor_keys WHERE source = %s", (name,)).fetchone() == (0,)
 
 
+PRIVATE_TEXTS = {
+    "PKCS #8": base64_text(bytes.fromhex("302e020100300506032b657004220420") + GOOD),
+    "PEM": f"-----BEGIN PRIVATE KEY-----\n{base64_text(GOOD)}\n-----END PRIVATE KEY-----\n",
+    "PuTTY": f"PuTTY-User-Key-File-3: ssh-ed25519\nPrivate-Lines: 1\n{base64_text(GOOD)}\n",
+    "base64 of 64 bytes": base64_text(GOOD * 2),
+}
+
+
+@pytest.mark.parametrize("kind", PRIVATE_TEXTS)
+def test_a_private_key_in_a_file_is_never_an_argument(kind, stack, name, tmp_path):
+    """Others on the machine can read the arguments of a program."""
+    given = tmp_path / "given"
+    (tmp_path / "ingest.fcgi").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{given}\n')
+    (tmp_path / "ingest.fcgi").chmod(0o755)
+    (tmp_path / "key").write_text(PRIVATE_TEXTS[kind])
+    sentence = refuses(stack, "monitor", "add", name, str(tmp_path / "key"), STEEP_LIBEXEC=str(tmp_path))
+    assert not given.exists()
+    assert kind not in ("PKCS #8", "PEM") or "this is a private key" in sentence
+
+
 def test_a_missing_file_and_a_folder_are_not_keys(stack, name, tmp_path):
     for path in (tmp_path / "missing.pub", tmp_path, Path("/dev/null")):
         assert "and not a file with one" in refuses(stack, "monitor", "add", name, str(path))
@@ -183,6 +203,17 @@ def test_an_unknown_monitor_key_or_token_cannot_be_removed(stack, name):
     sender = Monitor(name)
     stack.steepctl("monitor", "add", name, sender.public_base64)
     refuses(stack, "monitor", "remove", name, Monitor(name).public_base64)
+
+
+@pytest.mark.parametrize("old", ["-n", "--", "--help", "-h", "--expires"])
+def test_what_older_versions_registered_with_a_hyphen_can_be_removed(old, stack, db):
+    key, digest = Monitor("x").public, secrets.token_bytes(32)
+    db.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)", (old, key))
+    db.execute("INSERT INTO public.access_tokens (label, token_sha256) VALUES (%s, %s)", (old, digest))
+    stack.steepctl("token", "remove", "--", old)
+    stack.steepctl("monitor", "remove", "--", old)
+    assert db.execute("SELECT count(*) FROM public.monitor_keys WHERE source = %s", (old,)).fetchone() == (0,)
+    assert db.execute("SELECT count(*) FROM public.access_tokens WHERE label = %s", (old,)).fetchone() == (0,)
 
 
 def test_a_token_is_32_random_bytes_behind_a_fixed_prefix_and_kept_as_its_hash(stack, db, name):
@@ -278,7 +309,8 @@ def test_usage_and_manual_page_have_every_subcommand(stack):
 @pytest.mark.parametrize("option", ["--help", "-h"])
 @pytest.mark.parametrize("command", [*SUBCOMMANDS, "monitor", "token", "counts"])
 def test_each_subcommand_has_help_and_does_nothing_then(command, option, stack, db):
-    credentials = "SELECT (SELECT count(*) FROM public.access_tokens), (SELECT count(*) FROM public.monitor_keys), (SELECT count(*) FROM public.events)"
+    credentials = ("SELECT (SELECT count(*) FROM public.access_tokens), (SELECT count(*) FROM public.monitor_keys),"
+                   " (SELECT count(*) FROM public.events)")
     before = db.execute(credentials).fetchone()
     for arguments in ([], *([["x", "--expires", "9"]] if command in SUBCOMMANDS[1:] else [])):
         done = stack.steepctl(*command.split(), *arguments, option, PGHOST="/nonexistent")
@@ -309,6 +341,12 @@ def test_a_label_can_be_used_once(stack, db, name):
 def test_an_invalid_command_is_refused(arguments, stack):
     done = stack.steepctl(*arguments, check=False)
     assert done.returncode in (1, 2) and done.stderr.strip()
+
+
+@pytest.mark.parametrize("option", ["--name", "--behind-proxy", "--listen", "--certificate", "--key"])
+def test_an_empty_value_is_not_the_default_of_setup(option, stack):
+    done = stack.steepctl("setup", option, "", check=False)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("usage: steepctl setup ")
 
 
 def test_migrating_again_changes_nothing(stack, db):

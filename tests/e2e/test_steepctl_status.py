@@ -194,6 +194,19 @@ def test_a_program_that_does_not_answer_is_critical(program, healthy, status, st
     wait_for(lambda: status()[0] == OK, "the program to be found well", every=0.5)
 
 
+@pytest.mark.outage
+def test_a_program_whose_statements_all_fail_is_critical(healthy, status, db, stack):
+    """The database of the programs, which is not the one whose state is asked for."""
+    db.execute("REVOKE EXECUTE ON FUNCTION public.get_hourly_aggregates FROM steep_query")
+    try:
+        wait_for(lambda: status()[0] == CRITICAL, "the fault to be found", every=0.5)
+        check(status(), CRITICAL, f"query.fcgi is not ready (503 from {stack.values['STEEP_URL']}/readyz/query): it has not read its"
+              " credentials, cannot reach the database, or its statements fail there; its log says why.")
+    finally:
+        db.execute("GRANT EXECUTE ON FUNCTION public.get_hourly_aggregates TO steep_query")
+    wait_for(lambda: status()[0] == OK, "the program to be found well", every=0.5)
+
+
 def test_a_site_that_does_not_answer_is_critical_with_the_reason(healthy, status, stack):
     code, lines = status(STEEP_URL="https://localhost:1")
     assert code == CRITICAL and "Nothing answers at https://localhost:1: Failed to connect" in lines[0]

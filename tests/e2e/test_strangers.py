@@ -102,7 +102,8 @@ def statements(stack, db):
             log.seek(before)
             found = re.findall(r"<steep_(?:ingest|query)> LOG:  (?:execute <unnamed>|statement): "
                                r"(.*?)(?: /\* request [0-9a-f]{32} \*/)?\n", log.read(seen - before))
-        return collections.Counter(sql for sql in found if not re.search(r"list_monitor_keys|list_access_tokens|schema_level|LISTEN|\('\[\]'\)|\(0, ''\)", sql))
+        others = r"list_monitor_keys|list_access_tokens|schema_level|LISTEN|\('\[\]'\)|\(0, ''\)"
+        return collections.Counter(sql for sql in found if not re.search(others, sql))
 
     seen = stack.log("postgresql").stat().st_size
     db.execute("ALTER SYSTEM SET log_line_prefix = '%m [%p] <%u> '")

@@ -1,8 +1,6 @@
 """A proxy serves steep at a path of another site, configured as deploy/README.md says."""
 
-import os
 import re
-import signal
 from urllib.parse import urljoin
 
 import httpx
@@ -10,7 +8,6 @@ import pytest
 
 from conftest import query_with, registered
 from front_proxy import at_a_sub_path, base_url_setting
-from stack import wait_for
 
 # The second installation's query.fcgi is suspended until then, see test_edge.py.
 pytestmark = pytest.mark.last(1)
@@ -24,14 +21,13 @@ def site(second_stack):
     changed, count = re.subn(r'(?m)^set \$steep_base_url "/";$', f'set $steep_base_url "{base_url_setting()}";', kept)
     assert count == 1
     page_config.write_text(changed)
-    os.kill(second_stack.pid("nginx"), signal.SIGHUP)
+    second_stack.reload_nginx()
     try:
         with at_a_sub_path(second_stack) as url, httpx.Client(base_url=url, verify=second_stack.tls, trust_env=False, timeout=60) as client:
-            wait_for(lambda: client.get("/steep/config.json").json()["baseUrl"] != "/", "nginx to read its configuration")
             yield client
     finally:
         page_config.write_text(kept)
-        os.kill(second_stack.pid("nginx"), signal.SIGHUP)
+        second_stack.reload_nginx()
 
 
 @pytest.fixture(scope="module")

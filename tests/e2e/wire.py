@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import io
+import itertools
 import json
 import re
 import select
@@ -133,6 +134,16 @@ def read_answers(connection, sent=()):
         read = RawAnswer(int(line.split()[1]), headers, stream.read(int(headers.get("Content-Length", 0))))
         conformance.record_raw(next(sent, None), read, "GET")
         yield read
+
+
+def pipelined(stack, address, requests):
+    """The answers to requests that are sent without waiting for the answers in between."""
+    requests = iter(requests)
+    # nginx closes a connection after 1000 requests.
+    while part := list(itertools.islice(requests, 900)):
+        with stack.socket(address, timeout=60) as connection:
+            connection.sendall(b"".join(part))
+            yield from itertools.islice(read_answers(connection, part), len(part))
 
 
 class Replay(io.RawIOBase):

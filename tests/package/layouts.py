@@ -1,18 +1,9 @@
 """What the tests of other ways to run it share."""
 
 import contextlib
-import re
-
-from conftest import TOP
 
 LISTEN = "/etc/nginx/snippets/steep/listen.conf"
 WORKS = "it works: https://steep.test/"
-
-
-def documented(title, language):
-    """A block of the README's section."""
-    section = re.search(rf"^### {title}$(.*?)^##", (TOP / "deploy" / "README.md").read_text(), re.M | re.S)[1]
-    return re.search(rf"^```{language}\n(.*?)^```$", section, re.M | re.S)[1]
 
 
 @contextlib.contextmanager

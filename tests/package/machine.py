@@ -11,8 +11,8 @@ import stack
 # Deadlines end a hanging test and measure nothing: the machine may be busy.
 PATIENCE = 120.0
 
-# Packages that a test installs.
-LATER = ("certbot", "python3-certbot-nginx", "pebble")
+# What test_setup_certbot.py installs.
+CERTBOT = ("certbot", "python3-certbot-nginx", "pebble")
 
 
 class Refused(Exception):
@@ -47,7 +47,7 @@ def make_root(folder, *packages):
          "--dpkgopt=force-unsafe-io", "--skip=cleanup/apt", "--include=systemd,systemd-sysv,dbus,procps,ca-certificates",
          f"--customize-hook=copy-in {' '.join(map(str, packages))} /root",
          '--customize-hook=chroot "$1" apt-get -y -o APT::Install-Recommends=true --download-only install '
-         + " ".join([*(f"/root/{package.name}" for package in packages), *LATER]),
+         + " ".join([*(f"/root/{package.name}" for package in packages), *CERTBOT]),
          "--customize-hook=echo steep.test >$1/etc/hostname",
          "bookworm", str(root), str(folder / "sources"), timeout=600)
     return root

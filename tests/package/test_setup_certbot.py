@@ -4,15 +4,16 @@ import json
 
 import pytest
 
-from layouts import documented, kept, status_is_ok
-from machine import wait_for
+from front_proxy import documented
+from layouts import kept, status_is_ok
+from machine import CERTBOT, wait_for
 
 
 @pytest.fixture(scope="module")
 def certbot(machine, monitor, token):
     """certbot, with an authority of its own that checks the name over HTTP. Its settings take the options
     that the documented commands then don't need."""
-    machine.run("apt-get", "-qq", "-y", "install", "certbot", "python3-certbot-nginx", "pebble", timeout=600)
+    machine.run("apt-get", "-qq", "-y", "install", *CERTBOT, timeout=600)
     with kept(machine, "/etc/nginx", "/etc/steep/tls", "/etc/hosts"):
         machine.shell("echo 127.0.0.1 bot.test other.test >>/etc/hosts;"
                       " cp /etc/steep/tls/server.crt /root/authority.crt; cp /etc/steep/tls/server.key /root/authority.key")
@@ -27,7 +28,7 @@ def certbot(machine, monitor, token):
         wait_for(lambda: machine.run("curl", "-ks", "https://localhost:14000/dir", check=False).returncode == 0, "the authority")
         yield
         machine.run("systemctl", "stop", "authority")
-    machine.run("apt-get", "-qq", "-y", "purge", "certbot", "python3-certbot-nginx", "pebble")
+    machine.run("apt-get", "-qq", "-y", "purge", *CERTBOT)
     machine.run("rm", "-rf", "/etc/letsencrypt")
 
 

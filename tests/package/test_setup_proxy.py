@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 
-from layouts import LISTEN, WORKS, documented, kept, refused, status_is_ok
+from front_proxy import documented
+from layouts import LISTEN, WORKS, kept, refused, status_is_ok
 from machine import wait_for
 from service import MIGHT_BE_SLOW, post, query
 
@@ -28,6 +29,8 @@ def ask(machine, url, *arguments):
     (["--behind-proxy", "127.0.0.1;"], "127.0.0.1; is not a list of IP addresses"),
     (["--behind-proxy", "127.0.0.1/99"], "nginx rejects the site: "),
     (["--behind-proxy", "127.0.0.1", "--listen", "8080"], "--listen 8080 is not ADDRESS:PORT"),
+    (["--behind-proxy", "127.0.0.1", "--listen", ":8080"], "--listen :8080 is not ADDRESS:PORT"),
+    (["--behind-proxy", "192.0.2.1", "--listen", "::1:8080"], "--listen ::1:8080 is not ADDRESS:PORT"),
     (["--behind-proxy", "127.0.0.1", "--listen", "127.0.0.1:80;"], "--listen 127.0.0.1:80; is not ADDRESS:PORT"),
     (["--behind-proxy", "127.0.0.1", "--listen", "192.0.2.77:8080"], "nginx rejects the site: nginx: [emerg] bind() to 192.0.2.77:8080 failed"),
     (["--behind-proxy", "127.0.0.1", "--name", "x.test"], "--behind-proxy excludes --name and --certificate"),
@@ -83,7 +86,7 @@ def proxied(machine, monitor, token):
         assert "steep: it works: http://127.0.0.1:8080/ stores events and answers queries\n" in done.stdout, done.stdout
         machine.file("/etc/nginx/conf.d/proxy.conf").write_text(
             "server {\nlisten 443 ssl;\nssl_certificate /etc/steep/tls/server.crt;\nssl_certificate_key /etc/steep/tls/server.key;\n"
-            + documented("Behind a proxy", "nginx") + "}\n")
+            + documented("Behind a proxy") + "}\n")
         machine.run("systemctl", "reload", "nginx")
         yield before
         # The documented way back.
@@ -111,14 +114,15 @@ def test_monitors_and_dashboards_work_through_the_proxy(machine, proxied, monito
     assert sum(row["eventCount"] for row in query(machine, token)["aggregates"] if row["source"] == "tester") >= 1000
 
 
-def test_the_address_of_a_client_is_the_one_that_the_proxy_forwards(machine, proxied):
-    assert ask(machine, "https://127.0.0.1/", "--interface", "127.0.0.5") == 200
+def test_the_address_of_a_client_is_the_one_that_the_proxy_forwards(machine, proxied, token):
+    known = ("-H", f"Authorization: Bearer {token}")
+    assert ask(machine, "https://127.0.0.1/query", *known, "--interface", "127.0.0.5") == 200
     wait_for(lambda: last_address(machine) == "127.0.0.5", "the request in the log")
     # Whatever a client claims.
-    assert ask(machine, "https://127.0.0.1/", "--interface", "127.0.0.6", "-H", "X-Forwarded-For: 192.0.2.99") == 200
+    assert ask(machine, "https://127.0.0.1/query", *known, "--interface", "127.0.0.6", "-H", "X-Forwarded-For: 192.0.2.99") == 200
     wait_for(lambda: last_address(machine) == "127.0.0.6", "the request in the log")
     # Nobody but the proxy is believed.
-    assert ask(machine, "http://127.0.0.1:8080/", "--interface", "127.0.0.7", "-H", "X-Forwarded-For: 192.0.2.99") == 200
+    assert ask(machine, "http://127.0.0.1:8080/query", *known, "--interface", "127.0.0.7", "-H", "X-Forwarded-For: 192.0.2.99") == 200
     wait_for(lambda: last_address(machine) == "127.0.0.7", "the request in the log")
 
 
@@ -142,7 +146,7 @@ def test_a_certificate_is_refused_where_it_would_have_no_effect(machine, proxied
                                                                 "--key", "/etc/steep/tls/server.key")
 
 
-def test_a_proxy_on_another_machine_connects_to_the_given_address(machine, proxied):
+def test_a_proxy_on_another_machine_connects_to_the_given_address(machine, proxied, token):
     before = machine.file(LISTEN).read_text()
     for address in ("192.0.2.10", "192.0.2.20"):
         subprocess.run(machine.network("ip", "address", "add", f"{address}/32", "dev", "lo"), check=True)
@@ -151,7 +155,8 @@ def test_a_proxy_on_another_machine_connects_to_the_given_address(machine, proxi
     done = machine.run("steepctl", "setup", "--behind-proxy", "192.0.2.10", "--listen", "192.0.2.20:8081", check=False)
     said = status_is_ok(machine)
     for address, logged in (("192.0.2.10", "203.0.113.9"), ("192.0.2.20", "192.0.2.20")):
-        assert ask(machine, "http://192.0.2.20:8081/", "--interface", address, "-H", "X-Forwarded-For: 203.0.113.9") == 200
+        assert ask(machine, "http://192.0.2.20:8081/query", "-H", f"Authorization: Bearer {token}", "--interface", address,
+                   "-H", "X-Forwarded-For: 203.0.113.9") == 200
         wait_for(lambda wanted=logged: last_address(machine) == wanted, "the request in the log")
     assert "it works: http://127.0.0.1:8080/" in machine.run("steepctl", "setup", "--behind-proxy", "127.0.0.1").stdout
     assert "it works: http://192.0.2.20:8081/" in done.stdout, done.stdout

@@ -84,6 +84,37 @@ static void after_15_seconds_failures_are_not_recent(void **state)
     assert_true(results_all_failed(30000));
 }
 
+static void a_probe_that_succeeds_does_not_end_failures_of_requests_alone(void **state)
+{
+    (void)state;
+    results_note(ERROR_NONE, 40000);
+    for (int i = 0; i < 3; i++) {
+        results_note(ERROR_INTERNAL, 40001);
+        results_note_probe(ERROR_NONE, 40001);
+    }
+    assert_true(results_all_failed(40001));
+    assert_false(results_last_failed());
+    assert_int_equal(results_succeeded_at(), 40001);
+    results_note(ERROR_NONE, 40002);
+    assert_false(results_all_failed(40002));
+}
+
+static void a_probe_that_failed_and_succeeds_ends_all_failures(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 3; i++)
+        results_note(ERROR_INTERNAL, 50000);
+    results_note_probe(ERROR_INTERNAL, 50001);
+    assert_true(results_all_failed(50001));
+    results_note_probe(ERROR_NONE, 50002);
+    assert_false(results_all_failed(50002));
+    /* This success ended the probe's part in what comes later. */
+    for (int i = 0; i < 3; i++)
+        results_note(ERROR_INTERNAL, 50003);
+    results_note_probe(ERROR_NONE, 50004);
+    assert_true(results_all_failed(50004));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -94,6 +125,8 @@ int main(void)
         cmocka_unit_test(failures_with_a_success_between_them_are_not_all),
         cmocka_unit_test(what_the_sender_decides_is_neither),
         cmocka_unit_test(after_15_seconds_failures_are_not_recent),
+        cmocka_unit_test(a_probe_that_succeeds_does_not_end_failures_of_requests_alone),
+        cmocka_unit_test(a_probe_that_failed_and_succeeds_ends_all_failures),
     };
 
     return cmocka_run_group_tests_name("results", tests, NULL, NULL);
