@@ -64,8 +64,8 @@ class Container:
     def execute(self, *command, **options):
         """docker compose exec"""
         return subprocess.run(["nsenter", "-t", str(self.pid), "--mount", "--pid", "--net", "--ipc", "--uts", "--root", "--wd",
-                               *self.configuration.in_root(command)], text=True, timeout=PATIENCE, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, **({"stdin": subprocess.DEVNULL} | options))
+                               *self.configuration.in_root(command)], timeout=PATIENCE, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, **({"stdin": subprocess.DEVNULL, "text": True} | options))
 
     def stop(self):
         if self.process.poll() is None:

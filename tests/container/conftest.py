@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from compose import Compose
-from images import CONTAINERFILE, TOP, Images, make_postgres
+from images import CONTAINERFILE, Images, copy_tree, make_postgres
 
 COMPOSE = CONTAINERFILE.parent / "compose.yaml"
 
@@ -44,7 +44,9 @@ def images(folder, postgres):
     made = Images(folder / "images")
     made.folder.mkdir()
     made.make_base()
-    made.build("steep", CONTAINERFILE, TOP)
+    (folder / "tree").mkdir()
+    tree = copy_tree(folder / "tree")
+    made.build("steep", tree / "deploy/container/Containerfile", tree)
     yield made
     made.remove()
 

@@ -21,6 +21,19 @@ def call(*command, timeout=900, **options):
     return done.stdout
 
 
+def copy_tree(folder):
+    """The files of the checkout, closed to others as with a strict umask, beside secrets and state."""
+    names = call("git", "-C", TOP, "ls-files", "-co", "--exclude-standard").split()
+    for name in names:
+        if (TOP / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(TOP / name, folder / name)
+    call("chmod", "-R", "go=", folder)
+    call(folder / "deploy/container/new-secrets")
+    (folder / "var").mkdir()
+    return folder
+
+
 def debootstrap(folder, target, *options):
     """A minimal Debian 13, with apt set up as this machine's is: from its mirror, through its proxy."""
     name = target.name

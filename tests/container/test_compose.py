@@ -234,6 +234,38 @@ def test_the_logs_have_no_warning(compose, token):
         assert not re.search(r"\[(?:warn|error|alert|emerg)\]|level=(?:warning|error)|WARNING|ERROR", compose.running[name].output()), name
 
 
+def pipe(compose, name, command, text):
+    """Run a command of the README in a service, with text as its standard input: its output."""
+    assert command in (COMPOSE.parent / "README.md").read_text()
+    (compose.folder / "input").write_bytes(text)
+    with (compose.folder / "input").open("rb") as given:
+        done = compose.running[name].execute(*shlex.split(command), stdin=given, text=False)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_a_dump_is_restored_into_new_containers(compose, token, new_compose):
+    dump = pipe(compose, "db", "pg_dump -U postgres -Fc steep", b"")
+    count = query_count(compose)
+    restored = new_compose()
+    restored.up("db")
+    stack.wait_for(lambda: restored.is_healthy("db"), "db to be healthy", seconds=PATIENCE, every=0.3)
+    status, roles = restored.run("steepctl", "roles")
+    assert status == 0
+    pipe(restored, "db", "psql -q -U postgres", roles.encode())
+    pipe(restored, "db", "pg_restore -U postgres --exit-on-error --create -d postgres", dump)
+    restored.up("nginx")
+    assert query_count(restored) == count > 0
+    assert query(restored, token) == query(compose, token)
+    status, output = restored.run("steepctl", "status")
+    assert (status, output.splitlines()[0]) == (0, "STEEP OK: all is well."), output
+
+
+def query_count(compose):
+    """The stored events."""
+    return int(compose.running["db"].execute("psql", "-XAtq", "-U", "postgres", "steep", "-c", "SELECT count(*) FROM events").stdout)
+
+
 def certificate_of(compose):
     return subprocess.run(compose.network("openssl", "s_client", "-connect", "127.0.0.1:8443"), stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=False).stdout
