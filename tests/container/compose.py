@@ -196,6 +196,9 @@ class Compose:
         assert how == "CMD"
         return container.execute(*command).returncode == 0
 
+    def wait_for_health(self, name):
+        stack.wait_for(lambda: self.is_healthy(name), f"{name} to be healthy", seconds=PATIENCE, every=0.3)
+
     def up(self, *names):
         """docker compose up: starts the services, or those named, after what they depend on."""
         for name in names or [name for name, service in self.services.items() if "profiles" not in service]:
@@ -208,7 +211,7 @@ class Compose:
             self.need(other)
             container = self.running[other]
             if how["condition"] == "service_healthy":
-                stack.wait_for(lambda: self.is_healthy(other), f"{other} to be healthy", seconds=PATIENCE, every=0.3)
+                self.wait_for_health(other)
             else:
                 assert how["condition"] == "service_completed_successfully"
                 assert container.wait() == 0, f"{other}:\n{container.output()}"

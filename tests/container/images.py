@@ -52,9 +52,11 @@ class Images:
         self.folder = folder
         self.store = folder / "store"
 
-    def buildah(self, *arguments, **options):
-        return call("buildah", "--storage-driver=vfs", f"--root={self.store}", f"--runroot={self.folder}/run",
-                    *arguments, **options)
+    def command(self, *arguments):
+        return ["buildah", "--storage-driver=vfs", f"--root={self.store}", f"--runroot={self.folder}/run", *arguments]
+
+    def buildah(self, *arguments):
+        return call(*self.command(*arguments))
 
     def make_base(self):
         """Under the official name. Like the official one, it lets no package start a service."""
@@ -80,15 +82,11 @@ class Images:
 
     def run(self, container, *command):
         """Run a command as buildah does; its status and its output, by a file since buildah loses some of it."""
-        done = subprocess.run(["buildah", "--storage-driver=vfs", f"--root={self.store}", f"--runroot={self.folder}/run",
-                               "run", "--isolation=chroot", container, "--", "sh", "-c", '"$@" >/tmp/output 2>&1', "sh", *command],
+        done = subprocess.run(self.command("run", "--isolation=chroot", container, "--",
+                                           "sh", "-c", '"$@" >/tmp/output 2>&1', "sh", *command),
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                               timeout=120, check=False)
         return done.returncode, (self.mount(container) / "tmp/output").read_text().strip()
-
-    def remove(self):
-        self.buildah("rm", "--all")
-        shutil.rmtree(self.folder)
 
 
 def make_postgres(folder):

@@ -192,7 +192,7 @@ def test_a_new_password_is_set_when_the_services_start_again(compose, token):
     status, output = compose.run("migrate")
     assert status == 0, output
     compose.restart("query")
-    stack.wait_for(lambda: compose.is_healthy("query"), "query to be ready", seconds=PATIENCE)
+    compose.wait_for_health("query")
     assert query(compose, token) > 0
 
 
@@ -217,7 +217,7 @@ def test_a_second_up_keeps_the_data_and_prints_the_same_token(compose, token, mo
     assert compose.run("migrate") == (0, "nothing to do: steep has every migration\n")
     for name in ("ingest", "query", "nginx"):
         compose.restart(name)
-        stack.wait_for(lambda: compose.is_healthy(name), f"{name} to be ready", seconds=PATIENCE)
+        compose.wait_for_health(name)
     status, output = compose.run("demonstration")
     assert status == 0 and token_in(output) == token
     assert query(compose, token) == before
@@ -226,7 +226,7 @@ def test_a_second_up_keeps_the_data_and_prints_the_same_token(compose, token, mo
 def test_nginx_ends_after_the_requests_in_progress(compose, token):
     assert compose.running["nginx"].configuration.stop_signal.name == "SIGQUIT"
     compose.restart("nginx")
-    stack.wait_for(lambda: compose.is_healthy("nginx"), "nginx to be ready", seconds=PATIENCE)
+    compose.wait_for_health("nginx")
 
 
 def test_the_logs_have_no_warning(compose, token):
@@ -249,12 +249,13 @@ def test_a_dump_is_restored_into_new_containers(compose, token, new_compose):
     count = query_count(compose)
     restored = new_compose()
     restored.up("db")
-    stack.wait_for(lambda: restored.is_healthy("db"), "db to be healthy", seconds=PATIENCE, every=0.3)
+    restored.wait_for_health("db")
     status, roles = restored.run("steepctl", "roles")
     assert status == 0
     pipe(restored, "db", "psql -q -U postgres", roles.encode())
     pipe(restored, "db", "pg_restore -U postgres --exit-on-error --create -d postgres", dump)
     restored.up("nginx")
+    restored.wait_for_health("nginx")
     assert query_count(restored) == count > 0
     assert query(restored, token) == query(compose, token)
     status, output = restored.run("steepctl", "status")
@@ -298,7 +299,7 @@ def test_an_operators_certificate_is_served_and_kept(compose, token):
     certificate, key = make_certificate(compose.folder, "steep.example")
     assert take(compose, certificate + key)[0] == 0
     compose.restart("nginx")
-    stack.wait_for(lambda: compose.is_healthy("nginx"), "nginx to be ready", seconds=PATIENCE)
+    compose.wait_for_health("nginx")
     served = re.search("-----BEGIN.*END CERTIFICATE-----\n", certificate_of(compose), re.DOTALL)[0]
     assert ssl.PEM_cert_to_DER_cert(served) == ssl.PEM_cert_to_DER_cert(certificate)
     assert compose.run("demonstration") == (0, "steep: no demonstration: the site has a certificate of its own\n")
@@ -319,7 +320,7 @@ def test_programs_without_their_database_wait_and_say_so(compose, token):
     finally:
         compose.running["db"] = compose.start("db")
         for name in ("db", "ingest", "query"):
-            stack.wait_for(lambda: compose.is_healthy(name), f"{name} to be ready", seconds=PATIENCE)
+            compose.wait_for_health(name)
 
 
 def test_without_its_secrets_nothing_starts(new_compose):
