@@ -11,6 +11,8 @@ SET enable_seqscan = off;
 SET enable_bitmapscan = off;
 
 SELECT 'ok', format('Database %s: PostgreSQL %s.', current_database(), current_setting('server_version'));
+SELECT 'critical', format('PostgreSQL %s is too old; 15 or newer is required.', current_setting('server_version'))
+WHERE current_setting('server_version_num')::integer < 150000;
 SELECT 'warning', 'The database server is a standby, which stores no events.' WHERE pg_is_in_recovery();
 
 SELECT to_regclass('public.schema_migrations') IS NOT NULL AS is_migrated \gset
@@ -102,6 +104,9 @@ WITH wanted (role, may_login, may_bypass) AS (
 SELECT * FROM problems
 UNION ALL
 SELECT 'ok', 'All roles exist and have their grants.' WHERE NOT EXISTS (SELECT FROM problems);
+
+\set row '''warning'', format(''%s; run steepctl migrate.'', problem)'
+\ir excess.sql
 
 SELECT 'ok', format('Connections of %s: %s.', role, count(pid))
 FROM (VALUES ('steep_ingest'), ('steep_query')) AS program (role)

@@ -137,6 +137,18 @@ def test_a_role_that_may_not_connect_is_reported(healthy, database, status):
           f" run GRANT CONNECT ON DATABASE {database.name} TO steep_ingest.")
 
 
+def test_what_public_got_back_is_reported_and_revoked_by_migrate(healthy, database, status, stack):
+    healthy.execute(f"GRANT CONNECT ON DATABASE {database.name} TO PUBLIC")
+    healthy.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
+    healthy.execute("GRANT EXECUTE ON FUNCTION pg_catalog.lo_creat TO PUBLIC")
+    check(status(), WARNING, *(f"PUBLIC {privilege}; run steepctl migrate." for privilege in (
+        f"has privileges on database {database.name}", "has privileges on schema public", "can execute lo_creat(integer)")))
+    done = stack.steepctl("migrate", PGDATABASE=database.name)
+    assert done.stdout == f"revoked privileges of PUBLIC, see sql/excess.sql\ndone: {database.name} has every migration\n"
+    check(status(), OK, "All roles exist and have their grants.")
+    assert stack.steepctl("migrate", PGDATABASE=database.name).stdout == f"nothing to do: {database.name} has every migration\n"
+
+
 def test_the_worst_fault_decides_and_all_are_reported(healthy, status):
     healthy.execute("DELETE FROM public.access_tokens")
     healthy.execute("DROP FUNCTION public.list_monitor_keys")

@@ -43,6 +43,13 @@ make_database
 run PGOPTIONS='-c role=pg_monitor'
 expect '... on a new database too, and nothing is created' "$status $(run_psql -d "$database" -c "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace")" '1 0'
 
+# A server that calls itself older.
+run_psql -d "$database" -c 'CREATE SCHEMA older' -c "
+	CREATE FUNCTION older.current_setting(name text) RETURNS text LANGUAGE sql RETURN CASE name
+		WHEN 'server_version_num' THEN '140020' WHEN 'server_version' THEN '14.20' ELSE pg_catalog.current_setting(name) END"
+run PGOPTIONS='-c search_path=older,pg_catalog'
+expect 'an older PostgreSQL is refused' "$status $err" '1 migrate: needs PostgreSQL 15 or newer; this server is 14.20'
+
 run PGDATABASE=steep_test_of_no_name
 expect 'a missing database is an error' "$status" 1
 expect_match "... reported by the server" "$err" '*"steep_test_of_no_name" does not exist*'
