@@ -138,6 +138,14 @@ def test_an_unsupported_system_is_told_what_is_missing(release, name, tmp_path):
     assert subprocess.run([*alone, "libpq5"], capture_output=True).returncode == 0
 
 
+def test_make_names_a_library_that_is_too_old(tmp_path):
+    (tmp_path / "json-c.pc").write_text("Name: json-c\nDescription: an old one\nVersion: 0.15\n")
+    done = subprocess.run(["make", "-C", str(ROOT), f"BUILD={tmp_path}/build"], text=True, capture_output=True,
+                          env=os.environ | {"PKG_CONFIG_PATH": str(tmp_path)})
+    assert done.returncode == 2 and not (tmp_path / "build").exists()
+    assert done.stderr.splitlines()[0] == "make: json-c 0.16 or newer is required; pkg-config finds 0.15"
+
+
 def test_two_run_side_by_side_with_keys_and_tokens_of_their_own(stack, second_stack, client):
     with second_stack.client() as second:
         sender = Monitor(second_stack.source, second_stack.seed())
