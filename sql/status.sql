@@ -1,6 +1,7 @@
 -- What steepctl status reports of the database: a level (ok, warning, critical) and a
 -- sentence on each line. Only reads, so it works on a standby.
 -- :known   this version's migrations, a line "SHA256  NAME" each
+-- :access  access.sql
 
 SET datestyle = ISO;
 SET timezone = UTC;
@@ -95,8 +96,12 @@ WITH wanted (role, may_login, may_bypass) AS (
   FROM callable JOIN present USING (role)
   WHERE NOT has_function_privilege(oid, to_regprocedure(signature), 'EXECUTE')
   UNION ALL
+  SELECT 'warning', format('%s; run steepctl migrate.', sentence)
+  FROM (:access) AS difference WHERE sentence IS NOT NULL
+  UNION ALL
   SELECT 'warning', format('PUBLIC can execute %s; run REVOKE EXECUTE ON FUNCTION %1$s FROM PUBLIC.', name)
-  FROM definers, aclexplode(acl) WHERE grantee = 0 AND privilege_type = 'EXECUTE'
+  FROM definers, aclexplode(acl)
+  WHERE grantee = 0 AND privilege_type = 'EXECUTE' AND owner <> coalesce(to_regrole('steep_owner')::oid, 0)
   UNION ALL
   SELECT 'warning', format('Function %s runs as %s instead of steep_owner.', name, owner::regrole)
   FROM definers WHERE owner <> coalesce(to_regrole('steep_owner')::oid, 0)
@@ -104,9 +109,6 @@ WITH wanted (role, may_login, may_bypass) AS (
 SELECT * FROM problems
 UNION ALL
 SELECT 'ok', 'All roles exist and have their grants.' WHERE NOT EXISTS (SELECT FROM problems);
-
-\set row '''warning'', format(''%s; run steepctl migrate.'', problem)'
-\ir excess.sql
 
 SELECT 'ok', format('Connections of %s: %s.', role, count(pid))
 FROM (VALUES ('steep_ingest'), ('steep_query')) AS program (role)
