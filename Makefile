@@ -34,9 +34,11 @@ WARNINGS = -Wall -Wextra -Wshadow -Wconversion -Wformat=2 -Wstrict-prototypes \
 HARDENING = -fstack-protector-strong -fPIE $(if $(SANITIZE),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2)
 SANITIZERS = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 
+# The oldest versions that are tested.
+REQUIRED = fcgi/2.4.2 libpq/15 libsodium/1.0.18 json-c/0.16 sqlite3/3.40 libcurl/7.88
 PACKAGES = libpq libsodium json-c sqlite3
-PACKAGE_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES))
-PACKAGE_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES))
+PACKAGE_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES) 2>/dev/null)
+PACKAGE_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES) 2>/dev/null)
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSTEEP_VERSION='"$(VERSION)"' -DSTEEP_SCHEMA='"$(SCHEMA)"' $(WARNINGS) $(HARDENING) \
 	$(SANITIZERS) -pthread $(PACKAGE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 ALL_LDFLAGS = -pie -Wl,-z,relro -Wl,-z,now -Wl,--as-needed $(SANITIZERS) -pthread $(LDFLAGS)
@@ -86,6 +88,11 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 	$(CC) $(ALL_CFLAGS) -Ifcgi -Ideploy -MMD -MP -c -o $@ $<
 
 $(BUILD)/flags: FORCE
+	@status=0; for library in $(REQUIRED); do \
+		name=$${library%/*} version=$${library#*/}; \
+		$(PKG_CONFIG) --exists "$$name >= $$version" || { status=1; \
+			echo "make: $$name $$version or newer is required; $(PKG_CONFIG) finds $$($(PKG_CONFIG) --modversion "$$name" 2>/dev/null || echo none)" >&2; }; \
+	done; exit $$status
 	@mkdir -p $(BUILD)
 	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@
 

@@ -1,6 +1,7 @@
 -- What steepctl status reports of the database: a level (ok, warning, critical) and a
 -- sentence on each line. Only reads, so it works on a standby.
 -- :known   this version's migrations, a line "SHA256  NAME" each
+-- :access  access.sql
 
 SET datestyle = ISO;
 SET timezone = UTC;
@@ -11,6 +12,8 @@ SET enable_seqscan = off;
 SET enable_bitmapscan = off;
 
 SELECT 'ok', format('Database %s: PostgreSQL %s.', current_database(), current_setting('server_version'));
+SELECT 'critical', format('PostgreSQL %s is too old; 15 or newer is required.', current_setting('server_version'))
+WHERE current_setting('server_version_num')::integer < 150000;
 SELECT 'warning', 'The database server is a standby, which stores no events.' WHERE pg_is_in_recovery();
 
 SELECT to_regclass('public.schema_migrations') IS NOT NULL AS is_migrated \gset
@@ -93,8 +96,12 @@ WITH wanted (role, may_login, may_bypass) AS (
   FROM callable JOIN present USING (role)
   WHERE NOT has_function_privilege(oid, to_regprocedure(signature), 'EXECUTE')
   UNION ALL
+  SELECT 'warning', format('%s; run steepctl migrate.', sentence)
+  FROM (:access) AS difference WHERE sentence IS NOT NULL
+  UNION ALL
   SELECT 'warning', format('PUBLIC can execute %s; run REVOKE EXECUTE ON FUNCTION %1$s FROM PUBLIC.', name)
-  FROM definers, aclexplode(acl) WHERE grantee = 0 AND privilege_type = 'EXECUTE'
+  FROM definers, aclexplode(acl)
+  WHERE grantee = 0 AND privilege_type = 'EXECUTE' AND owner <> coalesce(to_regrole('steep_owner')::oid, 0)
   UNION ALL
   SELECT 'warning', format('Function %s runs as %s instead of steep_owner.', name, owner::regrole)
   FROM definers WHERE owner <> coalesce(to_regrole('steep_owner')::oid, 0)

@@ -162,8 +162,15 @@ check_nginx() {
 	case " $(id -Gn "${account% *}" 2>/dev/null) " in *' www-data '*) nginx_group=www-data ;; esac
 }
 
+# An nginx older than 1.25.1 rejects the one form, a later one warns of the other.
+adapt_http2() {
+	text=$(http2_form <"$listen")
+	[ "$text" = "$(cat "$listen")" ] || printf '%s\n' "$text" >"$listen"
+}
+
 enable_site() {
 	listen_behind_proxy
+	adapt_http2
 	if [ ! -e "$site" ]; then
 		mkdir -p "${site%/*}"
 		ln -sfn ../sites-available/steep "$site"

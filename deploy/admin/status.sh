@@ -43,7 +43,7 @@ check_database() {
 	}
 	known=$(cd -- "${STEEP_MIGRATIONS:-$sql/migrations}" && sha256sum -- *.sql) ||
 		refuse 'cannot find the migrations'
-	answer=$(run_sql status.sql -v known="$known" 2>&1) || :
+	answer=$(run_sql status.sql -v known="$known" -v access="$(cat "$sql/access.sql")" 2>&1) || :
 	while IFS='	' read -r level sentence; do
 		case $level in
 		ok | warning | critical) note "$level" "$sentence" ;;

@@ -1,18 +1,24 @@
 # The private PostgreSQL cluster. Sourced by serve.
 # shellcheck shell=sh disable=SC2154 # set by serve
 
-pg_bin=/usr/lib/postgresql/15/bin
-
 sql() {
 	psql -X -q -A -t -v ON_ERROR_STOP=1 "$@"
 }
 
+# Sets $pg_bin to the programs of the major version that created the cluster, which may be
+# another than the system's after an upgrade of Debian: no server starts on the files of
+# another.
+choose_postgresql() {
+	major=$(postgresql_major)
+	[ "$major" -ge 15 ] || fail "the package postgresql is PostgreSQL $major; 15 or newer is required"
+	created_by=$(cat pg/PG_VERSION 2>/dev/null) || created_by=$major
+	pg_bin=$(postgresql_bin "$created_by")
+	[ -x "$pg_bin/postgres" ] || fail "$state/pg was created by PostgreSQL $created_by, and PostgreSQL $major is installed; \
+to keep its events, see \"Another PostgreSQL\" in deploy/README.md; to start without them, remove $state/pg"
+}
+
 make_cluster() {
-	if [ -d pg ]; then
-		version=$(cat pg/PG_VERSION)
-		[ "$version" = 15 ] || fail "$state/pg was created by PostgreSQL $version; 15 is required"
-		return
-	fi
+	[ ! -d pg ] || return 0
 	say 'creating a database cluster'
 	# Renamed when complete, so that an interrupted run leaves no half cluster in pg.
 	rm -rf pg.new

@@ -43,7 +43,7 @@ configure_nginx() {
 		# Relative to this folder; the rest is relative to the state folder.
 		echo 'ssl_certificate ../tls/server.crt;'
 		echo 'ssl_certificate_key ../tls/server.key;'
-	} >nginx/snippets/steep/listen.conf
+	} | http2_form >nginx/snippets/steep/listen.conf
 	{
 		echo "listen 127.0.0.1:$metrics_port;"
 		if has_local_ipv6; then

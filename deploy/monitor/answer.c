@@ -96,7 +96,8 @@ static struct json_object *parse_object(const struct post_response *response, si
     tokener = json_tokener_new_ex(DEPTH);
     if (tokener == NULL)
         return NULL;
-    json_tokener_set_flags(tokener, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+    /* Not JSON_TOKENER_STRICT, in which json-c 0.18 refuses every string beyond ASCII. */
+    json_tokener_set_flags(tokener, JSON_TOKENER_VALIDATE_UTF8);
     object = json_tokener_parse_ex(tokener, response->body, (int)response->length);
     if (json_tokener_get_error(tokener) != json_tokener_success ||
         !json_object_is_type(object, json_type_object)) {

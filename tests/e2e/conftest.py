@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import re
 import secrets
 import signal
 import socket
+import subprocess
 import threading
 import time
 from urllib.parse import urlencode
@@ -60,6 +62,13 @@ def second_stack():
     with running("second") as found:
         wire.SECRETS.update({found.token, found.seed().hex()})
         yield found
+
+
+@pytest.fixture(scope="session")
+def nginx_version(stack):
+    """The version of the nginx that runs, as a tuple."""
+    said = subprocess.run([f"/proc/{stack.pid('nginx')}/exe", "-v"], text=True, capture_output=True, check=True).stderr
+    return tuple(int(part) for part in re.search(r"/(\d+)\.(\d+)\.(\d+)", said).groups())
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import socket
 import httpx
 import pytest
 
+import test_http2
 from conftest import query_with
 from stack import wait_for
 from test_http2 import END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, Connection, frame, question
@@ -98,6 +99,15 @@ def test_what_nginx_itself_refuses_leaves_no_line_in_the_access_log(kind, stack,
     with stack.socket(address) as connection:
         connection.sendall(request)
         assert next(read_answers(connection)).status_code == status
+    assert lines(address) == []
+
+
+@pytest.mark.parametrize("kind", test_http2.REFUSED)
+def test_what_nginx_itself_refuses_of_http2_leaves_no_line_in_the_access_log(kind, stack, lines):
+    address = next(addresses)
+    connection = Connection(stack, address)
+    with connection.socket:
+        test_http2.REFUSED[kind](connection)
     assert lines(address) == []
 
 

@@ -77,6 +77,13 @@ def test_names_and_values_may_be_written_with_escapes(accepted, monitor):
     assert row.payload == '{"a": 1}'
 
 
+def test_escapes_may_stand_beside_characters_beyond_ascii(accepted, monitor):
+    # json-c 0.18 refuses these characters in its strict mode.
+    event_id = new_id()
+    row = accepted(monitor.raw_event(id=fr'"\u0065{event_id[1:]}ü"', eventType=r'"\u0074ool"', payload='{"note":"ü"}'))
+    assert (row.event_type, row.payload) == ("tool", '{"note": "ü"}')
+
+
 def test_white_space_may_stand_between_any_two_tokens(client, monitor):
     white = " \t\r\n"
     tokens = ["[", "{"]

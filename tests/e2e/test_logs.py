@@ -70,6 +70,11 @@ def test_every_line_of_the_access_log_is_json(stack):
         assert json.loads(line)["request_id"]
 
 
+def test_nginx_warned_of_nothing_when_it_read_its_configuration(logs):
+    # Its sites log what is critical only.
+    assert [line for line in logs["nginx-error"].splitlines() if "[warn]" in line] == []
+
+
 def test_postgresql_did_not_panic_and_no_program_crashed(stack):
     assert "PANIC" not in text(stack, "postgresql")
     for name in ("ingest", "query"):

@@ -108,6 +108,44 @@ def test_a_folder_with_other_files_is_refused_and_left_alone():
     subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
+def test_a_cluster_of_another_postgresql_is_left_alone_with_what_to_do():
+    folder = reachable_folder("major")
+    (folder / "lock").touch()
+    (folder / "pg").mkdir()
+    (folder / "pg" / "PG_VERSION").write_text("9.6\n")
+    if os.geteuid() == 0:
+        subprocess.run(["chown", "-R", "postgres:", str(folder)], check=True)
+    done = run_until_it_ends(STEEP_STATE=str(folder), STEEP_PORT=str(free_port()))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"steep: {folder}/pg was created by PostgreSQL 9.6, and PostgreSQL 1")
+    assert done.stderr.endswith(f'; to keep its events, see "Another PostgreSQL" in deploy/README.md; to start without them, remove {folder}/pg\n')
+    assert "\n## Another PostgreSQL\n" in (ROOT / "deploy" / "README.md").read_text()
+    assert [path.name for path in (folder / "pg").iterdir()] == ["PG_VERSION"] and processes_in(folder) == []
+    subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("release, name", [
+    ('ID=fedora\nVERSION_ID=40\nPRETTY_NAME="Fedora Linux 40"', "Fedora Linux 40"),
+    ('ID=debian\nVERSION_ID="11"\nPRETTY_NAME="Debian GNU/Linux 11 (bullseye)"', "Debian GNU/Linux 11 (bullseye)"),
+], ids=["fedora", "bullseye"])
+def test_an_unsupported_system_is_told_what_is_missing(release, name, tmp_path):
+    (tmp_path / "os-release").write_text(release + "\n")
+    alone = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "sh", "-ec",
+             'mount --bind "$1" /etc/os-release; shift; exec "$@"', "sh", tmp_path / "os-release", ROOT / "deploy" / "demo" / "install-packages"]
+    done = subprocess.run([*alone, "libpq5", "steep-of-no-name", "steep-of-none"], text=True, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1, "", f"steep: this is {name}, and packages are installed on Debian 12 or newer only; missing here: steep-of-no-name steep-of-none\n")
+    assert subprocess.run([*alone, "libpq5"], capture_output=True).returncode == 0
+
+
+def test_make_names_a_library_that_is_too_old(tmp_path):
+    (tmp_path / "json-c.pc").write_text("Name: json-c\nDescription: an old one\nVersion: 0.15\n")
+    done = subprocess.run(["make", "-C", str(ROOT), f"BUILD={tmp_path}/build"], text=True, capture_output=True,
+                          env=os.environ | {"PKG_CONFIG_PATH": str(tmp_path)})
+    assert done.returncode == 2 and not (tmp_path / "build").exists()
+    assert done.stderr.splitlines()[0] == "make: json-c 0.16 or newer is required; pkg-config finds 0.15"
+
+
 def test_two_run_side_by_side_with_keys_and_tokens_of_their_own(stack, second_stack, client):
     with second_stack.client() as second:
         sender = Monitor(second_stack.source, second_stack.seed())

@@ -111,7 +111,17 @@ def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):
     ("REVOKE USAGE ON SCHEMA public FROM steep_query", CRITICAL,
      "Role steep_query cannot use the schema; run GRANT USAGE ON SCHEMA public TO steep_query."),
     ("GRANT EXECUTE ON FUNCTION public.rebuild_hourly_counts TO PUBLIC", WARNING,
-     "PUBLIC can execute rebuild_hourly_counts(); run REVOKE EXECUTE ON FUNCTION rebuild_hourly_counts() FROM PUBLIC."),
+     "PUBLIC can execute rebuild_hourly_counts(); run steepctl migrate."),
+    ("GRANT EXECUTE ON FUNCTION lo_create(oid) TO PUBLIC", WARNING, "PUBLIC can execute lo_create(oid); run steepctl migrate."),
+    ("DELETE FROM pg_init_privs WHERE objoid = 'lo_create(oid)'::regprocedure", WARNING,
+     "A dump contains the privileges of lo_create(oid), which another version of PostgreSQL may refuse; run steepctl migrate."),
+    ("GRANT USAGE ON SCHEMA public TO PUBLIC", WARNING, "PUBLIC can use the schema public; run steepctl migrate."),
+    ("ALTER DEFAULT PRIVILEGES FOR ROLE steep_owner GRANT EXECUTE ON ROUTINES TO PUBLIC", WARNING,
+     "PUBLIC can execute the functions that steep_owner creates; run steepctl migrate."),
+    ("REVOKE TRIGGER ON public.events FROM service_role", WARNING,
+     "Role service_role lacks a privilege on public.events; run steepctl migrate."),
+    ("ALTER FUNCTION public.list_monitor_keys OWNER TO postgres; GRANT EXECUTE ON FUNCTION public.list_monitor_keys TO PUBLIC", WARNING,
+     "PUBLIC can execute list_monitor_keys(); run REVOKE EXECUTE ON FUNCTION list_monitor_keys() FROM PUBLIC."),
     ("ALTER FUNCTION public.list_monitor_keys OWNER TO postgres", WARNING,
      "Function list_monitor_keys() runs as postgres instead of steep_owner."),
     ("DELETE FROM public.monitor_keys", WARNING,
@@ -135,6 +145,15 @@ def test_a_role_that_may_not_connect_is_reported(healthy, database, status):
     healthy.execute(f"REVOKE CONNECT ON DATABASE {database.name} FROM steep_ingest")
     check(status(), CRITICAL, "Role steep_ingest cannot connect to the database;"
           f" run GRANT CONNECT ON DATABASE {database.name} TO steep_ingest.")
+
+
+def test_too_much_access_is_reported_and_migrate_mends_it(healthy, database, status, stack):
+    healthy.execute(f"GRANT TEMPORARY ON DATABASE {database.name} TO PUBLIC")
+    healthy.execute("GRANT EXECUTE ON FUNCTION pg_catalog.lo_creat, public.bulk_insert_events TO PUBLIC")
+    check(status(), WARNING, *(f"PUBLIC can {what}; run steepctl migrate." for what in
+                               ("use the database", "execute lo_creat(integer)", "execute bulk_insert_events(jsonb)")))
+    stack.steepctl("migrate", PGDATABASE=database.name)
+    check(status(), OK)
 
 
 def test_the_worst_fault_decides_and_all_are_reported(healthy, status):

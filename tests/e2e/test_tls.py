@@ -121,6 +121,13 @@ def test_plain_http_on_the_tls_port_is_invalid_request(stack):
     assert "needs HTTPS" in body["message"]
 
 
+def test_http2_without_tls_is_invalid_request(stack):
+    # A site without TLS would speak it, since nginx 1.25.1.
+    with socket.create_connection(("127.0.0.1", stack.port), 20, (next(addresses), 0)) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+        check_error(read_answer(connection, "GET"), 400, "invalid_request", endpoint=False)
+
+
 @pytest.mark.parametrize("target", ["/query?https", "/%00?https"])
 def test_only_plain_http_is_told_that_https_is_needed(target, raw):
     answer = raw(request_bytes("GET", target, [("Host", "localhost"), ("Host", "localhost")]), "GET")

@@ -235,7 +235,7 @@ def test_a_machine_without_a_name_is_reached_by_its_address(machine):
 def test_another_address_and_port_are_found_by_setup_and_status(machine):
     file = machine.file("/etc/nginx/snippets/steep/listen.conf")
     before = file.read_text()
-    file.write_text(re.sub(r"(?m)^listen .*\n", "", before) + "listen 127.0.0.2:8443 ssl http2 default_server;\n")
+    file.write_text(re.sub(r"(?m)^(listen|http2) .*\n", "", before) + "listen 127.0.0.2:8443 ssl http2 default_server;\n")
     done = machine.run("steepctl", "setup", check=False)
     status = machine.run("steepctl", "status", check=False)
     file.write_text(before)
@@ -243,6 +243,27 @@ def test_another_address_and_port_are_found_by_setup_and_status(machine):
     assert "it works: https://steep.test:8443/" in done.stdout, done.stdout
     # A warning: no monitor is registered yet.
     assert status.returncode == 1 and "ingest.fcgi is ready." in status.stdout, status.stdout
+
+
+def test_nginx_starts_without_a_warning(machine):
+    machine.run("systemctl", "restart", "nginx")
+    assert machine.run("nginx", "-t", "-q").stdout == ""
+    assert "[warn]" not in machine.shell("journalctl --no-pager -u nginx")
+
+
+@pytest.mark.parametrize("form", ["listen 443 ssl http2 default_server;\n", "http2 on;\nlisten 443 ssl default_server;\n"])
+def test_setup_writes_the_form_of_http2_that_nginx_has(form, machine):
+    """As after an upgrade of nginx."""
+    file = machine.file("/etc/nginx/snippets/steep/listen.conf")
+    before = file.read_text()
+    file.write_text(re.sub(r"(?m)^(listen|http2) .*\n", "", before) + form)
+    done = machine.run("steepctl", "setup", check=False)
+    nginx = machine.run("nginx", "-t", "-q", check=False)
+    version = machine.run("curl", "-s", "-o", "/dev/null", "-k", "-w", "%{http_version}", "https://localhost/", check=False)
+    file.write_text(before)
+    assert "it works: https://steep.test/" in machine.run("steepctl", "setup").stdout
+    assert "it works: https://steep.test/" in done.stdout, done.stdout
+    assert (nginx.returncode, nginx.stdout, version.stdout) == (0, "", "2")
 
 
 def test_warnings_of_the_database_server_are_no_obstacle(machine):

@@ -35,6 +35,30 @@ expect 'migrating again succeeds' "$status" 0
 expect '... reports that there is nothing to do' "$out" "nothing to do: $database has every migration"
 expect '... and changes nothing' "$(fingerprint)" "$before"
 
+# What an upgrade of PostgreSQL or a restore may open.
+writer='lo_create(oid)'
+run_psql -d "$database" -c "GRANT EXECUTE ON FUNCTION $writer, public.log_failure TO PUBLIC" \
+	-c "GRANT ALL ON DATABASE $database TO PUBLIC" -c "REVOKE CONNECT ON DATABASE $database FROM steep_query" \
+	-c 'GRANT USAGE ON SCHEMA public TO PUBLIC' -c 'REVOKE TRIGGER ON public.events FROM service_role' \
+	-c 'ALTER DEFAULT PRIVILEGES FOR ROLE steep_owner GRANT EXECUTE ON ROUTINES TO PUBLIC'
+run
+expect 'access that differs is mended and reported' "$status $out" "0 mended: REVOKE EXECUTE ON FUNCTION $writer FROM PUBLIC
+mended: REVOKE ALL ON DATABASE $database FROM PUBLIC
+mended: REVOKE ALL ON SCHEMA public FROM PUBLIC
+mended: REVOKE EXECUTE ON FUNCTION log_failure(text,text) FROM PUBLIC
+mended: ALTER DEFAULT PRIVILEGES FOR ROLE steep_owner REVOKE EXECUTE ON ROUTINES FROM PUBLIC
+mended: GRANT ALL ON TABLE public.events TO service_role
+done: $database has every migration"
+expect '... and is that of a new database' "$(fingerprint)" "$before"
+run
+expect '... so that nothing is left to do' "$out" "nothing to do: $database has every migration"
+expect "a dump has no privileges of PostgreSQL's own functions" "$(pg_dump "$database" | grep -c 'FUNCTION .*pg_catalog')" 0
+run_psql -d "$database" -c "DELETE FROM pg_init_privs WHERE objoid = 'pg_catalog.$writer'::regprocedure"
+expect '... which is not so by itself' "$(pg_dump "$database" | grep -c 'REVOKE ALL ON FUNCTION "*pg_catalog')" 1
+run
+expect '... and mended too' "$out $(fingerprint)" "mended: REVOKE EXECUTE ON FUNCTION $writer FROM PUBLIC
+done: $database has every migration $before"
+
 run PGOPTIONS='-c role=steep_query'
 expect 'a user who is not a superuser is refused' "$status" 1
 expect_match '... with a reason' "$err" 'migrate: needs a superuser*steep_query is not one*'
@@ -42,6 +66,13 @@ expect_match '... with a reason' "$err" 'migrate: needs a superuser*steep_query 
 make_database
 run PGOPTIONS='-c role=pg_monitor'
 expect '... on a new database too, and nothing is created' "$status $(run_psql -d "$database" -c "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace")" '1 0'
+
+# A server that calls itself older.
+run_psql -d "$database" -c 'CREATE SCHEMA older' -c "
+	CREATE FUNCTION older.current_setting(name text) RETURNS text LANGUAGE sql RETURN CASE name
+		WHEN 'server_version_num' THEN '140020' WHEN 'server_version' THEN '14.20' ELSE pg_catalog.current_setting(name) END"
+run PGOPTIONS='-c search_path=older,pg_catalog'
+expect 'an older PostgreSQL is refused' "$status $err" '1 migrate: needs PostgreSQL 15 or newer; this server is 14.20'
 
 run PGDATABASE=steep_test_of_no_name
 expect 'a missing database is an error' "$status" 1

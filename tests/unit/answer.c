@@ -68,6 +68,8 @@ static void accepts_a_200_only_with_a_valid_body(void **state)
     (void)state;
     assert_action(200, "{\"inserted\":0,\"duplicates\":3}\n", ANSWER_STORED);
     assert_action(200, "{\"inserted\":3}", ANSWER_STORED);
+    assert_action(200, "{\"inserted\":3,\"message\":\"\303\274bernommen\"}", ANSWER_STORED);
+    assert_retry(200, "{\"inserted\":3,\"message\":\"\374bernommen\"}", -1);
     assert_retry(200, "", -1);
     assert_retry(200, "<html>", -1);
     assert_retry(200, "{\"inserted\":3", -1);

@@ -49,7 +49,7 @@ static void checks_the_id(void **state)
         ERROR_INVALID_EVENT_ID);
     assert_each(EVENT("@", "{}"),
                 "evt_1|evt_evt_|evt_ |evt_-._~/%00\\\\\\\"'|evt_\u65e5\u672c|evt_\U0001f600|"
-                "\\u0065vt_1|e\\u0076\\u0074_1",
+                "\\u0065vt_1|e\\u0076\\u0074_1|\\u0065vt_\u65e5\u672c|evt_\u00e9\\u00e9",
                 ERROR_NONE);
     assert_long_id("x", 251, ERROR_NONE);
     assert_long_id("x", 252, ERROR_INVALID_EVENT_ID);
