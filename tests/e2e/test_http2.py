@@ -217,6 +217,7 @@ def end_within_headers(connection):
 
 REFUSED = {
     "an invalid header": lambda c: c.send([*question(), ("x", "a\nb")]),
+    "an invalid name": lambda c: c.send([*question(), ("Authorization", "x")]),
     "an invalid path": lambda c: c.send(question(path="/query\0")),
     "no path": lambda c: c.send(question(path=None)),
     "an oversized header": lambda c: c.send([*question(), ("x", "~" * 16000)]),
