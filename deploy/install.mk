@@ -100,11 +100,12 @@ deb:
 
 # The changelog's section of this version, or else what is unreleased, as Debian's
 # changelog has it.
-debian_changelog = awk -v version='$(VERSION)' -v date="$$(date -R)" ' \
+debian_changelog = awk -v version='$(VERSION)' -v date="$$(date -R)" \
+	-v release="$$(. /etc/os-release && echo "$${VERSION_CODENAME-unstable}")" ' \
 	/^\#\# / { name = $$2; gsub(/[][]/, "", name); dates[name] = $$4 } \
 	/^(- |  )/ { entries[name] = entries[name] "  " (/^-/ ? "*" substr($$0, 2) : $$0) "\n" } \
 	END { \
-		print "steep (" version ") bookworm; urgency=medium\n"; \
+		print "steep (" version ") " release "; urgency=medium\n"; \
 		print entries[version in dates ? version : "Unreleased"]; \
 		if (dates[version]) ("date -R -u -d " dates[version]) | getline date; \
 		print " -- the steep authors <maintainers@steep.invalid>  " date; \

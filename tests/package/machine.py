@@ -2,6 +2,7 @@
 
 import functools
 import os
+import platform
 import shlex
 import subprocess
 from pathlib import Path
@@ -11,8 +12,18 @@ import stack
 # Deadlines end a hanging test and measure nothing: the machine may be busy.
 PATIENCE = 120.0
 
+TESTS = Path(__file__).resolve().parents[1]
+DOWNLOAD = "apt-get -qq -y --download-only install"
+
 # What test_setup_certbot.py installs.
 CERTBOT = ("certbot", "python3-certbot-nginx", "pebble")
+
+# PostgreSQL 15, from the release before, beside a newer one.
+WITH_OLD_POSTGRESQL = ("trixie",)
+OLD_POSTGRESQL = ('--customize-hook=cat "$1"/etc/apt/sources.list.d/* | sed "s/ trixie/ bookworm/" >"$1/etc/apt/bookworm"; '
+                  'mv "$1/etc/apt/bookworm" "$1/etc/apt/sources.list.d/bookworm.list"',
+                  '--customize-hook=chroot "$1" apt-get -qq update',
+                  f'--customize-hook=chroot "$1" {DOWNLOAD} --no-install-recommends postgresql-15')
 
 
 class Refused(Exception):
@@ -25,6 +36,7 @@ wait_for = functools.partial(stack.wait_for, seconds=PATIENCE, every=0.2)
 
 def call(*command, **options):
     """Run a command on the host; its output, or an exception with it."""
+    command = [str(part) for part in command]
     done = subprocess.run(command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, **options)
     if done.returncode != 0:
@@ -32,24 +44,22 @@ def call(*command, **options):
     return done.stdout
 
 
-def make_root(folder, *packages):
-    """A base system, with what the packages need in apt's cache: the container can fetch nothing.
+def release():
+    """The release of Debian that this is, which the package is for."""
+    return platform.freedesktop_os_release()["VERSION_CODENAME"]
 
-    apt is set up as this machine's is, sources, proxies and all."""
-    sources = call("apt-get", "indextargets", "--format", "deb $(REPO_URI) $(RELEASE) $(COMPONENT)",
-                   "Created-By: Packages", "Origin: Debian", "Architecture: amd64")
+
+def make_root(folder, *packages):
+    """A base system, with what the packages need in apt's cache: the container can fetch nothing."""
     folder.mkdir()
-    (folder / "sources").write_text("\n".join(sorted(set(sources.splitlines()))) + "\n")
-    (folder / "apt.conf").write_text("".join(
-        line for line in call("apt-config", "dump", "Acquire").splitlines(keepends=True) if not line.startswith('Acquire "')))
     root = folder / "root"
-    call("mmdebstrap", "--mode=root", "--variant=minbase", f"--aptopt={folder}/apt.conf",
-         "--dpkgopt=force-unsafe-io", "--skip=cleanup/apt", "--include=systemd,systemd-sysv,dbus,procps,ca-certificates",
+    call(TESTS / "debian-root", release(), root,
+         "--skip=cleanup/apt", "--include=systemd,systemd-sysv,dbus,procps,ca-certificates",
          f"--customize-hook=copy-in {' '.join(map(str, packages))} /root",
-         '--customize-hook=chroot "$1" apt-get -y -o APT::Install-Recommends=true --download-only install '
-         + " ".join([*(f"/root/{package.name}" for package in packages), *CERTBOT]),
-         "--customize-hook=echo steep.test >$1/etc/hostname",
-         "bookworm", str(root), str(folder / "sources"), timeout=600)
+          f'--customize-hook=chroot "$1" {DOWNLOAD} -o APT::Install-Recommends=true '
+          + " ".join([*(f"/root/{package.name}" for package in packages), *CERTBOT]),
+          *(OLD_POSTGRESQL if release() in WITH_OLD_POSTGRESQL else ()),
+          "--customize-hook=echo steep.test >$1/etc/hostname", timeout=900)
     return root
 
 
@@ -65,7 +75,9 @@ class Machine:
             self.process = subprocess.Popen(
                 ["systemd-nspawn", "--quiet", f"--directory={self.root}", "--boot", "--register=no", "--keep-unit",
                  "--private-network", "--hostname=steep.test", "--machine=steep-test"],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                # Newer versions of systemd refuse the old hierarchy of control groups, which a host may have beside it.
+                env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"})
         try:
             wait_for(self.is_up, "the container to boot")
         except AssertionError as error:
@@ -93,6 +105,11 @@ class Machine:
             self.process.kill()
             self.process.wait()
         self.process = None
+
+    @functools.cached_property
+    def postgresql(self):
+        """The major version of the release's PostgreSQL."""
+        return self.run("dpkg-query", "-W", "-f", "${Version}", "postgresql").stdout.split("+")[0]
 
     def run(self, *command, check=True, timeout=PATIENCE, env=None, **options):
         """Run a command on the machine, as root."""

@@ -24,6 +24,11 @@ def query(machine, token, days=7):
     return json.loads(body) if status == 200 else (status, body)
 
 
+def configuration(machine):
+    """The files of PostgreSQL that setup changes."""
+    return [f"/etc/postgresql/{machine.postgresql}/main/{name}" for name in ("pg_hba.conf", "pg_ident.conf")]
+
+
 def main_pid(machine, unit):
     return machine.show(unit, "MainPID")
 

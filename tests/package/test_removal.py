@@ -1,6 +1,7 @@
 """Removal keeps the data and the settings; purge asks nothing and keeps the database."""
 
 from conftest import NEXT_VERSION
+from service import configuration
 
 UNITS = ["steep-ingest.socket", "steep-ingest-health.socket", "steep-query.socket", "steep-query-health.socket",
          "steep-ingest.service", "steep-query.service", "steep-prune.timer"]
@@ -34,7 +35,7 @@ def test_a_second_installation_has_the_data_of_the_first(machine):
 
 def test_purge_asks_nothing_and_keeps_the_database(machine):
     before = events(machine)
-    files = ["/etc/postgresql/15/main/pg_hba.conf", "/etc/postgresql/15/main/pg_ident.conf"]
+    files = configuration(machine)
     texts = [machine.file(name).read_text() for name in files]
     assert machine.file("/var/log/nginx/steep-access.log").exists()
     # As setup leaves them behind a proxy, and with nginx.org's package.

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from conftest import TOP
-from service import drop_in
+from service import configuration, drop_in
 
 SOCKETS = ["steep-ingest.socket", "steep-ingest-health.socket", "steep-query.socket", "steep-query-health.socket"]
 SERVICES = ["steep-ingest.service", "steep-query.service"]
@@ -157,7 +157,7 @@ def test_every_connection_to_the_database_is_authenticated(machine):
 
 
 def test_setup_again_changes_nothing(machine):
-    files = ["/etc/postgresql/15/main/pg_hba.conf", "/etc/postgresql/15/main/pg_ident.conf", "/etc/steep/tls/server.crt",
+    files = [*configuration(machine), "/etc/steep/tls/server.crt",
              "/etc/steep/ingest.env"]
     before = [(machine.file(name).read_bytes(), machine.file(name).stat().st_ino) for name in files]
     assert "it works" in machine.run("steepctl", "setup").stdout
@@ -275,11 +275,11 @@ def test_warnings_of_the_database_server_are_no_obstacle(machine):
 
 
 def test_another_cluster_is_set_up_and_the_first_kept(machine):
-    main = ["/etc/postgresql/15/main/pg_hba.conf", "/etc/postgresql/15/main/pg_ident.conf"]
+    main = configuration(machine)
     untouched = [machine.file(name).read_text() for name in main]
     files = {program: machine.file(f"/etc/steep/{program}.env") for program in ("ingest", "query", "prune")}
     before = {program: file.read_text() for program, file in files.items()}
-    machine.run("pg_createcluster", "--start", "--port", "5439", "15", "other")
+    machine.run("pg_createcluster", "--start", "--port", "5439", machine.postgresql, "other")
     files["ingest"].write_text(before["ingest"] + "PGPORT=5439\n")
     files["query"].write_text(before["query"] + "PGPORT=5439\n")
     warned = machine.run("steepctl", "setup", check=False).stdout
@@ -290,7 +290,7 @@ def test_another_cluster_is_set_up_and_the_first_kept(machine):
     for program, file in files.items():
         file.write_text(before[program])
     assert "it works" in machine.run("steepctl", "setup").stdout
-    machine.run("pg_dropcluster", "--stop", "15", "other")
+    machine.run("pg_dropcluster", "--stop", machine.postgresql, "other")
     assert "PGPORT differs between /etc/steep/prune.env and ingest.env" in warned and "it works" in warned, warned
     assert "PGPORT" not in done and "it works" in done, done
     assert status.returncode == 1 and "ingest.fcgi is ready." in status.stdout, status.stdout
@@ -298,37 +298,36 @@ def test_another_cluster_is_set_up_and_the_first_kept(machine):
     assert [machine.file(name).read_text() for name in main] == untouched
 
 
-HBA = "/etc/postgresql/15/main/pg_hba.conf"
-
-
 def test_lines_after_an_unterminated_block_are_kept(machine):
-    file = machine.file(HBA)
+    hba = configuration(machine)[0]
+    file = machine.file(hba)
     before = file.read_text()
     broken = before.replace("# steepctl setup: end\n", "")
     file.write_text(broken)
     done = machine.run("steepctl", "setup", check=False)
     after = file.read_text()
     file.write_text(before)
-    assert done.returncode == 1 and f'{HBA} has one of the lines "# steepctl setup: begin" and "# steepctl setup: end"' in done.stdout
+    assert done.returncode == 1 and f'{hba} has one of the lines "# steepctl setup: begin" and "# steepctl setup: end"' in done.stdout
     assert after == broken
 
 
 def test_a_linked_configuration_is_written_only_where_postgres_could_write_it(machine):
-    file = machine.file(HBA)
+    hba = configuration(machine)[0]
+    file = machine.file(hba)
     changed = file.read_text().replace("peer map=steep", "peer  map=steep")
-    machine.run("mv", HBA, f"{HBA}.real")
-    machine.run("ln", "-s", f"{HBA}.real", HBA)
-    machine.file(f"{HBA}.real").write_text(changed)
+    machine.run("mv", hba, f"{hba}.real")
+    machine.run("ln", "-s", f"{hba}.real", hba)
+    machine.file(f"{hba}.real").write_text(changed)
     done = machine.run("steepctl", "setup")
-    real = machine.run("readlink", "-f", HBA).stdout.strip()
-    written = machine.file(f"{HBA}.real").read_text()
-    owner = machine.run("stat", "-c", "%U:%G %a", f"{HBA}.real").stdout.strip()
+    real = machine.run("readlink", "-f", hba).stdout.strip()
+    written = machine.file(f"{hba}.real").read_text()
+    owner = machine.run("stat", "-c", "%U:%G %a", f"{hba}.real").stdout.strip()
     # A file that postgres could not write.
-    machine.run("ln", "-sfn", "/root/pg_hba.conf", HBA)
+    machine.run("ln", "-sfn", "/root/pg_hba.conf", hba)
     machine.file("/root/pg_hba.conf").write_text(changed)
     refused = machine.run("steepctl", "setup", check=False)
-    machine.run("mv", f"{HBA}.real", HBA)
-    assert "it works" in done.stdout and real == f"{HBA}.real" and "peer  map" not in written
+    machine.run("mv", f"{hba}.real", hba)
+    assert "it works" in done.stdout and real == f"{hba}.real" and "peer  map" not in written
     assert owner == "postgres:postgres 640"
     assert refused.returncode == 1 and "put these lines at its beginning:\nlocal " in refused.stdout, refused.stdout
     assert machine.file("/root/pg_hba.conf").read_text() == changed
