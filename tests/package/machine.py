@@ -56,10 +56,10 @@ def make_root(folder, *packages):
     call(TESTS / "debian-root", release(), root,
          "--skip=cleanup/apt", "--include=systemd,systemd-sysv,dbus,procps,ca-certificates",
          f"--customize-hook=copy-in {' '.join(map(str, packages))} /root",
-          f'--customize-hook=chroot "$1" {DOWNLOAD} -o APT::Install-Recommends=true '
-          + " ".join([*(f"/root/{package.name}" for package in packages), *CERTBOT]),
-          *(OLD_POSTGRESQL if release() in WITH_OLD_POSTGRESQL else ()),
-          "--customize-hook=echo steep.test >$1/etc/hostname", timeout=900)
+         f'--customize-hook=chroot "$1" {DOWNLOAD} -o APT::Install-Recommends=true '
+         + " ".join([*(f"/root/{package.name}" for package in packages), *CERTBOT]),
+         *(OLD_POSTGRESQL if release() in WITH_OLD_POSTGRESQL else ()),
+         "--customize-hook=echo steep.test >$1/etc/hostname", timeout=900)
     return root
 
 
