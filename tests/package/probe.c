@@ -18,6 +18,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#ifndef POSTGRESQL
+#define POSTGRESQL "15" // the major version of PostgreSQL
+#endif
+
 static void tell(const char *attempt, const char *what, bool succeeded)
 {
     printf("%s %s %s\n", attempt, what, succeeded ? "ok" : strerrorname_np(errno));
@@ -105,7 +109,7 @@ int main(void)
     try_read("/etc/steep/query.env");
     try_read("/etc/steep/tls/server.key");
     try_read("/proc/1/environ");
-    try_read("/var/lib/postgresql/15/main/PG_VERSION");
+    try_read("/var/lib/postgresql/" POSTGRESQL "/main/PG_VERSION");
     try_create("/probe");
     try_create("/tmp/probe");
     try_create("/var/tmp/probe");

@@ -37,7 +37,8 @@ def test_the_score_of_the_unit_file_is_good(machine, program):
 @pytest.fixture(scope="module")
 def probe(machine):
     binary = machine.file("/usr/lib/steep/probe")
-    subprocess.run(["cc", "-D_GNU_SOURCE", "-o", str(binary), str(Path(__file__).with_name("probe.c"))], check=True)
+    subprocess.run(["cc", "-D_GNU_SOURCE", f'-DPOSTGRESQL="{machine.postgresql}"', "-o", str(binary),
+                    str(Path(__file__).with_name("probe.c"))], check=True)
     yield "/usr/lib/steep/probe"
     binary.unlink()
 
