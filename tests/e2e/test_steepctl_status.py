@@ -214,15 +214,17 @@ def test_a_program_that_does_not_answer_is_critical(program, healthy, status, st
 
 
 @pytest.mark.outage
-def test_a_program_whose_statements_all_fail_is_critical(healthy, status, db, stack):
+def test_a_program_whose_statements_all_fail_is_critical(healthy, status, stack):
     """The database of the programs, which is not the one whose state is asked for."""
-    db.execute("REVOKE EXECUTE ON FUNCTION public.get_hourly_aggregates FROM steep_query")
-    try:
-        wait_for(lambda: status()[0] == CRITICAL, "the fault to be found", every=0.5)
-        check(status(), CRITICAL, f"query.fcgi is not ready (503 from {stack.values['STEEP_URL']}/readyz/query): it has not read its"
-              " credentials, cannot reach the database, or its statements fail there; its log says why.")
-    finally:
-        db.execute("GRANT EXECUTE ON FUNCTION public.get_hourly_aggregates TO steep_query")
+    # Outages ended the session's connection.
+    with stack.connect() as db:
+        db.execute("REVOKE EXECUTE ON FUNCTION public.get_hourly_aggregates FROM steep_query")
+        try:
+            wait_for(lambda: status()[0] == CRITICAL, "the fault to be found", every=0.5)
+            check(status(), CRITICAL, f"query.fcgi is not ready (503 from {stack.values['STEEP_URL']}/readyz/query): it has not read its"
+                  " credentials, cannot reach the database, or its statements fail there; its log says why.")
+        finally:
+            db.execute("GRANT EXECUTE ON FUNCTION public.get_hourly_aggregates TO steep_query")
     wait_for(lambda: status()[0] == OK, "the program to be found well", every=0.5)
 
 
