@@ -130,7 +130,7 @@ def test_a_certificate_of_an_unknown_authority_is_refused(serve, refused):
 
 
 def test_an_expired_certificate_is_refused(serve, certificates, refused):
-    refused(serve(certificates.signed("expired", "IP:127.0.0.1", days=-1)))
+    refused(serve(certificates.signed("expired", "IP:127.0.0.1", days=0)))
 
 
 def test_a_certificate_that_is_not_a_servers_is_refused(serve, certificates, refused):
