@@ -117,7 +117,7 @@ static bool retry(sqlite3 *database, const struct options *options, pid_t proces
 {
     char name[COMPLETE_SOURCE_BYTES + 1];
     sqlite3_stmt *query = sql_prepare(database, "SELECT name FROM lanes WHERE id = 1", "");
-    int64_t count;
+    int64_t count, invalid;
 
     snprintf(name, sizeof(name), "%s",
              process > 0 && sqlite3_step(query) == SQLITE_ROW ? sql_text(query, 0)
@@ -126,15 +126,15 @@ static bool retry(sqlite3 *database, const struct options *options, pid_t proces
     if (!sql_run(database, "BEGIN IMMEDIATE") || !complete_lines(database, name))
         return false;
     count = sql_number(database, "SELECT count(*) FROM rejected WHERE line IS NULL");
+    invalid = sql_number(database, "SELECT count(*) FROM rejected WHERE line IS NOT NULL");
     if (!sql_run(database, MOVE))
         return false;
     if (process > 1)
         (void)kill(process, SIGUSR1);
     printf("%lld rejected %s sent again%s\n", (long long)count,
            count == 1 ? "event is" : "events are", process > 0 ? "" : " after the next start");
-    count = sql_number(database, "SELECT count(*) FROM rejected");
-    if (count > 0)
-        printf("%lld %s still invalid\n", (long long)count, count == 1 ? "is" : "are");
+    if (invalid > 0)
+        printf("%lld %s still invalid\n", (long long)invalid, invalid == 1 ? "is" : "are");
     return true;
 }
 
