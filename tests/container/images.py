@@ -34,14 +34,9 @@ def copy_tree(folder):
     return folder
 
 
-def debootstrap(folder, target, *options):
-    """A minimal Debian 13, with apt set up as this machine's is: from its mirror, through its proxy."""
-    name = target.name
-    mirror = call("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Label: Debian").split()[0]
-    (folder / f"{name}.apt").write_text("".join(
-        line for line in call("apt-config", "dump", "Acquire").splitlines(keepends=True) if not line.startswith('Acquire "')))
-    call("mmdebstrap", "--mode=root", "--variant=minbase", f"--aptopt={folder}/{name}.apt",
-         "--dpkgopt=force-unsafe-io", *options, "trixie", target, f"deb {mirror} trixie main")
+def make_root(target, *options):
+    """Debian 13, as a folder or as an archive."""
+    call(TOP / "tests/debian-root", "trixie", target, *options)
     return target
 
 
@@ -60,8 +55,8 @@ class Images:
 
     def make_base(self):
         """Under the official name. Like the official one, it lets no package start a service."""
-        tar = debootstrap(self.folder, self.folder / "base.tar",
-                          "--customize-hook=printf '#!/bin/sh\\nexit 101\\n' >$1/usr/sbin/policy-rc.d; chmod 755 $1/usr/sbin/policy-rc.d")
+        tar = make_root(self.folder / "base.tar",
+                        "--customize-hook=printf '#!/bin/sh\\nexit 101\\n' >$1/usr/sbin/policy-rc.d; chmod 755 $1/usr/sbin/policy-rc.d")
         container = self.buildah("from", "scratch").strip()
         self.buildah("add", "--quiet", container, tar)
         self.buildah("commit", "--quiet", "--rm", container, BASE)
@@ -91,9 +86,9 @@ class Images:
 
 def make_postgres(folder):
     """The root of a system with Debian's PostgreSQL 17, and its configuration as an image."""
-    root = debootstrap(folder, folder / "postgres", "--include=postgresql-17",
-                       '--essential-hook=mkdir -p "$1/etc/postgresql-common"',
-                       '--essential-hook=echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.conf"')
+    root = make_root(folder / "postgres", "--include=postgresql-17",
+                     '--essential-hook=mkdir -p "$1/etc/postgresql-common"',
+                     '--essential-hook=echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.conf"')
     shutil.copy(Path(__file__).parent / "postgres-stand-in", root / "usr/local/bin/docker-entrypoint.sh")
     return root, {"User": "0:0", "Entrypoint": ["docker-entrypoint.sh"], "WorkingDir": "/", "StopSignal": "SIGINT",
                   "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/17/bin"]}
