@@ -1,33 +1,23 @@
 """The image, built by buildah from a base image of Debian's packages, and what stands in for PostgreSQL's."""
 
 import json
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[2]
-CONTAINERFILE = TOP / "deploy" / "container" / "Containerfile"
+from stack import ROOT, call
+
+CONTAINERFILE = ROOT / "deploy" / "container" / "Containerfile"
 BASE = "docker.io/library/debian:trixie-slim"
-
-
-def call(*command, timeout=900, **options):
-    """Run a command on the host; its output, or an exception with it."""
-    command = [str(part) for part in command]
-    done = subprocess.run(command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=timeout, **options)
-    if done.returncode != 0:
-        raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout[-4000:]}")
-    return done.stdout
 
 
 def copy_tree(folder):
     """The files of the checkout, closed to others as with a strict umask, beside secrets and state."""
-    names = call("git", "-C", TOP, "ls-files", "-co", "--exclude-standard").split()
+    names = call("git", "-C", ROOT, "ls-files", "-co", "--exclude-standard").split()
     for name in names:
-        if (TOP / name).exists():
+        if (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(TOP / name, folder / name)
+            shutil.copy(ROOT / name, folder / name)
     call("chmod", "-R", "go=", folder)
     call(folder / "deploy/container/new-secrets")
     (folder / "var").mkdir()
@@ -36,7 +26,7 @@ def copy_tree(folder):
 
 def make_root(target, *options):
     """Debian 13, as a folder or as an archive."""
-    call(TOP / "tests/debian-root", "trixie", target, *options)
+    call(ROOT / "tests/debian-root", "trixie", target, *options)
     return target
 
 
