@@ -90,8 +90,9 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 $(BUILD)/flags: FORCE
 	@status=0; for library in $(REQUIRED); do \
 		name=$${library%/*} version=$${library#*/}; \
-		$(PKG_CONFIG) --exists "$$name >= $$version" || { status=1; \
-			echo "make: $$name $$version or newer is required; $(PKG_CONFIG) finds $$($(PKG_CONFIG) --modversion "$$name" 2>/dev/null || echo none)" >&2; }; \
+		$(PKG_CONFIG) --exists "$$name >= $$version" && continue; \
+		found=$$($(PKG_CONFIG) --modversion "$$name" 2>/dev/null || echo none); \
+		echo "make: $$name $$version or newer is required; $(PKG_CONFIG) finds $$found" >&2; status=1; \
 	done; exit $$status
 	@mkdir -p $(BUILD)
 	@echo '$(FLAGS)' | cmp -s - $@ || echo '$(FLAGS)' >$@

@@ -1,16 +1,17 @@
 -- What differs from the access that a new installation has, and the statements that mend it.
 -- An upgrade of PostgreSQL or a restore may be the cause. It is one SELECT: sql/migrate runs
--- the statements, status.sql reports the sentences. Without a sentence, something is
--- missing, which status.sql reports itself.
+-- the statements, status.sql reports the sentences. A row without a sentence is for a grant
+-- that is missing, which status.sql reports itself.
 --
 -- PostgreSQL lets every role create large objects and write messages into the WAL. A dump
--- must not contain the privileges of these functions, since another version's may have other
--- arguments: pg_upgrade and pg_restore stop at such a REVOKE, and the dump method of
--- pg_upgradecluster ignores it. pg_dump omits the privileges that a new cluster has, by
--- pg_init_privs. So a restored database has the REVOKE only when it is run again.
+-- must not contain a REVOKE of these functions, since another version's may have other
+-- arguments: pg_upgrade and pg_restore stop at it, and the dump method of pg_upgradecluster
+-- ignores it. pg_dump omits privileges that pg_init_privs records as those of a new cluster,
+-- so they are recorded there. A restored database has neither until migrate runs.
 SELECT
   CASE WHEN is_public THEN format('PUBLIC can execute %s', signature)
-    ELSE format('A dump contains the privileges of %s, which another version of PostgreSQL may refuse', signature) END AS sentence,
+    ELSE format('A dump contains the privileges of %s, which another version of PostgreSQL may refuse', signature)
+  END AS sentence,
   format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', signature) AS statement,
   CASE WHEN NOT is_initial THEN format(
     'INSERT INTO pg_catalog.pg_init_privs'

@@ -13,15 +13,16 @@ http2_form() {
 		END {
 			for (i = 1; i <= n; i++) {
 				line = lines[i]
-				if (line ~ /^[ \t]*listen[ \t]/) {
-					parameter = line ~ /[ \t]http2[ \t;]/
-					if (form == "directive" && parameter) {
-						sub(/[ \t]+http2/, "", line)
-						if (!directives++)
-							print "http2 on;"
-					} else if (form == "parameter" && directives && !parameter)
-						sub(/[ \t]ssl/, "& http2", line)
-				}
+				parameter = match(line, /^[ \t]*listen[ \t][^;#]*[ \t]http2[ \t;]/)
+				if (form == "directive" && parameter) {
+					before = substr(line, 1, RLENGTH - 6)
+					sub(/[ \t]+$/, "", before)
+					line = before substr(line, RLENGTH)
+					if (!directives++)
+						print "http2 on;"
+				} else if (form == "parameter" && directives && !parameter &&
+						match(line, /^[ \t]*listen[ \t][^;#]*[ \t]ssl[ \t;]/))
+					line = substr(line, 1, RLENGTH - 1) " http2" substr(line, RLENGTH)
 				print line
 			}
 		}'

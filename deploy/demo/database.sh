@@ -12,7 +12,7 @@ choose_postgresql() {
 	major=$(postgresql_major)
 	[ "$major" -ge 15 ] || fail "the package postgresql is PostgreSQL $major; 15 or newer is required"
 	created_by=$(cat pg/PG_VERSION 2>/dev/null) || created_by=$major
-	pg_bin=$(postgresql_bin "$created_by")
+	pg_bin=/usr/lib/postgresql/$created_by/bin
 	[ -x "$pg_bin/postgres" ] || fail "$state/pg was created by PostgreSQL $created_by, and PostgreSQL $major is installed; \
 to keep its events, see \"Another PostgreSQL\" in deploy/README.md; to start without them, remove $state/pg"
 }

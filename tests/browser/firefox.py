@@ -53,7 +53,11 @@ def ended(process):
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
 
 
 class FirefoxPage(Page):

@@ -1,47 +1,32 @@
 """The image, built by buildah from a base image of Debian's packages, and what stands in for PostgreSQL's."""
 
 import json
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[2]
-CONTAINERFILE = TOP / "deploy" / "container" / "Containerfile"
+from stack import ROOT, call
+
+CONTAINERFILE = ROOT / "deploy" / "container" / "Containerfile"
 BASE = "docker.io/library/debian:trixie-slim"
-
-
-def call(*command, timeout=900, **options):
-    """Run a command on the host; its output, or an exception with it."""
-    command = [str(part) for part in command]
-    done = subprocess.run(command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=timeout, **options)
-    if done.returncode != 0:
-        raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout[-4000:]}")
-    return done.stdout
 
 
 def copy_tree(folder):
     """The files of the checkout, closed to others as with a strict umask, beside secrets and state."""
-    names = call("git", "-C", TOP, "ls-files", "-co", "--exclude-standard").split()
+    names = call("git", "-C", ROOT, "ls-files", "-co", "--exclude-standard").split()
     for name in names:
-        if (TOP / name).exists():
+        if (ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(TOP / name, folder / name)
+            shutil.copy(ROOT / name, folder / name)
     call("chmod", "-R", "go=", folder)
     call(folder / "deploy/container/new-secrets")
     (folder / "var").mkdir()
     return folder
 
 
-def debootstrap(folder, target, *options):
-    """A minimal Debian 13, with apt set up as this machine's is: from its mirror, through its proxy."""
-    name = target.name
-    mirror = call("apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Label: Debian").split()[0]
-    (folder / f"{name}.apt").write_text("".join(
-        line for line in call("apt-config", "dump", "Acquire").splitlines(keepends=True) if not line.startswith('Acquire "')))
-    call("mmdebstrap", "--mode=root", "--variant=minbase", f"--aptopt={folder}/{name}.apt",
-         "--dpkgopt=force-unsafe-io", *options, "trixie", target, f"deb {mirror} trixie main")
+def make_root(target, *options):
+    """Debian 13, as a folder or as an archive."""
+    call(ROOT / "tests/debian-root", "trixie", target, *options)
     return target
 
 
@@ -60,8 +45,8 @@ class Images:
 
     def make_base(self):
         """Under the official name. Like the official one, it lets no package start a service."""
-        tar = debootstrap(self.folder, self.folder / "base.tar",
-                          "--customize-hook=printf '#!/bin/sh\\nexit 101\\n' >$1/usr/sbin/policy-rc.d; chmod 755 $1/usr/sbin/policy-rc.d")
+        tar = make_root(self.folder / "base.tar",
+                        "--customize-hook=printf '#!/bin/sh\\nexit 101\\n' >$1/usr/sbin/policy-rc.d; chmod 755 $1/usr/sbin/policy-rc.d")
         container = self.buildah("from", "scratch").strip()
         self.buildah("add", "--quiet", container, tar)
         self.buildah("commit", "--quiet", "--rm", container, BASE)
@@ -91,9 +76,9 @@ class Images:
 
 def make_postgres(folder):
     """The root of a system with Debian's PostgreSQL 17, and its configuration as an image."""
-    root = debootstrap(folder, folder / "postgres", "--include=postgresql-17",
-                       '--essential-hook=mkdir -p "$1/etc/postgresql-common"',
-                       '--essential-hook=echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.conf"')
+    root = make_root(folder / "postgres", "--include=postgresql-17",
+                     '--essential-hook=mkdir -p "$1/etc/postgresql-common"',
+                     '--essential-hook=echo "create_main_cluster = false" >"$1/etc/postgresql-common/createcluster.conf"')
     shutil.copy(Path(__file__).parent / "postgres-stand-in", root / "usr/local/bin/docker-entrypoint.sh")
     return root, {"User": "0:0", "Entrypoint": ["docker-entrypoint.sh"], "WorkingDir": "/", "StopSignal": "SIGINT",
                   "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/postgresql/17/bin"]}

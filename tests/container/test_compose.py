@@ -223,8 +223,10 @@ def test_a_second_up_keeps_the_data_and_prints_the_same_token(compose, token, mo
     assert query(compose, token) == before
 
 
-def test_nginx_ends_after_the_requests_in_progress(compose, token):
-    assert compose.running["nginx"].configuration.stop_signal.name == "SIGQUIT"
+def test_nginx_ends_by_the_signal_that_lets_requests_end(compose, token):
+    nginx = compose.running["nginx"]
+    assert nginx.configuration.stop_signal.name == "SIGQUIT"
+    assert nginx.stop() == 0
     compose.restart("nginx")
     compose.wait_for_health("nginx")
 

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from images import CONTAINERFILE, call
+from images import CONTAINERFILE
+from stack import call
 
 
 def test_two_stages_begin_with_the_slim_image_of_the_current_stable():

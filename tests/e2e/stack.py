@@ -4,6 +4,7 @@ import base64
 import contextlib
 import itertools
 import os
+import shlex
 import signal
 import socket
 import ssl
@@ -33,6 +34,16 @@ def wait_for(condition, what, seconds=20.0, every=0.05):
             return value
         assert time.monotonic() < deadline, f"waited {seconds * SLOWNESS} s for {what}"
         time.sleep(every)
+
+
+def call(*command, timeout=900, **options):
+    """Run a command; its output, or an exception with it."""
+    command = [str(part) for part in command]
+    done = subprocess.run(command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=timeout, **options)
+    if done.returncode != 0:
+        raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout[-4000:]}")
+    return done.stdout
 
 
 def free_port():

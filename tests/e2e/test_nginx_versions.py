@@ -12,7 +12,7 @@ FORMS = {
     "parameter": "listen 127.0.0.1:8443 ssl http2 default_server;\nlisten [::1]:8443 ssl http2 default_server;\nserver_name _;\n",
     "directive": "http2 on;\nlisten 127.0.0.1:8443 ssl default_server;\nlisten [::1]:8443 ssl default_server;\nserver_name _;\n",
 }
-OFF = "listen 443 ssl;\n#listen 444 ssl http2;\nhttp2 off;\n"
+OFF = "listen 443 ssl; # not http2 yet\n#listen 444 ssl http2;\nhttp2 off;\n"
 PLAIN = "listen 127.0.0.1:8080 default_server;\nset_real_ip_from 127.0.0.1;\n"
 
 
@@ -56,6 +56,12 @@ def test_only_what_turns_http2_on_is_changed(form):
     given = "\thttp2  on ;\nlisten 80;\n  listen 443 default_server\tssl; # TLS\nlisten 444 ssl http2;\n#http2 on;\n"
     assert form(given, "nginx/1.22.1") == "listen 80;\n  listen 443 default_server\tssl http2; # TLS\nlisten 444 ssl http2;\n#http2 on;\n"
     assert form(given, "nginx/1.26.3") == given.replace("ssl http2", "ssl")
+
+
+def test_a_host_or_a_comment_may_have_the_name_of_a_parameter(form):
+    parameter, directive = "listen http2.test:1 ssl http2; # ssl http2\n", "http2 on;\nlisten http2.test:1 ssl; # ssl http2\n"
+    assert form(parameter, "nginx/1.26.3") == directive and form(directive, "nginx/1.22.1") == parameter
+    assert form("http2 on;\nlisten ssl.test:1; # ssl\n", "nginx/1.22.1") == "listen ssl.test:1; # ssl\n"
 
 
 def test_nginx_accepts_the_configuration_without_a_warning(stack):

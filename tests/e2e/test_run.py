@@ -134,7 +134,8 @@ def test_an_unsupported_system_is_told_what_is_missing(release, name, tmp_path):
     given = {"text": True, "capture_output": True, "env": os.environ | {"STEEP_OS_RELEASE": str(tmp_path / "os-release")}}
     done = subprocess.run([*install, "steep-of-no-name", "steep-of-none"], **given)
     assert (done.returncode, done.stdout, done.stderr) == (
-        1, "", f"steep: this is {name}, and packages are installed on Debian 12 or newer only; missing here: steep-of-no-name steep-of-none\n")
+        1, "", f"steep: this is {name}, and packages are installed on Debian 12 or newer only; missing here: steep-of-no-name steep-of-none; "
+               "to run steep in containers instead, see deploy/container/README.md\n")
     assert subprocess.run(install, **given).returncode == 0
 
 

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import stack
+from stack import call
 
 # Deadlines end a hanging test and measure nothing: the machine may be busy.
 PATIENCE = 120.0
@@ -32,16 +33,6 @@ class Refused(Exception):
 
 # Each check starts a process in the container, which is still booting.
 wait_for = functools.partial(stack.wait_for, seconds=PATIENCE, every=0.2)
-
-
-def call(*command, **options):
-    """Run a command on the host; its output, or an exception with it."""
-    command = [str(part) for part in command]
-    done = subprocess.run(command, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, **options)
-    if done.returncode != 0:
-        raise RuntimeError(f"{shlex.join(command)} ended with {done.returncode}:\n{done.stdout[-4000:]}")
-    return done.stdout
 
 
 def release():

@@ -123,8 +123,8 @@ def test_pg_upgradecluster_is_followed_by_a_working_installation(machine, old, n
 
 
 def test_a_dump_is_restored_into_the_new_version(machine, old, new_privileges):
-    dump = ["pg_dump", "-h", "/run/postgresql", "-p", old.port, "-U", "steep_backup", "-Fc", "-f", "/root/steep.dump", "steep"]
-    machine.run(f"/usr/lib/postgresql/{OLD}/bin/pg_dump", *dump[1:])
+    machine.run(f"/usr/lib/postgresql/{OLD}/bin/pg_dump", "-h", "/run/postgresql", "-p", old.port, "-U", "steep_backup",
+                "-Fc", "-f", "/root/steep.dump", "steep")
     hba = machine.file(f"/etc/postgresql/{OLD}/upgraded/pg_hba.conf").read_text()
     ident = machine.file(f"/etc/postgresql/{OLD}/upgraded/pg_ident.conf").read_text()
     machine.run("pg_dropcluster", "--stop", OLD, "upgraded")
