@@ -168,7 +168,7 @@ def test_the_status_command_does_not_keep_a_process_from_starting(server, sender
 
 
 def test_a_crash_writes_no_core_file_with_the_key(server, sender):
-    sender.start(prefix=["sh", "-c", 'ulimit -c unlimited; exec "$@"', "sh"])
+    sender.start(prefix=["sh", "-c", 'ulimit -c "$(ulimit -H -c)"; exec "$@"', "sh"])
     limits = Path(f"/proc/{sender.process.pid}/limits").read_text(encoding="ascii")
     assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE), limits
 
