@@ -103,10 +103,15 @@ def check(machine, cluster, new_privileges):
     too_much = cluster.privileges() - new_privileges
     functions = {line.split("|")[1] for line in too_much}
     assert any(name.startswith("pg_logical_emit_message(") for name in functions), too_much
-    status = machine.run("steepctl", "status", check=False)
-    assert status.returncode == 1, status.stdout
+
+    def warned():
+        status = machine.run("steepctl", "status", check=False)
+        return status.stdout if status.returncode == 1 else None
+
+    # The programs are ready a while after the database is.
+    status = wait_for(warned, "a warning")
     for name in functions:
-        assert f"WARNING: PUBLIC can execute {name}; run steepctl migrate.\n" in status.stdout
+        assert f"WARNING: PUBLIC can execute {name}; run steepctl migrate.\n" in status
     assert "mended: " in cluster.steepctl("migrate")
     assert cluster.privileges() == new_privileges
     status_is_ok(machine)
