@@ -1,6 +1,7 @@
 """The image, built by buildah from a base image of Debian's packages, and what stands in for PostgreSQL's."""
 
 import json
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,10 @@ from stack import ROOT, call
 
 CONTAINERFILE = ROOT / "deploy" / "container" / "Containerfile"
 BASE = "docker.io/library/debian:trixie-slim"
+
+# This process' own: newer versions of buildah raise them otherwise, which not every root may.
+LIMITS = [f"--ulimit={name}={':'.join(map(str, resource.getrlimit(number)))}"
+          for name, number in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC))]
 
 
 def copy_tree(folder):
@@ -54,10 +59,10 @@ class Images:
 
     def build(self, name, containerfile, context):
         self.buildah("build", "--isolation=chroot", "--format=docker", "--network=host", "--pull-never", "--quiet",
-                     "--tag", name, "--file", containerfile, context)
+                     *LIMITS, "--tag", name, "--file", containerfile, context)
 
     def container(self, name):
-        return self.buildah("from", "--pull-never", name).strip()
+        return self.buildah("from", "--pull-never", *LIMITS, name).strip()
 
     def mount(self, container):
         return Path(self.buildah("mount", container).strip())
