@@ -1,7 +1,6 @@
 """The image, built by buildah from a base image of Debian's packages, and what stands in for PostgreSQL's."""
 
 import json
-import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,9 +10,8 @@ from stack import ROOT, call
 CONTAINERFILE = ROOT / "deploy" / "container" / "Containerfile"
 BASE = "docker.io/library/debian:trixie-slim"
 
-# This process' own: newer versions of buildah raise them otherwise, which not every root may.
-LIMITS = [f"--ulimit={name}={':'.join(map(str, resource.getrlimit(number)))}"
-          for name, number in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC))]
+# Of what buildah runs. Its defaults may be higher than its own limits, which not every root may raise.
+LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=8192:8192"]
 
 
 def copy_tree(folder):
