@@ -81,8 +81,8 @@ def new_compose(folder, images, postgres, configuration):
         shutil.copy(COMPOSE.parent / "new-secrets", place)
         if secrets:
             subprocess.run([place / "new-secrets"], check=True)
-        compose = Compose(place / "compose.yaml", {"steep": image, "docker.io/library/postgres:17": root},
-                          {"steep": configuration, "docker.io/library/postgres:17": like_an_image}, place, **environment)
+        compose = Compose(place / "compose.yaml", {"steep": image, "postgres:17": root},
+                          {"steep": configuration, "postgres:17": like_an_image}, place, **environment)
         made.append(compose)
         return compose
 

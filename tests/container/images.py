@@ -8,7 +8,7 @@ from pathlib import Path
 from stack import ROOT, call
 
 CONTAINERFILE = ROOT / "deploy" / "container" / "Containerfile"
-BASE = "docker.io/library/debian:trixie-slim"
+BASE = "debian:trixie-slim"
 
 # Of what buildah runs. Its defaults may be higher than its own limits, which not every root may raise.
 LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=8192:8192"]

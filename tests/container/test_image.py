@@ -9,7 +9,7 @@ from stack import call
 
 
 def test_two_stages_begin_with_the_slim_image_of_the_current_stable():
-    assert re.findall("^FROM ([^ \n]+)", CONTAINERFILE.read_text(), re.MULTILINE) == ["docker.io/library/debian:trixie-slim"] * 2
+    assert re.findall("^FROM ([^ \n]+)", CONTAINERFILE.read_text(), re.MULTILINE) == ["debian:trixie-slim"] * 2
 
 
 def test_nothing_that_compiles_and_nothing_that_was_compiled_from_is_left(root):
