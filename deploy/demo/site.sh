@@ -56,10 +56,8 @@ upstream steep_query { server unix:run/query.sock; }
 upstream steep_ingest_health { server unix:run/ingest-health.sock; }
 upstream steep_query_health { server unix:run/query-health.sock; }
 END
-	cat >nginx/snippets/steep/log.conf <<'END'
-access_log log/access.log steep if=$steep_is_logged;
-error_log log/nginx-error.log alert;
-END
+	sed 's#/var/log/nginx/steep-access.log#log/access.log#;s#/var/log/nginx/steep-error.log#log/nginx-error.log#' \
+		"$lib/nginx/snippets/log.conf" >nginx/snippets/steep/log.conf
 	echo 'root lib/nginx/html;' >nginx/snippets/steep/page.conf
 
 	cat >nginx/nginx.conf <<'END'

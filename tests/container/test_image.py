@@ -5,7 +5,7 @@ import re
 import pytest
 
 from images import CONTAINERFILE
-from stack import call
+from stack import ROOT, call
 
 
 def test_two_stages_begin_with_the_slim_image_of_the_current_stable():
@@ -53,6 +53,12 @@ def test_the_programs_find_their_libraries(images, container):
 
 def test_the_image_has_a_health_check(configuration):
     assert configuration["Healthcheck"]["Test"] == ["CMD", "entrypoint", "health"]
+
+
+def test_its_error_log_has_the_level_of_the_package(root):
+    levels = [re.findall(r"^error_log \S+ ([a-z]+);$", (folder / "log.conf").read_text(), re.MULTILINE)
+              for folder in (root / "etc/nginx/snippets/steep", ROOT / "nginx/snippets")]
+    assert levels == [["alert"]] * 2
 
 
 def test_nginx_accepts_the_site_without_a_warning(images, container):
