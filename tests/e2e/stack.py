@@ -4,6 +4,7 @@ import base64
 import contextlib
 import itertools
 import os
+import re
 import shlex
 import signal
 import socket
@@ -170,6 +171,21 @@ class Stack:
         old = set(children.read_text().split())
         os.kill(pid, signal.SIGHUP)
         wait_for(lambda: not old & set(children.read_text().split()), "nginx to read its configuration")
+
+    @contextlib.contextmanager
+    def changed_snippet(self, name, pattern, replacement, count=1):
+        """Replace what a pattern matches in a snippet of nginx, so many times, until the end of the context."""
+        file = self.state / "nginx" / "snippets" / "steep" / name
+        kept = file.read_text()
+        text, changed = re.subn(pattern, replacement, kept)
+        assert changed == count, f"{name} has {pattern} {changed} times"
+        file.write_text(text)
+        self.reload_nginx()
+        try:
+            yield
+        finally:
+            file.write_text(kept)
+            self.reload_nginx()
 
     def socket(self, address="127.0.0.1", server_name="localhost", timeout=40, tls=None):
         plain = socket.create_connection(("127.0.0.1", self.port), timeout * SLOWNESS, (address, 0))

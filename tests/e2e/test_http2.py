@@ -228,14 +228,8 @@ REFUSED = {
 @pytest.fixture
 def everything_logged(second_stack):
     """An installation whose access log leaves out no request."""
-    file = second_stack.state / "nginx" / "snippets" / "steep" / "log.conf"
-    text = file.read_text()
-    assert " if=$steep_is_logged;" in text
-    file.write_text(text.replace(" if=$steep_is_logged;", ";"))
-    second_stack.reload_nginx()
-    yield second_stack
-    file.write_text(text)
-    second_stack.reload_nginx()
+    with second_stack.changed_snippet("log.conf", r" if=\$steep_is_logged;", ";"):
+        yield second_stack
 
 
 # The fixture's reload would end the request that test_edge.py's last test waits for.

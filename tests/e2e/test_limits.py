@@ -218,12 +218,7 @@ def test_a_slow_loris_of_300_connections_costs_a_monitor_at_its_address_no_batch
 @pytest.fixture(scope="module")
 def frozen():
     """An installation whose limits forget one request in a minute only, so that a slow machine can reach them."""
-    with running("limits") as stack:
-        rates = stack.state / "nginx" / "snippets" / "steep" / "rate-limits.conf"
-        text, changed = re.subn(r"rate=\d+r/s", "rate=1r/m", rates.read_text())
-        assert changed == 5
-        rates.write_text(text)
-        stack.reload_nginx()
+    with running("limits") as stack, stack.changed_snippet("rate-limits.conf", r"rate=\d+r/s", "rate=1r/m", 5):
         yield stack
 
 
@@ -364,12 +359,7 @@ def test_requests_in_progress_are_limited(kind, frozen):
 @pytest.fixture(scope="module")
 def narrow():
     """An installation whose limits keep few credentials and addresses, so that a test can fill them."""
-    with running("zones") as stack:
-        rates = stack.state / "nginx" / "snippets" / "steep" / "rate-limits.conf"
-        text, changed = re.subn(r":10m rate=", ":32k rate=", rates.read_text())
-        assert changed == 5
-        rates.write_text(text)
-        stack.reload_nginx()
+    with running("zones") as stack, stack.changed_snippet("rate-limits.conf", ":10m rate=", ":32k rate=", 5):
         yield stack
 
 

@@ -302,18 +302,12 @@ def test_a_header_that_claims_a_local_address_is_ignored(name, value, client):
 
 def test_a_trusted_proxy_cannot_ask_for_metrics(second_stack):
     """With a trusted proxy as in limits.conf, and with what it says of its clients."""
-    limits = second_stack.state / "nginx" / "snippets" / "steep" / "limits.conf"
-    kept = limits.read_text()
-    limits.write_text("set_real_ip_from 127.0.0.0/8; real_ip_header X-Real-IP;")
-    second_stack.reload_nginx()
-    try:
-        with second_stack.client("127.0.1.9") as proxy, second_stack.metrics_client() as local:
-            for address in ("127.0.0.1", "::1", "192.0.2.1"):
-                assert proxy.get("/metrics/ingest", headers={"X-Real-IP": address}).status_code == 404
-            assert local.get("/metrics/ingest").status_code == 200
-    finally:
-        limits.write_text(kept)
-        second_stack.reload_nginx()
+    trusting = "set_real_ip_from 127.0.0.0/8; real_ip_header X-Real-IP;"
+    with (second_stack.changed_snippet("limits.conf", r"(?s)\A.*\Z", trusting),
+          second_stack.client("127.0.1.9") as proxy, second_stack.metrics_client() as local):
+        for address in ("127.0.0.1", "::1", "192.0.2.1"):
+            assert proxy.get("/metrics/ingest", headers={"X-Real-IP": address}).status_code == 404
+        assert local.get("/metrics/ingest").status_code == 200
 
 
 def listening(port):

@@ -23,9 +23,8 @@ MIB = 1024 * 1024
 @pytest.fixture(scope="module")
 def busy():
     """An installation without rate limits, with few workers and a short deadline."""
-    with running("overload", STEEP_WORKERS=str(WORKERS), STEEP_DEADLINE=str(DEADLINE)) as stack:
-        (stack.state / "nginx" / "snippets" / "steep" / "limits.conf").write_text("")
-        stack.reload_nginx()
+    with (running("overload", STEEP_WORKERS=str(WORKERS), STEEP_DEADLINE=str(DEADLINE)) as stack,
+          stack.changed_snippet("limits.conf", r"(?s)\A.*\Z", "")):
         yield stack
 
 

@@ -16,18 +16,11 @@ pytestmark = pytest.mark.last(1)
 @pytest.fixture(scope="module")
 def site(second_stack):
     """A client of the whole site of which steep is a part."""
-    page_config = second_stack.state / "nginx" / "snippets" / "steep" / "page-config.conf"
-    kept = page_config.read_text()
-    changed, count = re.subn(r'(?m)^set \$steep_base_url "/";$', f'set $steep_base_url "{base_url_setting()}";', kept)
-    assert count == 1
-    page_config.write_text(changed)
-    second_stack.reload_nginx()
-    try:
-        with at_a_sub_path(second_stack) as url, httpx.Client(base_url=url, verify=second_stack.tls, trust_env=False, timeout=60) as client:
-            yield client
-    finally:
-        page_config.write_text(kept)
-        second_stack.reload_nginx()
+    setting = f'set $steep_base_url "{base_url_setting()}";'
+    with (second_stack.changed_snippet("page-config.conf", r'(?m)^set \$steep_base_url "/";$', setting),
+          at_a_sub_path(second_stack) as url,
+          httpx.Client(base_url=url, verify=second_stack.tls, trust_env=False, timeout=60) as client):
+        yield client
 
 
 @pytest.fixture(scope="module")
