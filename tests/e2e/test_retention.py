@@ -89,8 +89,8 @@ def days_of_events(connection, days, since=0):
 def test_prune_refuses_most_of_all_events_as_with_a_wrong_clock(stack, database):
     with database.connect() as connection:
         days_of_events(connection, 40)
-        # What it would find if the clock of the database were ten years ahead.
-        connection.execute("UPDATE public.events SET timestamp = timestamp - interval '10 years'")
+        # What it would find if the clock of the database were ten years ahead. The last hour of a day is still that day.
+        connection.execute("UPDATE public.events SET timestamp = date_trunc('day', timestamp) - interval '10 years' + interval '23 hours'")
         stored, first, last, clock = connection.execute(
             "SELECT count(*), min(timestamp)::date, max(timestamp)::date, to_char(now(), 'YYYY-MM-DD') FROM public.events").fetchone()
         done = stack.steepctl("prune", "90", PGDATABASE=database.name, PGOPTIONS="-c role=steep_prune", check=False)
