@@ -50,12 +50,8 @@ configure_nginx() {
 			echo "listen [::1]:$metrics_port;"
 		fi
 	} >nginx/snippets/steep/metrics-listen.conf
-	cat >nginx/snippets/steep/upstream.conf <<'END'
-upstream steep_ingest { server unix:run/ingest.sock; }
-upstream steep_query { server unix:run/query.sock; }
-upstream steep_ingest_health { server unix:run/ingest-health.sock; }
-upstream steep_query_health { server unix:run/query-health.sock; }
-END
+	# The same, with the sockets and logs of this folder.
+	sed 's|unix:/run/steep/|unix:run/|' "$lib/nginx/snippets/upstream.conf" >nginx/snippets/steep/upstream.conf
 	sed 's#/var/log/nginx/steep-access.log#log/access.log#;s#/var/log/nginx/steep-error.log#log/nginx-error.log#' \
 		"$lib/nginx/snippets/log.conf" >nginx/snippets/steep/log.conf
 	echo 'root lib/nginx/html;' >nginx/snippets/steep/page.conf
