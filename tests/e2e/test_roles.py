@@ -4,7 +4,8 @@ import psycopg
 import pytest
 
 FUNCTIONS = {
-    "steep_ingest": ["bulk_insert_events('[]')", "list_monitor_keys()", "find_invalid_events('{}')", "count_foreign_ids('[]')"],
+    "steep_ingest": ["bulk_insert_events('[]')", "bulk_insert_batches('{}', '{}')", "list_monitor_keys()",
+                     "find_invalid_events('{}')", "count_foreign_ids('[]')"],
     "steep_query": ["get_hourly_aggregates(7, NULL)", "list_access_tokens()"],
 }
 OTHER = {"steep_ingest": "steep_query", "steep_query": "steep_ingest"}

@@ -98,6 +98,9 @@ def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):
     ("REVOKE EXECUTE ON FUNCTION public.bulk_insert_events FROM steep_ingest", CRITICAL,
      "Role steep_ingest cannot execute public.bulk_insert_events(jsonb);"
      " run GRANT EXECUTE ON FUNCTION public.bulk_insert_events(jsonb) TO steep_ingest."),
+    ("REVOKE EXECUTE ON FUNCTION public.bulk_insert_batches FROM steep_ingest", CRITICAL,
+     "Role steep_ingest cannot execute public.bulk_insert_batches(integer[],jsonb[]);"
+     " run GRANT EXECUTE ON FUNCTION public.bulk_insert_batches(integer[],jsonb[]) TO steep_ingest."),
     ("REVOKE EXECUTE ON FUNCTION public.list_access_tokens FROM steep_query", CRITICAL,
      "Role steep_query cannot execute public.list_access_tokens();"
      " run GRANT EXECUTE ON FUNCTION public.list_access_tokens() TO steep_query."),

@@ -23,6 +23,7 @@ INSERT INTO decided VALUES
   ('table', 'monitor_keys', '', '', '', 'SELECT', '', ''),
   ('table', 'schema_migrations', '', '', '', 'SELECT', '', ''),
 
+  ('function', 'bulk_insert_batches(integer[],jsonb[])', 'EXECUTE', '', 'EXECUTE', '', '', ''),
   ('function', 'bulk_insert_events(jsonb)', 'EXECUTE', '', 'EXECUTE', '', '', ''),
   ('function', 'count_foreign_ids(jsonb)', 'EXECUTE', '', '', '', '', ''),
   ('function', 'find_invalid_events(text[])', 'EXECUTE', '', '', '', '', ''),

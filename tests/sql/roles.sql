@@ -75,6 +75,7 @@ SELECT lives_ok('DELETE FROM public.events', 'service_role deletes');
 SELECT is_empty('SELECT * FROM public.events', '... and the event is gone');
 SELECT lives_ok('TRUNCATE public.events', 'service_role truncates');
 SELECT lives_ok($$SELECT * FROM public.bulk_insert_events('[]')$$, 'service_role calls bulk_insert_events');
+SELECT lives_ok($$SELECT * FROM public.bulk_insert_batches('{}', '{}')$$, 'service_role calls bulk_insert_batches');
 SELECT lives_ok('SELECT * FROM public.get_hourly_aggregates()', 'service_role calls get_hourly_aggregates');
 RESET SESSION AUTHORIZATION;
 
