@@ -117,7 +117,7 @@ LEFT JOIN pg_catalog.pg_stat_activity ON usename = role AND datname = current_da
 GROUP BY role ORDER BY role;
 
 -- A database with pending migrations may lack these.
-SELECT to_regclass('public.hourly_count_deltas') IS NOT NULL AS has_counts,
+SELECT to_regclass('public.hourly_counts') IS NOT NULL AS has_counts,
        to_regclass('public.access_tokens') IS NOT NULL AS has_credentials \gset
 \if :has_counts
 -- The events first, in one transaction, because TRUNCATE locks them before the counts: in
@@ -125,10 +125,7 @@ SELECT to_regclass('public.hourly_count_deltas') IS NOT NULL AS has_counts,
 BEGIN READ ONLY;
 SELECT FROM public.events LIMIT 0;
 
-SELECT 'ok', format('Events: %s.', coalesce(sum(event_count), 0))
-FROM (
-  SELECT event_count FROM public.hourly_counts UNION ALL SELECT event_count FROM public.hourly_count_deltas
-) AS counts;
+SELECT 'ok', format('Events: %s.', coalesce(sum(event_count), 0)) FROM public.hourly_counts;
 
 -- From source to source by the counts' key, then to the newest hour, then to that hour's
 -- newest event: a few index pages for each source, however many events are stored. The
@@ -144,8 +141,6 @@ WITH RECURSIVE counted (source) AS (
 ), sources (source) AS (
   SELECT source FROM counted WHERE source IS NOT NULL
   UNION
-  SELECT source FROM public.hourly_count_deltas
-  UNION
   SELECT source COLLATE "C" FROM keys
 )
 SELECT 'ok', format('Monitor %s: %s, %s.',
@@ -157,10 +152,8 @@ SELECT 'ok', format('Monitor %s: %s, %s.',
 FROM sources
 LEFT JOIN keys ON keys.source COLLATE "C" = sources.source
 LEFT JOIN LATERAL (
-  SELECT greatest(
-    (SELECT counts.hour FROM public.hourly_counts AS counts WHERE counts.source = sources.source ORDER BY counts.hour DESC LIMIT 1),
-    (SELECT max(delta.hour) FROM public.hourly_count_deltas AS delta WHERE delta.source = sources.source)
-  ) AS hour
+  SELECT counts.hour FROM public.hourly_counts AS counts
+  WHERE counts.source = sources.source ORDER BY counts.hour DESC LIMIT 1
 ) AS newest ON true
 LEFT JOIN LATERAL (
   SELECT stored.timestamp FROM public.events AS stored
@@ -172,9 +165,6 @@ ORDER BY sources.source COLLATE "C";
 -- Whole hours are added up by their counts; of the hour in which the day ends, the events.
 WITH ahead (source, event_count) AS (
   SELECT source, event_count FROM public.hourly_counts
-  WHERE hour > now() + interval '24 hours'
-  UNION ALL
-  SELECT source, event_count FROM public.hourly_count_deltas
   WHERE hour > now() + interval '24 hours'
   UNION ALL
   SELECT source, 1 FROM public.events

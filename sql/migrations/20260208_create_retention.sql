@@ -1,8 +1,8 @@
 -- Retention, in steps: the caller runs each as a transaction of its own, because a single
 -- one would hold its locks and the deleted rows' space until its end.
 --
--- Batches do not wait for a step: where it has locked a count, they add a delta. Only a batch
--- that repeats an id of the step waits for its end, to learn whether that id still exists.
+-- A batch waits for the end of a step only if it repeats an id of the step, to learn whether
+-- that id still exists, or has events of a source and hour that the step deletes from.
 
 SET ROLE steep_owner;
 
@@ -81,11 +81,7 @@ BEGIN
       WHEN partial > 0 THEN window_start
       ELSE max(counted.hour) FILTER (WHERE counted.hour < first_hour) + interval '1 hour'
     END
-  FROM (
-    SELECT counts.hour, counts.event_count FROM public.hourly_counts AS counts
-    UNION ALL
-    SELECT delta.hour, delta.event_count FROM public.hourly_count_deltas AS delta
-  ) AS counted;
+  FROM public.hourly_counts AS counted;
 END
 $$;
 

@@ -10,7 +10,7 @@ from fastcgi import ingest_params, program, query_params
 from monitor import Monitor, encode
 from stack import ROOT, wait_for
 
-TABLES = ["access_tokens", "events", "hourly_counts", "hourly_count_deltas", "monitor_keys", "schema_migrations"]
+TABLES = ["access_tokens", "events", "hourly_counts", "monitor_keys", "schema_migrations"]
 
 
 class Origin:

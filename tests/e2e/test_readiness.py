@@ -141,7 +141,7 @@ def test_the_probes_leave_no_connection_and_store_nothing(stack, database):
         before = ended()
         wait_for(lambda: ended() >= before + 4, "two more probes of each program", 60)
         wait_for(lambda: sessions() == 0, "the last ones to end")
-        for table in ("events", "hourly_counts", "hourly_count_deltas"):
+        for table in ("events", "hourly_counts"):
             inserted = "SELECT n_tup_ins + n_tup_upd + n_tup_del FROM pg_stat_user_tables WHERE relname = %s"
             assert admin.execute(inserted, (table,)).fetchone() == (0,)
 

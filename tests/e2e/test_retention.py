@@ -1,5 +1,6 @@
 """Pruning deletes exactly the old events, or their payloads, in steps and while monitors send."""
 
+import concurrent.futures
 import re
 import subprocess
 import threading
@@ -15,6 +16,7 @@ FILL = ("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
 COMMANDS = {"events": ["prune", "90"], "payloads": ["prune", "90", "--payloads-only"]}
 LEFT = {"events": "SELECT count(*) FROM public.events WHERE timestamp < now() - interval '90 days'",
         "payloads": "SELECT count(*) FROM public.events WHERE timestamp < now() - interval '90 days' AND payload <> '{}'"}
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 
 
 @pytest.fixture(params=["prune_events('300 days')", "empty_payloads('300 days')"])
@@ -28,14 +30,21 @@ def test_monitors_send_while_a_step_is_open(step, stack, db, monitor, client):
         db.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES (%s, %s, %s, 'tool', '{\"n\": 1}')",
                    (new_id(), monitor.source, long_ago))
     late = monitor.event(timestamp=long_ago.isoformat())
-    with stack.connect(autocommit=False) as pruning:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool, stack.connect(autocommit=False) as pruning:
         assert pruning.execute(step).fetchone()[0] >= 3
-        # Of the present, of an hour whose count the step has locked, and of a new hour.
-        for events in ([monitor.event()], [late], [monitor.event(timestamp="2024-02-03T14:00:00Z")], [monitor.event()] * 2):
+        # Of the present, and of a new hour.
+        for events in ([monitor.event()], [monitor.event(timestamp="2024-02-03T14:00:00Z")], [monitor.event()] * 2):
             assert monitor.post(client, events).json()["inserted"] == 1
-        assert db.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() == (0,)
+        assert db.execute(WAITING).fetchone() == (0,)
+        # Of an hour that the step deletes from, whose count it has locked.
+        sending = pool.submit(monitor.post, client, [late])
+        if "prune_events" in step:
+            wait_for(lambda: db.execute(WAITING).fetchone() == (1,), "the batch to wait for the step")
+        else:
+            sending.result()
         assert pruning.info.transaction_status.name == "INTRANS"
         pruning.commit()
+        assert sending.result().json()["inserted"] == 1
     assert db.execute("SELECT count(*) FROM public.events WHERE id = %s", (late["id"],)).fetchone() == (1,)
     assert db.execute("SELECT * FROM public.check_hourly_counts() WHERE source = %s", (monitor.source,)).fetchall() == []
 

@@ -8,35 +8,47 @@ PGDATABASE=$database
 export PGDATABASE
 "$here/../../sql/migrate" >/dev/null
 
-# batch ORDER: SQL for a batch whose ids are in that order
-batch() {
-	cat <<SQL
-SELECT inserted_count FROM public.bulk_insert_events((
-  SELECT jsonb_agg(jsonb_build_object('id', 'evt_' || i, 'source', 'm', 'timestamp', now(), 'type', 'tool',
-    'payload', '{}'::jsonb) ORDER BY $1)
-  FROM generate_series(1, 20000) AS i));
-SQL
+# events ORDER: an aggregate of i, as a batch in that order
+events() {
+	echo "jsonb_agg(jsonb_build_object('id', 'evt_' || i, 'source', 'm', 'timestamp', now(), 'type', 'tool',
+	'payload', '{}'::jsonb) ORDER BY $1)"
 }
 
-# All start when the lock is released.
-together='SELECT pg_advisory_lock_shared(1); SELECT pg_advisory_unlock_shared(1);'
-bad=
-for round in 1 2 3 4 5 6; do
-	run_psql -c 'SELECT pg_advisory_lock(1)' -c 'SELECT pg_sleep(0.3)' >/dev/null &
-	sleep 0.1
-	i=0
-	for order in i 'i DESC' 'md5(i::text)'; do
-		i=$((i + 1))
-		printf '%s\n' 'SET SESSION AUTHORIZATION steep_ingest;' "$together" "$(batch "$order")" |
-			run_psql >"$scratch/$i" 2>&1 &
+# batch ORDER: SQL for a batch whose ids are in that order
+batch() {
+	echo "SELECT inserted_count FROM public.bulk_insert_events((SELECT $(events "$1") FROM generate_series(1, 20000) AS i));"
+}
+
+# group ORDER COUNT: SQL for the same events as a group of COUNT batches, each in that order
+group() {
+	echo "SELECT sum(inserted_count) FROM public.bulk_insert_batches(ARRAY(SELECT generate_series(1, $2)),
+	ARRAY(SELECT $(events "$1") FROM generate_series(1, 20000) AS i GROUP BY i % $2));"
+}
+
+# race SQL...: the rounds in which statements that start at once failed, or did not store every event once
+race() {
+	for round in 1 2 3 4 5 6; do
+		run_psql -c 'SELECT pg_advisory_lock(1)' -c 'SELECT pg_sleep(0.3)' >/dev/null &
+		sleep 0.1
+		i=0
+		for statement; do
+			i=$((i + 1))
+			# All start when the lock is released.
+			printf '%s\n' 'SET SESSION AUTHORIZATION steep_ingest;' \
+				'SELECT pg_advisory_lock_shared(1); SELECT pg_advisory_unlock_shared(1);' "$statement" |
+				run_psql >"$scratch/$i" 2>&1 &
+		done
+		wait
+		sum=$(cat "$scratch/1" "$scratch/2" "$scratch/3" | awk '/^[0-9]+$/ {n += $1} END {print n}')
+		! grep -h ERROR "$scratch/1" "$scratch/2" "$scratch/3" || echo "$round:error"
+		[ "$sum" = 20000 ] || echo "$round:$sum"
+		run_psql -c 'TRUNCATE public.events'
 	done
-	wait
-	sum=$(cat "$scratch/1" "$scratch/2" "$scratch/3" | awk '/^[0-9]+$/ {n += $1} END {print n}')
-	! grep ERROR "$scratch/1" "$scratch/2" "$scratch/3" || bad="$bad $round:error"
-	[ "$sum" = 20000 ] || bad="$bad $round:$sum"
-	run_psql -c 'TRUNCATE public.events'
-done
-expect 'batches with the same ids in different orders do not deadlock' "$bad" ''
+}
+expect 'batches with the same ids in different orders do not deadlock' \
+	"$(race "$(batch i)" "$(batch 'i DESC')" "$(batch 'md5(i::text)')")" ''
+expect '... nor do groups of batches, and a batch alone' \
+	"$(race "$(group i 3)" "$(group 'i DESC' 16)" "$(batch 'md5(i::text)')")" ''
 
 # batch_of SOURCE HOUR PREFIX COUNT: SQL for a batch of COUNT events in one hour.
 batch_of() {
@@ -75,73 +87,102 @@ release() {
 	wait "$holder"
 }
 
-# await_waiting: until a session of this database waits for a lock
+# await_waiting COUNT: until so many sessions of this database wait for a lock
 await_waiting() {
 	until [ "$(run_psql -c "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-		AND wait_event_type = 'Lock'")" = 1 ]; do
+		AND wait_event_type = 'Lock'")" = "$1" ]; do
 		sleep 0.02
 	done
 }
 
-# What a query returns, how many events are in deltas, and which counts are wrong.
+# What a query returns, and which counts are wrong.
 queried() {
 	run_psql -F ' ' -R ', ' -c 'SELECT source, hour, event_count FROM public.get_hourly_aggregates()'
-}
-in_deltas() {
-	run_psql -c 'SELECT coalesce(sum(event_count), 0) FROM public.hourly_count_deltas'
 }
 wrong() {
 	run_psql -c 'SELECT * FROM public.check_hourly_counts()'
 }
 
+# begin_waiting SQL: runs it in a session that waits for a lock; end_waiting: its output, when it has ended
+begin_waiting() {
+	run_psql -c "$1" >"$scratch/waits" 2>&1 &
+	waiting=$!
+	await_waiting 1
+}
+end_waiting() {
+	wait "$waiting" || :
+	cat "$scratch/waits"
+}
+
+# of_ids SOURCE IDS...: SQL for a group; IDS are those of one batch, with spaces between
+of_ids() {
+	source=$1 batches=
+	shift
+	for ids; do
+		batches="$batches, (SELECT jsonb_agg(jsonb_build_object('id', id, 'source', '$source', 'timestamp', now(), 'type', 'tool',
+			'payload', '{}'::jsonb)) FROM regexp_split_to_table('$ids', ' ') AS id)"
+	done
+	echo "SELECT sum(inserted_count) FROM public.bulk_insert_batches(ARRAY(SELECT generate_series(1, $#)), ARRAY[${batches#,}])"
+}
+
+# Stored batch by batch, both groups would hold their first ids while they wait for evt_k.
+for end in COMMIT ROLLBACK; do
+	for first in '' 'evt_a '; do
+		run_psql -c "$(of_ids o evt_a)" >/dev/null
+		hold "$(of_ids p evt_k)"
+		run_psql -c "$(of_ids m "${first}evt_x" evt_k evt_y)" >"$scratch/1" 2>&1 &
+		one=$!
+		run_psql -c "$(of_ids n "${first}evt_y" evt_k evt_x)" >"$scratch/2" 2>&1 &
+		other=$!
+		await_waiting 2
+		release "$end"
+		wait "$one" || :
+		wait "$other" || :
+		case $end in COMMIT) inserted=2 ;; ROLLBACK) inserted=3 ;; esac
+		expect "after a $end of an id, groups that wait for it store each other's ids${first:+, one of which exists}" \
+			"$(awk '{n += $1} /ERROR/ {print} END {print n}' "$scratch/1" "$scratch/2")" "$inserted"
+		expect '... and the counts are correct' "$(wrong)" ''
+		run_psql -c 'TRUNCATE public.events'
+	done
+done
+
 for end in COMMIT ROLLBACK; do
 	case $end in COMMIT) held=5 ;; ROLLBACK) held=0 ;; esac
 	run_psql -c 'TRUNCATE public.events' -c "$(batch_of m 10 a 1)" >/dev/null
 	hold "$(batch_of m 10 b 5)"
-	expect 'a batch does not wait for another one of its source and hour' "$(at_once "$(batch_of m 10 c 2)")" 2
-	expect '... nor does a third' "$(at_once "$(batch_of m 10 d 3)")" 3
-	expect '... and a query counts both, without the open transaction' "$(queried)" 'm 10 6'
-	expect '... from the deltas' "$(in_deltas)" 5
+	expect_match 'a batch waits for another one of its source and hour' "$(at_once "$(batch_of m 10 c 1)")" '*lock timeout*'
+	expect '... not for one of another hour' "$(at_once "$(batch_of m 11 d 2)")" 2
+	expect '... or source' "$(at_once "$(batch_of n 10 e 3)")" 3
+	expect '... and a query does not wait, and counts without the open transaction' "$(queried)" 'm 11 2, m 10 1, n 10 3'
 	expect '... and the counts are correct' "$(wrong)" ''
-	expect_match 'a DELETE waits' "$(at_once 'RESET SESSION AUTHORIZATION; DELETE FROM public.events')" '*lock timeout*'
+	expect_match 'a DELETE waits' "$(at_once "RESET SESSION AUTHORIZATION; DELETE FROM public.events WHERE id = 'evt_a1'")" '*lock timeout*'
+	begin_waiting "$(batch_of m 10 f 2)"
 	release "$end"
-	expect "after the $end a query counts everything" "$(queried)" "m 10 $((6 + held))"
+	expect "after the $end the waiting batch is stored" "$(end_waiting)" 2
+	expect '... and a query counts everything' "$(queried)" "m 11 2, m 10 $((3 + held)), n 10 3"
 	expect '... and the counts are correct' "$(wrong)" ''
-	expect '... and the next batch is stored' "$(at_once "$(batch_of m 10 e 1)")" 1
-	expect '... removes the deltas' "$(in_deltas)" 0
-	expect '... and adds it' "$(queried)" "m 10 $((7 + held))"
+	expect '... and the next batch is stored' "$(at_once "$(batch_of m 10 g 1)")" 1
+	expect '... and added' "$(queried)" "m 11 2, m 10 $((4 + held)), n 10 3"
 done
 
-run_psql -c 'TRUNCATE public.events' -c "$(batch_of m 10 a 1) $(batch_of n 10 b 1) $(batch_of o 10 c 1)" >/dev/null
-hold "$(batch_of m 10 d 1)"
-expect 'two batches, one of them of a locked count, are stored' "$(at_once "$(batch_of m 10 e 1) $(batch_of n 10 f 1)")" '1
-1'
-release COMMIT
-hold "$(batch_of n 10 g 1)"
-expect '... and a delta of one is followed by one of two' "$(at_once "$(batch_of n 10 h 2)"):$(in_deltas)" '2:3'
-expect 'a batch that starts an hour is stored' "$(at_once "$(batch_of o 11 i 1)")" 1
-expect '... removes leftover deltas, except those of a locked count' "$(in_deltas)" 2
-expect '... and the counts are correct' "$(wrong)" ''
-release ROLLBACK
-expect 'a batch that starts the next hour is stored' "$(at_once "$(batch_of o 12 j 1)")" 1
-expect '... removes those too' "$(in_deltas)" 0
-expect '... and adds it' "$(queried)" 'o 12 1, o 11 1, m 10 3, n 10 4, o 10 1'
+for end in COMMIT ROLLBACK; do
+	case $end in COMMIT) left='n 10 2' ;; ROLLBACK) left='m 10 1, n 10 3' ;; esac
+	run_psql -c 'TRUNCATE public.events' -c "$(batch_of m 10 a 1) $(batch_of n 10 b 1)" >/dev/null
+	hold 'DELETE FROM public.events'
+	begin_waiting "$(batch_of n 10 c 2)"
+	expect 'a query does not wait for a DELETE and a batch that waits for it' "$(queried)" 'm 10 1, n 10 1'
+	release "$end"
+	expect "after the $end the waiting batch is stored" "$(end_waiting)" 2
+	expect '... and counted' "$(queried)" "$left"
+	expect '... and the counts are correct' "$(wrong)" ''
+done
 
-hold 'DELETE FROM public.events'
-expect 'a batch does not wait for a DELETE' "$(at_once "$(batch_of n 10 k 2)")" 2
-expect '... that removes its count' "$(queried)" 'o 12 1, o 11 1, m 10 3, n 10 6, o 10 1'
-release COMMIT
-expect '... and is counted afterwards' "$(queried)" 'n 10 2'
-expect '... and the counts are correct' "$(wrong)" ''
-expect 'the next batch is stored' "$(at_once "$(batch_of n 10 l 1)")" 1
-expect '... creates the count again' "$(run_psql -c 'SELECT event_count FROM public.hourly_counts')" 3
-expect '... with the delta' "$(in_deltas)" 0
-
+run_psql -c 'TRUNCATE public.events' -c "$(batch_of n 10 l 3)" >/dev/null
 hold "SAVEPOINT part; $(batch_of n 10 m 5) ROLLBACK TO part; $(batch_of n 10 n 1) $(batch_of n 10 o 1)"
-expect 'a batch does not wait for a transaction of several batches' "$(at_once "$(batch_of n 10 p 1)")" 1
+begin_waiting "$(batch_of n 10 p 1)"
 release "$(batch_of n 10 q 1) COMMIT"
+expect 'a batch waits for a transaction of several batches' "$(end_waiting)" 1
 expect '... it and they are counted' "$(queried)" 'n 10 7'
-expect '... and no delta is left, since the last of them came later' "$(in_deltas)" 0
 expect '... and the counts are correct' "$(wrong)" ''
 
 for level in 'REPEATABLE READ' SERIALIZABLE; do
@@ -156,16 +197,19 @@ $(batch_of n 10 s 1) COMMIT"
 	run_psql -c "DELETE FROM public.events WHERE id = 'evt_r1'"
 done
 
-run_psql -c 'TRUNCATE public.events' -c "$(batch_of m 10 a 2) $(batch_of n 10 b 2)" >/dev/null
-hold "DELETE FROM public.events WHERE id = 'evt_a1'"
-run_psql -c "SELECT public.change_hourly_counts('{n,m}', array_fill('2096-02-03T10:00Z'::timestamptz, '{2}'), '{0,0}')" \
-	>"$scratch/waits" 2>&1 &
-waiting=$!
-await_waiting
-release "DELETE FROM public.events WHERE id = 'evt_b1'; COMMIT"
-wait "$waiting" || :
-expect 'a session that waits for a count holds none that follows it' "$(cat "$scratch/waits" "$scratch/holder")" ''
-expect '... and the counts are correct' "$(queried):$(wrong)" 'm 10 1, n 10 1:'
+# Both wait for the count of m, the first in order, and do not hold that of n meanwhile.
+change="SELECT public.change_hourly_counts('{n,m}', array_fill('2096-02-03T10:00Z'::timestamptz, '{2}'), '{0,0}')"
+insert="INSERT INTO public.events (id, source, timestamp, event_type, payload)
+	SELECT 'evt_' || source, source, '2096-02-03T10:30Z', 'tool', '{}' FROM unnest('{n,m}'::text[]) AS source"
+for statement in "$change" "$insert"; do
+	run_psql -c 'TRUNCATE public.events' -c "$(batch_of m 10 a 2) $(batch_of n 10 b 2)" >/dev/null
+	hold "DELETE FROM public.events WHERE id = 'evt_a1'"
+	begin_waiting "$statement"
+	release "DELETE FROM public.events WHERE id = 'evt_b1'; COMMIT"
+	expect 'a session that waits for a count holds none that follows it' "$(end_waiting; cat "$scratch/holder")" ''
+	case $statement in "$change") left='m 10 1, n 10 1' ;; *) left='m 10 2, n 10 2' ;; esac
+	expect '... and the counts are correct' "$(queried):$(wrong)" "$left:"
+done
 
 # Whatever uses events and counts waits for a TRUNCATE before it locks a count.
 run_psql -c "$(batch_of m 10 a 1)" >/dev/null
@@ -176,7 +220,7 @@ for file in "$sql/status.sql" "$sql/admin/counts-check.sql" "$sql/admin/counts-r
 	hold 'LOCK TABLE public.events'
 	run_psql -v known= -v access="$(cat "$sql/access.sql")" -v days=1 -f "$file" >"$scratch/waits" 2>&1 &
 	waiting=$!
-	await_waiting
+	await_waiting 1
 	release 'TRUNCATE public.events; COMMIT'
 	wait "$waiting" || :
 	expect "a TRUNCATE does not deadlock with ${file##*/}" "$(grep -h ERROR "$scratch/waits" "$scratch/holder")" ''
@@ -187,12 +231,10 @@ for end in COMMIT ROLLBACK; do
 	case $end in COMMIT) held=1 ;; ROLLBACK) held=0 ;; esac
 	run_psql -c 'TRUNCATE public.events'
 	hold "$(batch_of m 10 a 1)"
-	run_psql -c "$(batch_of m 10 b 1)" >"$scratch/waits" &
-	waiting=$!
-	await_waiting
+	begin_waiting "$(batch_of m 10 b 1)"
 	release "$end"
-	wait "$waiting"
-	expect "after the $end of an hour's first batch the waiting one is counted correctly" "$(queried)" "m 10 $((1 + held))"
+	expect "after the $end of an hour's first batch the waiting one is stored" "$(end_waiting)" 1
+	expect '... and counted correctly' "$(queried)" "m 10 $((1 + held))"
 	expect '... and the counts are correct' "$(wrong)" ''
 done
 run_psql -c 'TRUNCATE public.events'

@@ -27,11 +27,6 @@ SELECT results_eq($$SELECT old_events, end_at FROM public.count_old_events('150 
   '... or the last whole one');
 RESET SESSION AUTHORIZATION;
 
-INSERT INTO public.hourly_count_deltas (source, hour, event_count) VALUES
-  ('m1', date_trunc('hour', now() - interval '100 days', 'UTC'), 3), ('m1', date_trunc('hour', now(), 'UTC'), 4);
-SELECT results_eq('SELECT old_events, all_events FROM public.count_old_events()', 'VALUES (114::bigint, 215::bigint)', 'deltas are counted');
-DELETE FROM public.hourly_count_deltas;
-
 CREATE TEMP TABLE announced AS SELECT * FROM public.count_old_events();
 SELECT is(public.prune_events(), (SELECT old_events FROM announced), 'prune_events deletes as many');
 SELECT results_eq('SELECT old_events, begin_at, end_at FROM public.count_old_events()',

@@ -18,7 +18,6 @@ INSERT INTO decided VALUES
 
   ('table', 'access_tokens', '', '', '', 'SELECT', '', ''),
   ('table', 'events', '', '', 'DELETE INSERT ' || :'maintain' || 'REFERENCES SELECT TRIGGER TRUNCATE UPDATE', 'SELECT', '', ''),
-  ('table', 'hourly_count_deltas', '', '', '', 'SELECT', '', ''),
   ('table', 'hourly_counts', '', '', '', 'SELECT', '', ''),
   ('table', 'monitor_keys', '', '', '', 'SELECT', '', ''),
   ('table', 'schema_migrations', '', '', '', 'SELECT', '', ''),
