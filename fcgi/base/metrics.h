@@ -22,6 +22,8 @@ enum metric {
     METRIC_EVENTS_NOT_STORED, /* the other events of a batch that was not stored */
     METRIC_FOREIGN_IDS,       /* duplicates that are stored under another source */
 
+    METRIC_CONNECTIONS, /* accepted from nginx, which sends several requests on each */
+
     /* Of all connections to the database, the keyring's included. */
     METRIC_RECONNECTS,
     METRIC_CONNECT_FAILURES,

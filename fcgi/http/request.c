@@ -2,13 +2,33 @@
 
 #include "base/clock.h"
 
+#include <fastcgi.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 
-enum { MOST_WAITED_SECONDS = 3600 };
+enum {
+    NO_LISTENER = -1,
+    MOST_WAITED_SECONDS = 3600,
+};
+
+void request_init(struct request *request)
+{
+    memset(request, 0, sizeof(*request));
+    FCGX_InitRequest(&request->fcgi, NO_LISTENER, 0);
+}
+
+/* FCGX_Accept_r uses the connection that it is given if it believes that the last request kept it.
+ */
+bool request_accept(struct request *request, int fd)
+{
+    request->fcgi.ipcFd = fd;
+    request->fcgi.keepConnection = 1;
+    return FCGX_Accept_r(&request->fcgi) == 0;
+}
 
 /* Milliseconds since nginx passed the request on; 0 if unknown. */
 static int64_t waited_ms(const struct request *request)
@@ -93,7 +113,68 @@ void request_free_body(struct request *request)
     request->body_length = 0;
 }
 
+static FCGI_Header header(const struct request *request, unsigned char type, unsigned char length)
+{
+    unsigned int id = type == FCGI_GET_VALUES_RESULT ? FCGI_NULL_REQUEST_ID
+                                                     : (unsigned int)request->fcgi.requestId;
+
+    return (FCGI_Header){.version = FCGI_VERSION_1,
+                         .type = type,
+                         .requestIdB1 = (unsigned char)(id >> 8),
+                         .requestIdB0 = (unsigned char)(id & 0xff),
+                         .contentLengthB0 = length};
+}
+
+/*
+ * Ends an answer so that nginx does not use the connection again. FastCGI has no word for
+ * that, and when nginx sees the connection closed it may have begun to send a POST, which
+ * it would not repeat. But nginx closes a connection on which anything follows the
+ * FCGI_END_REQUEST (ngx_http_fastcgi_input_filter). So an empty record follows, in the
+ * same write, as nginx must not see the one without the other.
+ */
+static void write_last_end(const struct request *request)
+{
+    const struct {
+        FCGI_Header out;
+        FCGI_EndRequestRecord end;
+        FCGI_Header more;
+    } records = {
+        .out = header(request, FCGI_STDOUT, 0),
+        .end.header = header(request, FCGI_END_REQUEST, sizeof(FCGI_EndRequestBody)),
+        .more = header(request, FCGI_GET_VALUES_RESULT, 0),
+    };
+
+    (void)send(request->fcgi.ipcFd, &records, sizeof(records), MSG_NOSIGNAL);
+}
+
 void request_finish(struct request *request)
 {
+    if (request->fcgi.in != NULL && request->fcgi.keepConnection != 0) {
+        if (FCGX_FFlush(request->fcgi.out) == 0)
+            write_last_end(request);
+        FCGX_Free(&request->fcgi, 1);
+    } else {
+        FCGX_Finish_r(&request->fcgi);
+    }
+}
+
+bool request_can_be_kept(struct request *request)
+{
+    char rest[4096];
+
+    if (request->fcgi.in == NULL || request->fcgi.keepConnection == 0)
+        return false;
+    while (FCGX_GetStr(rest, sizeof(rest), request->fcgi.in) == sizeof(rest))
+        ;
+    return FCGX_GetError(request->fcgi.in) == 0;
+}
+
+int request_release(struct request *request)
+{
+    int fd;
+
     FCGX_Finish_r(&request->fcgi);
+    fd = request->fcgi.ipcFd;
+    request->fcgi.ipcFd = -1;
+    return fd;
 }

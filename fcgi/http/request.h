@@ -2,9 +2,11 @@
 #ifndef STEEP_REQUEST_H
 #define STEEP_REQUEST_H
 
+#include "base/attributes.h"
 #include "base/error.h"
 
 #include <fcgiapp.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +20,16 @@ struct request {
     char *body;                    /* NUL-terminated; NULL until request_read_body */
     size_t body_length;
 };
+
+/* Prepares it for request_accept. */
+void request_init(struct request *request);
+
+/*
+ * Reads the head of a request from a connection, which is then the request's. It blocks
+ * until the head has arrived. False, and the connection is closed, if the peer has closed
+ * it or sends something else.
+ */
+bool request_accept(struct request *request, int fd) MUST_CHECK;
 
 /*
  * Begins an accepted request: notes its id, and when nginx passed it on (REQUEST_MSEC,
@@ -46,9 +58,21 @@ enum error request_read_body(struct request *request, size_t length) MUST_CHECK;
 void request_free_body(struct request *request);
 
 /*
- * Ends the exchange with nginx, which sends the reply on its way. The body stays, the
- * parameters don't. May be called again.
+ * Ends the exchange with nginx, which sends the reply on its way, and closes the
+ * connection. The body stays, the parameters don't. May be called again.
  */
 void request_finish(struct request *request);
+
+/*
+ * Whether nginx keeps the connection for another request. Reads the rest of this one,
+ * where the next one begins; blocks until it has arrived.
+ */
+bool request_can_be_kept(struct request *request) MUST_CHECK;
+
+/*
+ * As request_finish, but leaves the connection open and gives it to the caller; -1 if it
+ * broke. Any thread may accept its next request. Only after request_can_be_kept.
+ */
+int request_release(struct request *request) MUST_CHECK;
 
 #endif

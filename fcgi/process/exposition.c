@@ -39,6 +39,8 @@ static const struct counter {
     {METRIC_EVENTS_NOT_STORED, true, "steep_events_total", "result", "not_stored", NULL},
     {METRIC_FOREIGN_IDS, true, "steep_foreign_ids_total", NULL, NULL,
      "Duplicates that are stored under another source."},
+    {METRIC_CONNECTIONS, false, "steep_connections_total", NULL, NULL,
+     "Connections accepted from nginx."},
     {METRIC_RECONNECTS, false, "steep_database_reconnects_total", NULL, NULL,
      "Connections to the database that replaced a lost one."},
     {METRIC_CONNECT_FAILURES, false, "steep_database_connect_failures_total", NULL, NULL,

@@ -15,10 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum {
-    ACCEPT_PAUSE_MS = 100,
-    NO_LISTENER = -1,
-};
+enum { ACCEPT_PAUSE_MS = 100 };
 
 /* Long enough: nginx sends such a request, which is short, in one piece. */
 static const struct timeval IO_TIMEOUT = {.tv_sec = 1};
@@ -121,8 +118,7 @@ static void answer(struct health *health, struct request *request)
 
 /*
  * Accepts a connection whose peer can't hold the thread for long: libfcgi has no
- * time-outs of its own. FCGX_Accept_r uses the connection it is given as long as it
- * believes that the last request kept it.
+ * time-outs of its own.
  */
 static bool accept_request(const struct health *health, struct request *request)
 {
@@ -139,29 +135,23 @@ static bool accept_request(const struct health *health, struct request *request)
         close(fd);
         return false;
     }
-    request->fcgi.ipcFd = fd;
-    request->fcgi.keepConnection = 1;
-    if (FCGX_Accept_r(&request->fcgi) != 0)
-        return false;
-    request->fcgi.keepConnection = 0;
-    return true;
+    return request_accept(request, fd);
 }
 
 static void *run(void *arg)
 {
     struct health *health = arg;
-    struct request request = {0};
+    struct request request;
     struct pollfd fds[2] = {{.fd = health->end_fd, .events = POLLIN},
                             {.fd = health->listener, .events = POLLIN}};
 
-    FCGX_InitRequest(&request.fcgi, NO_LISTENER, 0);
+    request_init(&request);
     while (poll(fds, 2, -1) >= 0 && fds[0].revents == 0) {
         if (accept_request(health, &request)) {
             answer(health, &request);
             request_finish(&request);
         }
     }
-    FCGX_Free(&request.fcgi, 1);
     return NULL;
 }
 

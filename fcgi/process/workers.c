@@ -2,26 +2,24 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "process/connections.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
 enum {
     FIRST_CONNECT_MS = 500,
-    ACCEPT_PAUSE_MS = 100,
     LOG_FAILURE_MS = 2000,
 };
 
 struct thread {
     const struct workers_plan *plan;
+    struct connections *connections; /* shared by all */
     struct worker worker;
-    int events;              /* an epoll instance: a connection, or the signal to stop */
     atomic_llong busy_since; /* clock_ms of the request in hand; 0 for none */
     pthread_t thread;
 };
@@ -29,61 +27,34 @@ struct thread {
 struct workers {
     struct workers_plan plan;
     struct connection_limits limits;
+    struct connections *connections;
     int count;
     int joined; /* threads joined so far, from the first on */
     struct thread threads[];
 };
 
 /*
- * Makes the epoll instance of a worker; -1 on failure. A connection wakes one of the
- * idle workers and not all of them, and always the first: as long as few are busy,
- * the same few sessions of PostgreSQL keep their caches warm.
+ * Ends the exchange with nginx. A connection that nginx keeps waits for the next request
+ * without this worker, which still has something to do for the last one.
  */
-static int open_events(int listener, int stop_fd)
+static void finish_request(struct thread *thread, struct request *request)
 {
-    struct epoll_event connection = {.events = EPOLLIN | EPOLLEXCLUSIVE, .data.fd = listener};
-    struct epoll_event stop = {.events = EPOLLIN, .data.fd = stop_fd};
-    int events = epoll_create1(EPOLL_CLOEXEC);
-
-    if (events >= 0 && epoll_ctl(events, EPOLL_CTL_ADD, listener, &connection) == 0 &&
-        epoll_ctl(events, EPOLL_CTL_ADD, stop_fd, &stop) == 0)
-        return events;
-    if (events >= 0)
-        close(events);
-    return -1;
+    if (request_can_be_kept(request) && connections_reserve(thread->connections))
+        connections_keep(thread->connections, request_release(request));
+    else
+        request_finish(request);
 }
 
-/* Waits for a connection; false when it is time to stop. */
-static bool await_request(const struct thread *thread)
+/* Answers one request, unless nginx has closed the connection. */
+static void take_request(struct thread *thread, struct request *request, int fd)
 {
-    struct epoll_event events[2];
-    int count = epoll_wait(thread->events, events, 2, -1);
-
-    for (int i = 0; i < count; i++) {
-        if (events[i].data.fd == thread->plan->stop_fd)
-            return false;
-    }
-    return true;
-}
-
-/* Answers one request, unless another worker was faster. */
-static void take_request(struct thread *thread, struct request *request)
-{
-    int status = FCGX_Accept_r(&request->fcgi);
-
-    if (status != 0) {
-        /* -EAGAIN: another worker took it. Otherwise no descriptors are left: wait for some. */
-        if (status != -EAGAIN)
-            clock_sleep_jitter(ACCEPT_PAUSE_MS);
+    if (!request_accept(request, fd))
         return;
-    }
-    /* A connection kept open by nginx for its next request would hold this worker. */
-    request->fcgi.keepConnection = 0;
     request_begin(request);
     database_record_begin(&thread->worker.record, request->id);
     thread->plan->answer(&thread->worker, request);
     request_free_body(request);
-    request_finish(request);
+    finish_request(thread, request);
     /* nginx has the answer by now. */
     database_log_failure(thread->worker.db, &thread->worker.record, clock_ms() + LOG_FAILURE_MS);
     database_clear(thread->worker.db);
@@ -92,16 +63,16 @@ static void take_request(struct thread *thread, struct request *request)
 static void *work(void *arg)
 {
     struct thread *thread = arg;
-    struct request request = {0};
+    struct request request;
+    int fd;
 
-    FCGX_InitRequest(&request.fcgi, thread->plan->listener, FCGI_FAIL_ACCEPT_ON_INTR);
-    while (await_request(thread)) {
-        /* Before it is accepted: a peer that then stays silent holds the worker as well. */
+    request_init(&request);
+    while ((fd = connections_await(thread->connections)) != CONNECTIONS_END) {
+        /* Before it is read: a peer that falls silent midway holds the worker as well. */
         atomic_store_explicit(&thread->busy_since, clock_ms(), memory_order_relaxed);
-        take_request(thread, &request);
+        take_request(thread, &request, fd);
         atomic_store_explicit(&thread->busy_since, 0, memory_order_relaxed);
     }
-    FCGX_Free(&request.fcgi, 1);
     return NULL;
 }
 
@@ -110,8 +81,6 @@ static void close_thread(struct thread *thread)
     database_free(thread->worker.db);
     buffer_free(&thread->worker.reply);
     free(thread->worker.scratch);
-    if (thread->events >= 0)
-        close(thread->events);
 }
 
 static bool start_thread(struct thread *thread, struct connection_limits *limits)
@@ -123,8 +92,7 @@ static bool start_thread(struct thread *thread, struct connection_limits *limits
     worker->keyring = thread->plan->keyring;
     worker->db = database_new(thread->plan->name, limits);
     worker->scratch = malloc(thread->plan->scratch_bytes + 1); /* never 0, which may give NULL */
-    thread->events = open_events(thread->plan->listener, thread->plan->stop_fd);
-    if (worker->db != NULL && worker->scratch != NULL && thread->events >= 0 &&
+    if (worker->db != NULL && worker->scratch != NULL &&
         pthread_create(&thread->thread, NULL, work, thread) == 0)
         return true;
     close_thread(thread);
@@ -142,11 +110,13 @@ struct workers *workers_start(const struct workers_plan *plan)
         workers->limits.first_connect_ms = FIRST_CONNECT_MS;
         workers->limits.wait_ms = plan->config->wait_ms;
         workers->limits.most_waiting = wanted > 1 ? wanted / 2 : 1;
+        workers->connections = connections_new(plan->listener);
     }
-    while (workers != NULL && workers->count < wanted) {
+    while (workers != NULL && workers->connections != NULL && workers->count < wanted) {
         struct thread *thread = &workers->threads[workers->count];
 
         thread->plan = &workers->plan;
+        thread->connections = workers->connections;
         if (!start_thread(thread, &workers->limits))
             break;
         workers->count++;
@@ -155,7 +125,8 @@ struct workers *workers_start(const struct workers_plan *plan)
         return workers;
     log_event(LOG_ERROR, "start", "can't start the worker threads");
     eventfd_write(plan->stop_fd, 1);
-    if (workers != NULL && !workers_join(workers, clock_ms() + plan->config->deadline_ms))
+    if (workers != NULL && workers->count > 0 &&
+        !workers_join(workers, clock_ms() + plan->config->deadline_ms))
         _exit(EXIT_FAILURE);
     workers_free(workers);
     return NULL;
@@ -198,8 +169,11 @@ int64_t workers_longest_ms(const struct workers *workers)
 bool workers_join(struct workers *workers, int64_t until)
 {
     struct timespec limit;
-    int left = clock_left(until);
+    int left;
 
+    if (!connections_drain(workers->connections, until))
+        return false;
+    left = clock_left(until);
     clock_gettime(CLOCK_REALTIME, &limit);
     limit.tv_sec += left / 1000;
     limit.tv_nsec += left % 1000 * 1000000L;
@@ -221,5 +195,6 @@ void workers_free(struct workers *workers)
         return;
     for (int i = 0; i < workers->count; i++)
         close_thread(&workers->threads[i]);
+    connections_free(workers->connections);
     free(workers);
 }

@@ -1,5 +1,5 @@
 /*
- * The worker threads: each accepts a connection, answers its request, and comes
+ * The worker threads: each takes a connection with a request, answers it, and comes
  * back for the next one.
  */
 #ifndef STEEP_WORKERS_H
@@ -23,7 +23,7 @@ struct workers_plan {
     size_t scratch_bytes;
     void (*answer)(struct worker *worker, struct request *request); /* see service.h */
     int listener;                                                   /* non-blocking */
-    int stop_fd; /* once it is readable they finish the request in hand, and end */
+    int stop_fd; /* written if they can't be started, for the other threads */
 };
 
 /* Starts plan->config->workers threads. NULL if they can't be started, after a line in the log. */
@@ -37,7 +37,11 @@ int workers_busy(const struct workers *workers);
 /* Age of the oldest request in hand, in milliseconds; 0 for none. */
 int64_t workers_longest_ms(const struct workers *workers);
 
-/* Waits for their end until a moment of clock_ms; false if some go on. May be called again. */
+/*
+ * Lets them finish the requests in hand and those that nginx sends on connections that it
+ * keeps (connections.h), and waits for their end until a moment of clock_ms; false if some
+ * go on. May be called again.
+ */
 bool workers_join(struct workers *workers, int64_t until) MUST_CHECK;
 
 /* Frees workers that have been joined; takes NULL. */

@@ -12,7 +12,7 @@ from stack import SLOWNESS, reachable_folder
 from wire import RawAnswer, check_nothing_quoted
 
 BEGIN, END, PARAMS, STDIN, STDOUT, STDERR = 1, 3, 4, 5, 6, 7
-RESPONDER = 1
+RESPONDER, KEEP = 1, 1
 
 
 def record(kind, content=b""):
@@ -66,19 +66,34 @@ def read_answer(connection):
     return RawAnswer(int(status[0].split()[0]) if status else 200, headers, body)
 
 
-def begin(path, params, body=b"", end_of_body=True, timeout=40):
-    """Send one request over the socket at path; the connection, ready for read_answer."""
+def connect(path, timeout=40):
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(timeout * SLOWNESS)
     connection.connect(str(path))
-    data = record(BEGIN, struct.pack("!HB5x", RESPONDER, 0))
-    data += record(PARAMS, b"".join(pair(*item) for item in params.items())) + record(PARAMS)
+    return connection
+
+
+def head(params, keep=False):
+    """A request without its body; with keep, the program leaves the connection open for another one."""
+    return (record(BEGIN, struct.pack("!HB5x", RESPONDER, KEEP if keep else 0)) +
+            record(PARAMS, b"".join(pair(*item) for item in params.items())) + record(PARAMS))
+
+
+def begin(path, params, body=b"", end_of_body=True, timeout=40):
+    """Send one request over the socket at path; the connection, ready for read_answer."""
+    connection = connect(path, timeout)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        connection.sendall(data)
+        connection.sendall(head(params))
         connection.sendall(stream(STDIN, body))
         if end_of_body:
             connection.sendall(record(STDIN))
     return connection
+
+
+def ask_again(connection, params, body=b""):
+    """Send a request over a connection that the program is to keep, and read the answer."""
+    connection.sendall(head(params, keep=True) + stream(STDIN, body) + record(STDIN))
+    return read_answer(connection)
 
 
 def ask(path, params, body=b"", **more):

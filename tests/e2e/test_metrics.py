@@ -37,9 +37,9 @@ def scrape(instance, name):
 
 
 def counts(scraped):
-    """The counters, without the buckets of durations."""
+    """The counters of requests, without the buckets of durations."""
     return {name: value for name, value in scraped.items()
-            if re.search(r"_(total|count)(\{|$)", name)}
+            if re.search(r"_(total|count)(\{|$)", name) and name != "steep_connections_total"}
 
 
 def request(status, code):

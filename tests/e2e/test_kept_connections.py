@@ -1,0 +1,181 @@
+"""nginx keeps its connections to the programs: what runs on them, and how they end."""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import stored_all
+from fastcgi import STDIN, ask_again, connect, head, ingest_params, program, query_params, read_answer, record, stream
+from monitor import encode
+from stack import wait_for
+from test_health import BOTH, Manager
+from test_metrics import scrape
+
+MOST_IDLE = 256
+TOKEN = "kept-token"
+
+
+@pytest.fixture
+def ingest(stack, monitor):
+    with program(stack, "ingest", passed=BOTH, STEEP_WORKERS="2", STEEP_DEADLINE="2") as instance:
+        wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 200, "the keys to be read")
+        yield instance
+
+
+@pytest.fixture
+def query(stack):
+    with program(stack, "query", passed=BOTH, STEEP_WORKERS="2", VIBETEA_SUBSCRIBER_TOKEN=TOKEN) as instance:
+        wait_for(lambda: instance.ask_health("/readyz/query").status_code == 200, "the tokens to be read")
+        yield instance
+
+
+def descriptors(process):
+    return len(os.listdir(f"/proc/{process.pid}/fd"))
+
+
+def is_closed(connection):
+    """Whether the program ends the connection, after at most one empty record."""
+    with contextlib.suppress(ConnectionResetError):
+        return connection.recv(8) == b"" or connection.recv(8) == b""
+    return True
+
+
+def test_requests_follow_each_other_on_one_connection(ingest, db, monitor):
+    events = [monitor.event() for _ in range(8)]
+    with connect(ingest.path) as connection:
+        for event in events:
+            body = encode([event])
+            assert ask_again(connection, ingest_params(body, monitor), body).json()["inserted"] == 1
+    assert None not in stored_all(db, [event["id"] for event in events])
+    assert scrape(ingest, "ingest")["steep_connections_total"] == 1
+
+
+def test_a_refused_request_leaves_nothing_of_its_body_to_the_next_one(ingest, monitor):
+    body = encode([monitor.event()])
+    with connect(ingest.path) as connection:
+        for size in (0, 1, 7, 8, 4096, 8184, 8192, 65000, 300_000, 5_000_000):
+            rest = os.urandom(size)
+            assert ask_again(connection, ingest_params(rest), rest).status_code == 401
+            assert ask_again(connection, ingest_params(b"", REQUEST_METHOD="GET"), rest).status_code == 405
+            assert ask_again(connection, ingest_params(b"[]", monitor), b"[]").json()["error"] == "empty_batch"
+        assert ask_again(connection, ingest_params(body, monitor), body).status_code == 200
+    assert scrape(ingest, "ingest")["steep_connections_total"] == 1
+
+
+def test_idle_connections_hold_no_worker(query):
+    with contextlib.ExitStack() as opened:
+        kept = [opened.enter_context(connect(query.path)) for _ in range(20)]
+        silent = [opened.enter_context(connect(query.path)) for _ in range(20)]
+        for connection in kept * 2:
+            assert ask_again(connection, query_params(TOKEN)).status_code == 200
+        assert query.ask(query_params(TOKEN)).status_code == 200
+        found = scrape(query, "query")
+        assert (found["steep_workers_busy"], found["steep_longest_request_seconds"]) == (0, 0)
+        for connection in silent:
+            assert ask_again(connection, query_params(TOKEN)).status_code == 200
+
+
+def used_workers(instance):
+    """How many threads have run more often than a start takes."""
+    switches = [int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (each / "status").read_text(), re.M)[1])
+                for each in Path(f"/proc/{instance.process.pid}/task").iterdir()]
+    return sum(count > 20 for count in switches)
+
+
+def test_requests_in_turn_are_answered_by_few_of_many_workers(stack):
+    """Their PostgreSQL sessions keep their caches."""
+    with program(stack, "query", STEEP_WORKERS="32", VIBETEA_SUBSCRIBER_TOKEN=TOKEN) as instance, \
+            connect(instance.path) as connection:
+        for _ in range(400):
+            assert ask_again(connection, query_params(TOKEN)).status_code == 200
+        assert used_workers(instance) <= 8
+
+
+@pytest.mark.parametrize("missing", [-5, 8], ids=["all but the first bytes", "the end of the body"])
+def test_half_a_request_holds_one_worker_and_is_seen(missing, stack, monitor):
+    body = encode([monitor.event()])
+    whole = head(ingest_params(body, monitor), keep=True) + stream(STDIN, body) + record(STDIN)
+    with Manager() as manager, program(stack, "ingest", passed=BOTH, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="400000",
+                                       STEEP_WORKERS="2", STEEP_DEADLINE="2") as instance:
+        wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 200, "the keys to be read")
+        with connect(instance.path) as connection:
+            assert ask_again(connection, ingest_params(b"[]", monitor), b"[]").status_code == 400
+            connection.sendall(whole[:-missing])
+            wait_for(lambda: scrape(instance, "ingest")["steep_workers_busy"] == 1, "a worker to read it")
+            assert instance.ask(ingest_params(b"[]", monitor), b"[]").status_code == 400
+            wait_for(lambda: "event=stuck" in instance.errors.read_text(), "the watchdog to notice", 30)
+            assert scrape(instance, "ingest")["steep_longest_request_seconds"] > 2
+            connection.sendall(whole[-missing:])
+            assert read_answer(connection).status_code in (200, 503)
+            wait_for(lambda: scrape(instance, "ingest")["steep_workers_busy"] == 0, "the worker to go on")
+
+
+def test_a_connection_that_nginx_closes_is_closed(query):
+    before = descriptors(query.process)
+    with contextlib.ExitStack() as opened:
+        for _ in range(50):
+            assert ask_again(opened.enter_context(connect(query.path)), query_params(TOKEN)).status_code == 200
+        assert descriptors(query.process) >= before + 50
+    # The workers may have connected to the database.
+    wait_for(lambda: descriptors(query.process) <= before + 4, "the connections to be closed")
+
+
+def test_so_many_connections_are_kept_and_no_more(query):
+    with contextlib.ExitStack() as opened:
+        kept = []
+        for _ in range(MOST_IDLE):
+            kept.append(opened.enter_context(connect(query.path)))
+            assert ask_again(kept[-1], query_params(TOKEN)).status_code == 200
+        for _ in range(5):
+            with connect(query.path) as surplus:
+                assert ask_again(surplus, query_params(TOKEN)).status_code == 200
+                assert is_closed(surplus)
+        for connection in kept:
+            assert ask_again(connection, query_params(TOKEN)).status_code == 200
+        kept.pop().close()
+
+        def another_is_kept():
+            with connect(query.path) as another, contextlib.suppress(ConnectionError):
+                return [ask_again(another, query_params(TOKEN)).status_code for _ in range(2)] == [200, 200]
+
+        wait_for(another_is_kept, "the place of the one that was closed")
+
+
+def test_a_connection_that_is_not_to_be_used_again_says_so_with_the_end_of_its_answer(query):
+    """nginx closes a connection on which anything follows an answer, before it takes another request."""
+    with connect(query.path) as connection:
+        assert ask_again(connection, query_params(TOKEN)).status_code == 200
+        query.terminate()
+        wait_for(lambda: "event=stopping" in query.errors.read_text(), "the signal to arrive")
+        assert ask_again(connection, query_params(TOKEN)).status_code == 200
+        connection.setblocking(False)
+        assert connection.recv(100) == b"\1\x0a" + bytes(6)
+        connection.setblocking(True)
+        assert connection.recv(100) == b""
+    assert query.wait() == 0
+
+
+def test_after_the_signal_it_answers_what_arrives_on_kept_connections(stack, ingest, db, monitor):
+    events = [monitor.event() for _ in range(6)]
+    with contextlib.ExitStack() as opened:
+        kept = [opened.enter_context(connect(ingest.path)) for _ in events]
+        for connection in kept:
+            assert ask_again(connection, ingest_params(b"[]", monitor), b"[]").status_code == 400
+        ingest.terminate()
+        wait_for(lambda: "event=stopping" in ingest.errors.read_text(), "the signal to arrive")
+        for connection, event in zip(kept, events):
+            body = encode([event])
+            connection.sendall(head(ingest_params(body, monitor), keep=True) + stream(STDIN, body) + record(STDIN))
+        assert [read_answer(connection).json()["inserted"] for connection in kept] == [1] * 6
+    assert ingest.wait() == 0
+    assert None not in stored_all(db, [event["id"] for event in events])
+
+
+def test_a_peer_that_never_closes_does_not_delay_the_end_for_long(query):
+    with connect(query.path) as kept, connect(query.path):
+        assert ask_again(kept, query_params(TOKEN)).status_code == 200
+        query.terminate()
+        assert query.wait() == 0
