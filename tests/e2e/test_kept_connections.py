@@ -1,16 +1,21 @@
 """nginx keeps its connections to the programs: what runs on them, and how they end."""
 
+import concurrent.futures
 import contextlib
 import os
 import re
+import signal
+import subprocess
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from conftest import stored_all
+from conftest import query_with, registered, stored_all
 from fastcgi import STDIN, ask_again, connect, head, ingest_params, program, query_params, read_answer, record, stream
 from monitor import encode
-from stack import wait_for
+from stack import SLOWNESS, addresses, alive, running, wait_for
 from test_health import BOTH, Manager
 from test_metrics import scrape
 
@@ -179,3 +184,124 @@ def test_a_peer_that_never_closes_does_not_delay_the_end_for_long(query):
         assert ask_again(kept, query_params(TOKEN)).status_code == 200
         query.terminate()
         assert query.wait() == 0
+
+
+# Through nginx.
+
+@pytest.fixture(scope="module")
+def free():
+    """An installation without rate limits."""
+    with running("kept") as stack:
+        (stack.state / "nginx" / "snippets" / "steep" / "limits.conf").write_text("")
+        stack.reload_nginx()
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def sender(free):
+    return registered(free, "kept-monitor")
+
+
+def connections(stack, name):
+    with stack.metrics_client() as client:
+        text = client.get(f"/metrics/{name}").text
+    return int(next(line for line in text.splitlines() if line.startswith("steep_connections_total")).split()[-1])
+
+
+@pytest.mark.parametrize("name", ["ingest", "query"])
+def test_nginx_sends_many_requests_on_one_connection(name, free, sender):
+    before = connections(free, name)
+    with free.client() as client:
+        for _ in range(200):
+            answer = sender.post(client, [sender.event()]) if name == "ingest" else query_with(client, free.token)
+            assert answer.status_code == 200
+    # Each of nginx's workers has its own, and closes one after a second without a request.
+    assert 1 <= connections(free, name) - before <= 40
+
+
+def test_nginx_closes_an_idle_connection(free, sender):
+    with free.client() as client:
+        assert sender.post(client, [sender.event()]).status_code == 200
+        before = connections(free, "ingest")
+        time.sleep(2)
+        assert sender.post(client, [sender.event()]).status_code == 200
+        assert connections(free, "ingest") == before + 1
+
+
+def test_restarts_under_load_cost_no_batch_and_no_query(free, sender):
+    """nginx repeats no POST that it has begun to send."""
+    done = threading.Event()
+    events = []
+
+    def post():
+        with free.client(next(addresses)) as client:
+            answers = []
+            while not done.is_set():
+                batch = [sender.event()]
+                answers.append(sender.post(client, batch))
+                events.extend(event["id"] for event in batch)
+            return answers
+
+    def ask():
+        with free.client(next(addresses)) as client:
+            answers = []
+            while not done.is_set():
+                answers.append(query_with(client, free.token))
+            return answers
+
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        running_now = [pool.submit(post) for _ in range(10)] + [pool.submit(ask) for _ in range(2)]
+        try:
+            for name in ["ingest", "query", "ingest"] * 4:
+                before, sent = free.pid(name), len(events)
+                os.kill(before, signal.SIGTERM)
+                wait_for(lambda: free.pid(name) not in (None, before) and alive(free.pid(name)), f"{name} to be started again")
+                wait_for(lambda: len(events) >= sent + 50, "batches")
+        finally:
+            done.set()
+        answers = [answer for each in running_now for answer in each.result(60 * SLOWNESS)]
+    assert {answer.status_code for answer in answers} == {200}
+    with free.connect() as db:
+        assert db.execute("SELECT count(*) FROM public.events WHERE id = ANY(%s)", [events]).fetchone()[0] == len(events)
+
+
+@pytest.fixture(scope="module")
+def long_answer(free):
+    """A source with so many counts that an answer of all of them does not fit into a socket."""
+    with free.connect() as db:
+        db.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+                   " SELECT 'evt_' || lpad(s || 'x' || h, 20, '0'), 'long-' || s, now() - make_interval(hours => h), 'tool', '{}'"
+                   " FROM generate_series(1, 12) s, generate_series(1, 600) h")
+
+
+@pytest.mark.parametrize("protocol, status", [("--http1.1", 18), ("--http2", 92)])
+@pytest.mark.parametrize("compressed", [[], ["--compressed"]], ids=["plain", "gzip"])
+def test_an_answer_cut_short_by_a_killed_program_is_no_whole_answer(protocol, status, compressed, free, long_answer, tmp_path):
+    workers = Path(f"/proc/{free.pid('nginx')}/task/{free.pid('nginx')}/children").read_text().split()
+    before = free.pid("query")
+    command = ["curl", "-sS", protocol, *compressed, "--cacert", free.ca, "-H", f"Authorization: Bearer {free.token}",
+               "-o", str(tmp_path / "body"), f"https://localhost:{free.port}/query?days=30"]
+    with free.connect(autocommit=False) as lock:
+        lock.execute("LOCK TABLE public.hourly_counts IN ACCESS EXCLUSIVE MODE")
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as curl:
+            with free.connect() as db:
+                wait_for(lambda: db.execute("SELECT 1 FROM pg_stat_activity WHERE application_name = 'query.fcgi'"
+                                            " AND wait_event_type = 'Lock'").fetchone(), "the query to wait")
+            for pid in workers:
+                os.kill(int(pid), signal.SIGSTOP)
+            try:
+                lock.rollback()
+                wait_for(lambda: is_sending(before), "the program to wait until nginx reads")
+                os.kill(before, signal.SIGKILL)
+                wait_for(lambda: not alive(before), "the program to end")
+            finally:
+                for pid in workers:
+                    os.kill(int(pid), signal.SIGCONT)
+            assert curl.wait(60 * SLOWNESS) == status, curl.stderr.read()
+    wait_for(lambda: free.pid("query") not in (None, before), "query to be started again")
+
+
+def is_sending(pid):
+    """Whether a thread of the process waits until there is room in a socket."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return any((each / "wchan").read_text() == "sock_alloc_send_pskb" for each in threads)
