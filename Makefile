@@ -6,10 +6,11 @@
 #   make unit          run the unit tests only
 #   make fuzz          fuzz each target for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
 #   make fuzz-merge    add to tests/fuzz/corpus the inputs found that cover more code
-#   make soak          200 faults under a million events, then valgrind; half an hour
+#   make soak          200 faults under a million events, valgrind, and thousands of groups of
+#                      batches; more than half an hour
 #   make valgrind      10,000 requests under valgrind
 #   make monitor-soak  a million events through steep-monitor under faults; a quarter of an hour
-#   make bench         measure, see tests/bench/run (bench-quick: two minutes)
+#   make bench         measure, see tests/bench/run (bench-quick: three minutes)
 #   make lint          check formatting and run the static analysers
 #   make install       install by GNU's variables, see deploy/install.mk
 #   make deb           build the Debian packages into build/
@@ -72,9 +73,12 @@ $(UNITS): %: %.o $(UNIT_HELPERS) $(BUILD)/sender.a $(BUILD)/rooms.a $(BUILD)/fla
 $(FUZZERS): %: %.o $(FUZZ_HELPERS) $(BUILD)/sender.a $(BUILD)/rooms.a $(BUILD)/flags
 	$(LINK) -fsanitize=fuzzer $(LIBRARIES)
 
-# The bench's load generator.
-$(BUILD)/load: $(call objects,tests/bench/*.c) $(BUILD)/flags
+# The bench's load generator, and what slows its PostgreSQL down.
+$(BUILD)/load: $(filter-out %/slow_commits.o,$(call objects,tests/bench/*.c)) $(BUILD)/flags
 	$(LINK) -lcurl $(PACKAGE_LIBS)
+
+$(BUILD)/slow_commits.so: tests/bench/slow_commits.c $(BUILD)/flags
+	$(CC) $(ALL_CFLAGS) -fPIC -shared -o $@ $<
 
 $(BUILD)/rooms.a: $(ROOMS)
 $(BUILD)/sender.a: $(SENDER)
@@ -114,6 +118,7 @@ fuzz-merge:
 
 soak:
 	tests/run soak valgrind
+	BATCHES=20000 PYTEST="-k each_of_thousands" tests/run e2e
 
 valgrind:
 	tests/run valgrind

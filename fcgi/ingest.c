@@ -1,12 +1,14 @@
 /*
- * ingest.fcgi: stores a signed batch of events by the data model's bulk_insert_events.
+ * ingest.fcgi: stores signed batches of events, by the data model's bulk_insert_events or, if
+ * several wait, by bulk_insert_batches.
  * README.md describes the HTTP side.
  */
 #include "auth/signature.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
-#include "db/textarray.h"
+#include "db/array.h"
+#include "db/group.h"
 #include "event/batch.h"
 #include "process/service.h"
 
@@ -30,6 +32,7 @@ struct ingest {
     size_t source_length;
     char source[KEYRING_SOURCE_BYTES];
     bool is_verified;
+    struct batch *batch; /* NULL unless it is being checked, or has events that were rejected */
     size_t events;
     int64_t inserted;
 };
@@ -64,7 +67,7 @@ static enum error authenticate(struct worker *worker, struct request *request, s
         return is_complete ? ERROR_UNKNOWN_SOURCE : ERROR_UNAVAILABLE;
     if (!signature_decode(text, strlen(text), signature))
         return ERROR_INVALID_SIGNATURE;
-    error = request_read_body(request, body_length);
+    error = request_read_body(request, body_length, worker_deadline(worker, request));
     if (error != ERROR_NONE)
         return error;
     begun = clock_us();
@@ -76,14 +79,31 @@ static enum error authenticate(struct worker *worker, struct request *request, s
     return ERROR_NONE;
 }
 
+/* Finds the events of the body. The batch, 150 KB, is only in memory while it is needed. */
+static enum error split(const struct request *request, struct ingest *ingest)
+{
+    enum error error = ERROR_INTERNAL;
+
+    ingest->batch = malloc(sizeof(*ingest->batch));
+    if (ingest->batch != NULL)
+        error = batch_split(ingest->batch, request->body, request->body_length);
+    return error;
+}
+
+static void forget(struct ingest *ingest)
+{
+    free(ingest->batch);
+    ingest->batch = NULL;
+}
+
 /*
  * After the database refused the batch: asks it about each event alone, and rejects those
  * that it names (422). If it names none, the batch as a whole is invalid (400).
  */
-static enum error find_invalid(struct worker *worker, const struct request *request)
+static enum error find_invalid(struct worker *worker, const struct request *request,
+                               struct batch *batch)
 {
-    struct batch *batch = worker->scratch;
-    struct textarray_item *texts = calloc(batch->count, sizeof(*texts));
+    struct array_item *texts = calloc(batch->count, sizeof(*texts));
     struct database_parameter parameter = {DATABASE_TEXT_ARRAY, NULL, 0};
     unsigned char *array = NULL;
     enum error error;
@@ -92,17 +112,17 @@ static enum error find_invalid(struct worker *worker, const struct request *requ
     if (texts == NULL)
         return ERROR_INTERNAL;
     for (size_t i = 0; i < batch->count; i++)
-        texts[i] = (struct textarray_item){batch->events[i].text, batch->events[i].length};
-    array = textarray_encode(texts, batch->count, &parameter.length);
+        texts[i] = (struct array_item){batch->events[i].text, batch->events[i].length};
+    array = array_of_text(texts, batch->count, &parameter.length);
     free(texts);
     if (array == NULL)
         return ERROR_INTERNAL;
 
     parameter.value = array;
-    verdict = database_call(worker->db, &worker->record,
-                            "SELECT index, error FROM public.find_invalid_events($1)"
-                            " ORDER BY index",
-                            &parameter, 1, worker_deadline(worker, request));
+    verdict = worker_call(worker,
+                          "SELECT index, error FROM public.find_invalid_events($1)"
+                          " ORDER BY index",
+                          &parameter, 1, worker_deadline(worker, request));
     free(array);
     error = worker_error(verdict);
     if (verdict == DATABASE_DONE) {
@@ -115,31 +135,34 @@ static enum error find_invalid(struct worker *worker, const struct request *requ
         }
         error = batch->rejected_count > 0 ? batch->rejected[0].error : ERROR_INVALID_REQUEST;
     }
+    worker_release(worker);
     return error;
 }
 
 /* Stores the batch whole, or not at all. */
 static enum error store(struct worker *worker, const struct request *request, struct ingest *ingest)
 {
-    const struct database_parameter body = {DATABASE_TEXT, request->body, request->body_length};
-    enum database_verdict verdict =
-        database_call(worker->db, &worker->record,
-                      "SELECT inserted_count FROM public.bulk_insert_events($1::text::jsonb)",
-                      &body, 1, worker_deadline(worker, request));
+    struct group_batch batch = {.body = request->body,
+                                .length = request->body_length,
+                                .events = ingest->events,
+                                .deadline = worker_deadline(worker, request),
+                                .record = &worker->record};
 
-    if (verdict == DATABASE_REFUSED)
-        return find_invalid(worker, request);
-    if (verdict == DATABASE_DONE && database_rows(worker->db) != 1)
-        return ERROR_INTERNAL;
-    if (verdict == DATABASE_DONE)
-        ingest->inserted = database_integer(worker->db, 0, 0);
-    return worker_error(verdict);
+    group_store(worker->pool, &batch);
+    worker->db = batch.db;
+    worker->failure = batch.failure;
+    if (batch.verdict == DATABASE_REFUSED) {
+        enum error error = split(request, ingest);
+
+        return error == ERROR_NONE ? find_invalid(worker, request, ingest->batch) : error;
+    }
+    ingest->inserted = batch.inserted;
+    return worker_error(batch.verdict);
 }
 
 /* The contract's ladder: the first check that fails answers. */
 static enum error take_batch(struct worker *worker, struct request *request, struct ingest *ingest)
 {
-    struct batch *batch = worker->scratch;
     size_t length;
     enum error error = request_expect_method(request, "POST", NULL);
 
@@ -150,13 +173,15 @@ static enum error take_batch(struct worker *worker, struct request *request, str
     if (error == ERROR_NONE)
         error = authenticate(worker, request, length, ingest);
     if (error == ERROR_NONE)
-        error = batch_split(batch, request->body, request->body_length);
+        error = split(request, ingest);
     if (error == ERROR_NONE) {
-        ingest->events = batch->count;
-        error = batch_check(batch, ingest->source, ingest->source_length);
+        ingest->events = ingest->batch->count;
+        error = batch_check(ingest->batch, ingest->source, ingest->source_length);
     }
-    if (error == ERROR_NONE)
+    if (error == ERROR_NONE) {
+        forget(ingest);
         error = store(worker, request, ingest);
+    }
     return error;
 }
 
@@ -180,9 +205,15 @@ static void write_rejected(struct buffer *out, const struct batch *batch)
     buffer_printf(out, "]}");
 }
 
-static void write_reply(struct buffer *out, const struct batch *batch, const struct ingest *ingest,
-                        enum error error)
+/* The batch with the rejected events that an error is about; NULL for other errors. */
+static const struct batch *rejected_batch(const struct ingest *ingest, enum error error)
 {
+    return error_entry(error)->status == 422 ? ingest->batch : NULL;
+}
+
+static void write_reply(struct buffer *out, const struct ingest *ingest, enum error error)
+{
+    const struct batch *rejected = rejected_batch(ingest, error);
     long long events = (long long)ingest->events;
     long long inserted = (long long)ingest->inserted;
 
@@ -192,23 +223,24 @@ static void write_reply(struct buffer *out, const struct batch *batch, const str
                       "{\"inserted\":%lld,\"duplicates\":%lld,\"message\":\"Stored %lld of %lld "
                       "events; %lld were already stored.\"}",
                       inserted, events - inserted, inserted, events, events - inserted);
-    else if (error_entry(error)->status == 422)
-        write_rejected(out, batch);
+    else if (rejected != NULL)
+        write_rejected(out, rejected);
     else
         reply_add_error(out, error);
 }
 
 /* Counts a verified batch and its events by result. */
-static void count_batch(const struct ingest *ingest, const struct batch *batch, enum error error)
+static void count_batch(const struct ingest *ingest, enum error error)
 {
+    const struct batch *rejected = rejected_batch(ingest, error);
     uint64_t events = ingest->events;
     uint64_t inserted = (uint64_t)ingest->inserted;
-    uint64_t refused = error_entry(error)->status == 422 ? batch->rejected_count : 0;
+    uint64_t refused = rejected != NULL ? rejected->rejected_count : 0;
 
     if (!ingest->is_verified)
         return;
     for (size_t i = 0; i < refused; i++)
-        metrics_count_refused(batch->rejected[i].error);
+        metrics_count_refused(rejected->rejected[i].error);
     if (error == ERROR_NONE) {
         metrics_add(METRIC_BATCHES_STORED, 1);
         metrics_add(METRIC_EVENTS_INSERTED, inserted);
@@ -246,12 +278,13 @@ static void log_foreign_ids(struct worker *worker, const struct request *request
 {
     const struct database_parameter body = {DATABASE_TEXT, request->body, request->body_length};
     struct log_line line;
-    enum database_verdict verdict = database_call(
-        worker->db, &worker->record, "SELECT public.count_foreign_ids($1::text::jsonb)", &body, 1,
-        clock_ms() + FOREIGN_IDS_MS);
+    enum database_verdict verdict =
+        worker_call(worker, "SELECT public.count_foreign_ids($1::text::jsonb)", &body, 1,
+                    clock_ms() + FOREIGN_IDS_MS);
 
     int64_t count = verdict == DATABASE_DONE ? database_integer(worker->db, 0, 0) : 0;
 
+    worker_release(worker);
     if (verdict == DATABASE_DONE && count == 0)
         return;
     metrics_add(METRIC_FOREIGN_IDS, (uint64_t)count);
@@ -262,8 +295,8 @@ static void log_foreign_ids(struct worker *worker, const struct request *request
         log_number(&line, "count", count);
     else
         log_string(&line, "detail", "could not compare the duplicates with what is stored");
-    if (*database_sqlstate(worker->db) != '\0')
-        log_string(&line, "sqlstate", database_sqlstate(worker->db));
+    if (*worker->record.sqlstate != '\0')
+        log_string(&line, "sqlstate", worker->record.sqlstate);
     log_end(&line);
 }
 
@@ -273,11 +306,12 @@ static void answer(struct worker *worker, struct request *request)
     enum error error = take_batch(worker, request, &ingest);
     bool is_delivered;
 
-    write_reply(&worker->reply, worker->scratch, &ingest, error);
+    write_reply(&worker->reply, &ingest, error);
     error = reply_settle(&worker->reply, error);
     is_delivered = reply_send(request, error, ALLOW, &worker->reply);
     worker_count(worker, request, error);
-    count_batch(&ingest, worker->scratch, error);
+    count_batch(&ingest, error);
+    forget(&ingest);
     log_request(worker, request, &ingest, error, is_delivered);
     if (error == ERROR_NONE && ingest.inserted < (int64_t)ingest.events) {
         /* The monitor has its answer and need not wait for this. */
@@ -316,7 +350,6 @@ int main(int argc, char **argv)
         .add_credentials = keyring_add_public_keys,
         .plan = &REFRESH_KEYS,
         .probe = {"ingest probe", "SELECT FROM public.bulk_insert_events('[]')"},
-        .scratch_bytes = sizeof(struct batch),
         .answer = answer,
     };
 

@@ -24,12 +24,12 @@ enum { DATABASE_WAIT_SECONDS = 2 };
 struct query {
     struct query_string parameters;
     struct timespec fetched_at;
+    int rows;
     bool is_known;                       /* the token */
     char label[KEYRING_LABEL_BYTES + 1]; /* the known token's */
 };
 
-/* Checks the token: an error of 401, or ERROR_UNAVAILABLE before the first snapshot of the tokens.
- */
+/* Checks the token: 401, or ERROR_UNAVAILABLE before the first snapshot of the tokens. */
 static enum error authenticate(const struct worker *worker, const struct request *request,
                                struct query *query)
 {
@@ -48,7 +48,7 @@ static enum error authenticate(const struct worker *worker, const struct request
     return is_complete ? ERROR_INVALID_TOKEN : ERROR_UNAVAILABLE;
 }
 
-/* Runs the query; the rows stay in the worker's connection. */
+/* Runs the query; the rows stay in the connection until worker_release. */
 static enum error fetch(struct worker *worker, const struct request *request, struct query *query)
 {
     const struct query_string *asked = &query->parameters;
@@ -60,10 +60,10 @@ static enum error fetch(struct worker *worker, const struct request *request, st
     enum database_verdict verdict;
 
     clock_gettime(CLOCK_REALTIME, &query->fetched_at);
-    verdict = database_call(worker->db, &worker->record,
-                            "SELECT source, date, hour, event_count"
-                            " FROM public.get_hourly_aggregates($1, $2)",
-                            parameters, 2, worker_deadline(worker, request));
+    verdict = worker_call(worker,
+                          "SELECT source, date, hour, event_count"
+                          " FROM public.get_hourly_aggregates($1, $2)",
+                          parameters, 2, worker_deadline(worker, request));
     return worker_error(verdict);
 }
 
@@ -178,7 +178,7 @@ static void log_request(const struct worker *worker, const struct request *reque
         log_string(&line, "token", query->label);
     if (error == ERROR_NONE) {
         log_number(&line, "days", query->parameters.days);
-        log_number(&line, "rows", database_rows(worker->db));
+        log_number(&line, "rows", query->rows);
     }
     if (error == ERROR_NONE && query->parameters.source_length > 0)
         log_bytes(&line, "source", query->parameters.source, query->parameters.source_length);
@@ -192,10 +192,13 @@ static void answer(struct worker *worker, struct request *request)
     bool is_delivered;
 
     buffer_reset(&worker->reply);
-    if (error == ERROR_NONE)
+    if (error == ERROR_NONE) {
+        query.rows = database_rows(worker->db);
         write_aggregates(&worker->reply, worker->db, &query);
-    else
+    } else {
         reply_add_error(&worker->reply, error);
+    }
+    worker_release(worker);
     error = reply_settle(&worker->reply, error);
     is_delivered = reply_send(request, error, ALLOW, &worker->reply);
     worker_count(worker, request, error);

@@ -2,6 +2,7 @@
 -- sentence on each line. Only reads, so it works on a standby.
 -- :known   this version's migrations, a line "SHA256  NAME" each
 -- :access  access.sql
+-- :connections  see admin/connections.sql
 
 SET datestyle = ISO;
 SET timezone = UTC;
@@ -15,6 +16,7 @@ SELECT 'ok', format('Database %s: PostgreSQL %s.', current_database(), current_s
 SELECT 'critical', format('PostgreSQL %s is too old; 15 or newer is required.', current_setting('server_version'))
 WHERE current_setting('server_version_num')::integer < 150000;
 SELECT 'warning', 'The database server is a standby, which stores no events.' WHERE pg_is_in_recovery();
+\ir admin/connections.sql
 
 SELECT to_regclass('public.schema_migrations') IS NOT NULL AS is_migrated \gset
 \if :is_migrated
@@ -57,8 +59,8 @@ WITH wanted (role, may_login, may_bypass) AS (
     ('steep_query', 'public.get_hourly_aggregates(integer,text)', '20260206_create_hourly_counts.sql'),
     ('steep_ingest', 'public.find_invalid_events(text[])', '20260207_create_diagnostics.sql'),
     ('steep_ingest', 'public.count_foreign_ids(jsonb)', '20260207_create_diagnostics.sql'),
-    ('steep_ingest', 'public.log_failure(text,text)', '20260207_create_diagnostics.sql'),
-    ('steep_query', 'public.log_failure(text,text)', '20260207_create_diagnostics.sql'),
+    ('steep_ingest', 'public.log_failure(text[],text)', '20260207_create_diagnostics.sql'),
+    ('steep_query', 'public.log_failure(text[],text)', '20260207_create_diagnostics.sql'),
     ('steep_ingest', 'public.schema_level()', '20260207_create_diagnostics.sql'),
     ('steep_query', 'public.schema_level()', '20260207_create_diagnostics.sql'),
     ('steep_prune', 'public.prune_events(interval,integer)', '20260208_create_retention.sql'),

@@ -50,6 +50,29 @@ setting_of() {
 	printf '%s' "$found"
 }
 
+# most_connections FILE…: prints how many connections programs with these settings may open to
+# the server of the first: those for requests, one that reads the credentials, one that probes.
+most_connections() {
+	total=0 first=$1
+	for file; do
+		[ -r "$file" ] || continue
+		for variable in PGHOST PGPORT; do
+			[ "$(setting_of "$file" "$variable")" = "$(setting_of "$first" "$variable")" ] || continue 2
+		done
+		count=$(setting_of "$file" STEEP_CONNECTIONS)
+		# The default is that of fcgi/base/config.c.
+		case $count in
+		'' | *[!0-9]* | 0* | ????*)
+			count=$(nproc)
+			[ "$count" -ge 2 ] || count=2
+			[ "$count" -le 256 ] || count=256
+			;;
+		esac
+		total=$((total + count + 2))
+	done
+	echo "$total"
+}
+
 # first_listen FILE: prints the value of the first listen directive with a port.
 first_listen() {
 	sed -nE 's/^[[:space:]]*listen[[:space:]]+(([^;[:space:]]*:)?[0-9]+([[:space:]][^;]*)?)(;.*)?$/\1/p' "$1" | head -n 1

@@ -105,6 +105,14 @@ try_mapping() {
 	done
 }
 
+# The programs start all the same, and open connections only as they need them.
+check_connections() {
+	warning=$(psql -X -q -A -t -F ': ' -v ON_ERROR_STOP=1 \
+		-v connections="$(most_connections "$settings/ingest.env" "$settings/query.env")" \
+		-f "$sql/admin/connections.sql") || fail 'cannot read the number of connections that the server allows'
+	[ -z "$warning" ] || say "$warning"
+}
+
 describe_remote() {
 	cat >&2 <<END
 steep: the database is on another machine, $host. To set it up, run there once:

@@ -36,6 +36,18 @@ note() {
 	fi
 }
 
+# Prints how many connections the programs may open, as far as their settings are known here.
+known_connections() {
+	if [ -r /etc/steep/ingest.env ]; then
+		most_connections /etc/steep/ingest.env /etc/steep/query.env
+	else
+		case ${STEEP_CONNECTIONS-} in
+		'' | *[!0-9]* | 0* | ????*) ;;
+		*) echo $((2 * (STEEP_CONNECTIONS + 2))) ;;
+		esac
+	fi
+}
+
 check_database() {
 	command -v psql >/dev/null || {
 		note unknown 'psql is not installed.'
@@ -43,7 +55,8 @@ check_database() {
 	}
 	known=$(cd -- "${STEEP_MIGRATIONS:-$sql/migrations}" && sha256sum -- *.sql) ||
 		refuse 'cannot find the migrations'
-	answer=$(run_sql status.sql -v known="$known" -v access="$(cat "$sql/access.sql")" 2>&1) || :
+	answer=$(run_sql status.sql -v known="$known" -v access="$(cat "$sql/access.sql")" \
+		-v connections="$(known_connections)" 2>&1) || :
 	while IFS='	' read -r level sentence; do
 		case $level in
 		ok | warning | critical) note "$level" "$sentence" ;;

@@ -60,17 +60,16 @@ remove_socket_folder() {
 
 configure_cluster() {
 	choose_socket_folder
-	cores=$(nproc)
-	workers=${STEEP_WORKERS:-$((cores < 2 ? 4 : cores * 2))}
-	case $workers in *[!0-9]* | ????*) workers=4 ;; esac
+	connections=${STEEP_CONNECTIONS:-$(nproc)}
+	case $connections in *[!0-9]* | 0* | 1 | ????*) connections=2 ;; esac
 	cat >pg/steep.conf <<END
 # Written by deploy/run at each start.
 listen_addresses = ''
 unix_socket_directories = '$socket_folder'
 unix_socket_permissions = 0700
 port = 5432
-# Two programs with a connection for each worker, and some more.
-max_connections = $((workers * 2 + 40))
+# Two programs, each with two more than those for requests, and some more.
+max_connections = $(((connections + 2) * 2 + 40))
 timezone = 'UTC'
 log_timezone = 'UTC'
 log_destination = 'stderr'

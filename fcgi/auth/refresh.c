@@ -38,7 +38,7 @@ static enum database_verdict read_keys(struct database *db, struct keyring *keyr
 {
     struct keyring_key *keys = NULL;
     enum database_verdict verdict = database_call(
-        db, NULL, "SELECT source, public_key FROM public.list_monitor_keys()", NULL, 0, deadline);
+        db, "SELECT source, public_key FROM public.list_monitor_keys()", NULL, 0, deadline);
     int rows = verdict == DATABASE_DONE ? database_rows(db) : 0;
 
     if (verdict != DATABASE_DONE)
@@ -69,7 +69,7 @@ static enum database_verdict read_tokens(struct database *db, struct keyring *ke
 {
     struct keyring_token *tokens = NULL;
     enum database_verdict verdict =
-        database_call(db, NULL,
+        database_call(db,
                       "SELECT label, token_sha256, floor(extract(epoch FROM expires_at))::bigint"
                       " FROM public.list_access_tokens()",
                       NULL, 0, deadline);

@@ -41,25 +41,28 @@ static bool read_number(const char *variable, int least, int most, int *value)
     return true;
 }
 
-/* Twice the cores that this process may use, from 4 to 256. */
-static int default_workers(void)
+/* The cores that this process may use, from 2 to 256. */
+static int default_connections(void)
 {
     cpu_set_t set;
     int cores = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
 
-    return cores < 2 ? 4 : cores > 128 ? 256 : cores * 2;
+    return cores < 2 ? 2 : cores > 256 ? 256 : cores;
 }
 
 bool config_read(struct config *config, int wait_seconds)
 {
-    int workers = default_workers();
+    int workers = 32;
+    int connections = default_connections();
     int deadline_seconds = 20;
 
     if (!read_number("STEEP_WORKERS", 1, 256, &workers) ||
+        !read_number("STEEP_CONNECTIONS", 1, 256, &connections) ||
         !read_number("STEEP_DEADLINE", 2, 600, &deadline_seconds) ||
         !read_number("STEEP_DATABASE_WAIT", 0, 60, &wait_seconds))
         return false;
     config->workers = workers;
+    config->connections = connections;
     config->deadline_ms = deadline_seconds * 1000;
     config->wait_ms = wait_seconds * 1000;
     return true;

@@ -73,30 +73,27 @@ bool connection_await(const struct connection *connection, short events, int64_t
     return await(connection->pg, events, until);
 }
 
-bool connection_take_turn(struct connection *connection, struct connection_wait *wait)
+void connection_note_away(const struct connection *connection, bool is_away)
 {
-    struct connection_limits *limits = connection->limits;
+    const struct connection_limits *limits = connection->limits;
 
-    if (!wait->has_turn) {
-        wait->has_turn = atomic_fetch_add(&limits->waiting, 1) < limits->most_waiting;
-        if (!wait->has_turn)
-            atomic_fetch_sub(&limits->waiting, 1);
-    }
-    return wait->has_turn;
+    if (limits->note_away != NULL)
+        limits->note_away(limits->context, is_away);
 }
 
 /*
- * One attempt to connect. Past the moment until it takes a turn and goes on to
- * wait->give_up: begun anew, it would never reach the second of several hosts. libpq
- * ignores connect_timeout in this mode; tcp_user_timeout makes it go on to the next.
+ * One attempt to connect. It goes on when the time of a first attempt is over: begun anew,
+ * it would never reach the second of several hosts. libpq ignores connect_timeout in this
+ * mode; tcp_user_timeout makes it go on to the next.
  */
-static bool connect_once(struct connection *connection, struct connection_wait *wait, int64_t until)
+static bool connect_once(struct connection *connection, const struct connection_wait *wait)
 {
     const char *const keywords[] = {"fallback_application_name", "client_encoding",
                                     "tcp_user_timeout", NULL};
     const char *const values[] = {connection->name, "UTF8", TCP_USER_TIMEOUT_MS, NULL};
     PostgresPollingStatusType status = PGRES_POLLING_WRITING;
     PGconn *pg = PQconnectStartParams(keywords, values, 0);
+    int64_t until = wait->first;
 
     if (pg == NULL)
         return false;
@@ -106,13 +103,15 @@ static bool connect_once(struct connection *connection, struct connection_wait *
     while (status != PGRES_POLLING_OK && status != PGRES_POLLING_FAILED) {
         if (await(pg, status == PGRES_POLLING_READING ? POLLIN : POLLOUT, until)) {
             status = PQconnectPoll(pg);
-        } else if (until < wait->give_up && connection_take_turn(connection, wait)) {
+        } else if (until < wait->give_up) {
+            connection_note_away(connection, true);
             until = wait->give_up;
         } else {
             break;
         }
     }
-    if (status != PGRES_POLLING_OK || PQsetnonblocking(pg, 1) != 0) {
+    if (status != PGRES_POLLING_OK || PQsetnonblocking(pg, 1) != 0 ||
+        PQenterPipelineMode(pg) == 0) {
         /* That we stopped waiting is no other cause than the one that is logged already. */
         if (status == PGRES_POLLING_FAILED || *connection->logged == '\0')
             log_away(connection, status == PGRES_POLLING_FAILED
@@ -120,10 +119,12 @@ static bool connect_once(struct connection *connection, struct connection_wait *
                                      : "the connection attempt timed out");
         PQfinish(pg);
         metrics_add(METRIC_CONNECT_FAILURES, 1);
+        connection_note_away(connection, true);
         return false;
     }
     metrics_add(METRIC_RECONNECTS, connection->was_open);
     connection->was_open = true;
+    connection->serial++;
     connection->pg = pg;
     return true;
 }
@@ -133,8 +134,7 @@ static bool is_open(struct connection *connection)
 {
     if (connection->pg == NULL)
         return false;
-    /* A server that went away while we were idle left its last message and the end of the stream.
-     */
+    /* A server that went away meanwhile left its last message and the end of the stream. */
     while (await(connection->pg, POLLIN, 0)) {
         if (!PQconsumeInput(connection->pg))
             break;
@@ -145,38 +145,26 @@ static bool is_open(struct connection *connection)
     return false;
 }
 
-void connection_begin_wait(struct connection_wait *wait, const struct connection *connection,
-                           int64_t deadline)
-{
-    int64_t give_up = clock_ms() + connection->limits->wait_ms;
-
-    *wait = (struct connection_wait){.give_up = give_up < deadline ? give_up : deadline,
-                                     .deadline = deadline};
-}
-
-void connection_end_wait(struct connection_wait *wait, struct connection *connection)
-{
-    if (wait->has_turn)
-        atomic_fetch_sub(&connection->limits->waiting, 1);
-    wait->has_turn = false;
-}
-
-bool connection_ensure(struct connection *connection, struct connection_wait *wait)
+struct connection_wait connection_begin_wait(const struct connection *connection, int64_t deadline)
 {
     int64_t first = clock_ms() + connection->limits->first_connect_ms;
-    int64_t pause = BACKOFF_FIRST_MS;
-    bool is_connected = false;
+    int64_t give_up = clock_ms() + connection->limits->wait_ms;
 
-    if (is_open(connection))
-        return true;
-    if (connect_once(connection, wait, first < wait->deadline ? first : wait->deadline))
-        return true;
-    if (clock_left(wait->give_up) == 0 || !connection_take_turn(connection, wait))
-        return false;
+    if (connection->give_up != 0 && connection->give_up < give_up)
+        give_up = connection->give_up;
+    return (struct connection_wait){.first = first < deadline ? first : deadline,
+                                    .give_up = give_up < deadline ? give_up : deadline};
+}
+
+bool connection_ensure(struct connection *connection, const struct connection_wait *wait)
+{
+    int64_t pause = BACKOFF_FIRST_MS;
+    bool is_connected = is_open(connection) || connect_once(connection, wait);
+
     while (!is_connected && clock_left(wait->give_up) > 0) {
         clock_sleep_jitter(pause < clock_left(wait->give_up) ? pause : clock_left(wait->give_up));
         pause = pause * 2 < BACKOFF_MOST_MS ? pause * 2 : BACKOFF_MOST_MS;
-        is_connected = connect_once(connection, wait, wait->give_up);
+        is_connected = connect_once(connection, wait);
     }
     return is_connected;
 }

@@ -1,55 +1,54 @@
 /*
  * A connection to PostgreSQL: made when it is needed, and dropped when it is in
- * doubt. While the database is away some callers wait for it and the others fail
- * at once. Only this file and database.c call libpq.
+ * doubt. Only this file, statement.c and database.c call libpq.
  */
 #ifndef STEEP_CONNECTION_H
 #define STEEP_CONNECTION_H
 
 #include "base/attributes.h"
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 enum { CONNECTION_DETAIL_BYTES = 200 };
 
-/* How long callers wait for an absent database; shared by a program's connections. */
+/* How long a call waits for an absent database; shared by a pool's connections. */
 struct connection_limits {
-    int first_connect_ms; /* for the first attempt to connect, which every caller makes */
+    int first_connect_ms; /* for the first attempt to connect */
     int wait_ms;          /* for further attempts, from the beginning of the call */
-    int most_waiting;     /* callers that may make further attempts at once */
-    atomic_int waiting;
+    /* Told that the database is away, and that it is back; NULL for nobody. */
+    void (*note_away)(void *context, bool is_away);
+    void *context;
 };
 
 struct connection {
     const char *name; /* shown in pg_stat_activity and in the log */
     struct connection_limits *limits;
-    struct pg_conn *pg;                   /* libpq's PGconn: open, as far as we know, or NULL */
-    bool was_open;                        /* there has been one before */
-    bool is_listening;                    /* LISTEN succeeded on it */
+    int64_t give_up;    /* clock_ms: of the next call; 0 for wait_ms from its beginning */
+    int serial;         /* of the connection: how many there have been */
+    struct pg_conn *pg; /* libpq's PGconn: open, as far as we know, or NULL */
+    bool was_open;      /* there has been one before */
+    bool is_listening;  /* LISTEN succeeded on it */
     char logged[CONNECTION_DETAIL_BYTES]; /* the outage's line in the log; "" for none */
 };
 
-/* One call's wait for a connection. connection_end_wait must follow connection_begin_wait. */
+/* One call's wait for a connection. */
 struct connection_wait {
-    int64_t give_up;  /* clock_ms; not after the deadline */
-    int64_t deadline; /* clock_ms */
-    bool has_turn;    /* it is one of limits->most_waiting */
+    int64_t first;   /* clock_ms: the end of the first attempt */
+    int64_t give_up; /* clock_ms: of all; neither is after the deadline */
 };
 
-void connection_begin_wait(struct connection_wait *wait, const struct connection *connection,
-                           int64_t deadline);
-void connection_end_wait(struct connection_wait *wait, struct connection *connection);
+struct connection_wait connection_begin_wait(const struct connection *connection, int64_t deadline);
 
 /*
- * Connects unless the connection is open. Every caller makes a first, short attempt;
- * further ones, until wait->give_up, take a turn. False if there is no connection.
+ * Connects unless the connection is open: one attempt, and others after pauses until
+ * wait->give_up. False if there is no connection.
  */
-bool connection_ensure(struct connection *connection, struct connection_wait *wait) MUST_CHECK;
+bool connection_ensure(struct connection *connection,
+                       const struct connection_wait *wait) MUST_CHECK;
 
-/* Makes the call one of those that may wait; false if there are enough of them. */
-bool connection_take_turn(struct connection *connection, struct connection_wait *wait) MUST_CHECK;
+/* Tells the pool that the database is away, or back. */
+void connection_note_away(const struct connection *connection, bool is_away);
 
 /* Waits until the socket is ready for some of poll(2)'s events; false at the time until. */
 bool connection_await(const struct connection *connection, short events, int64_t until);

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "db/sqlstate.h"
+#include "db/statement.h"
 
 #include <arpa/inet.h>
 #include <endian.h>
@@ -16,30 +17,14 @@ enum {
     CONFLICT_RETRIES = 3,
     CONFLICT_PAUSE_MS = 40,
     LOSS_PAUSE_MS = 1000,
-    PARAMETERS_MOST = 4,
-    STATEMENT_BYTES = 512, /* longer than any of ours */
-};
-
-/* Type OIDs never change (src/include/catalog/pg_type.dat). */
-static const Oid TYPE_OIDS[] = {
-    [DATABASE_TEXT] = 25,
-    [DATABASE_TEXT_ARRAY] = 1009,
-    [DATABASE_INT4] = 23,
 };
 
 struct database {
     struct connection connection;
-    PGresult *result;
-    char sqlstate[DATABASE_SQLSTATE_BYTES + 1]; /* of the last statement; "" for none */
-    const char *channel;                        /* to LISTEN on, or NULL */
-    bool is_polling_logged;                     /* the log has the line that LISTEN failed */
-};
-
-enum outcome {
-    DONE,
-    ERROR, /* the server answered with an error, see sqlstate */
-    LOST,  /* the connection is gone, and the statement's outcome unknown */
-    LATE,  /* no answer before the deadline */
+    struct statement statement; /* the last one */
+    const char *channel;        /* to LISTEN on, or NULL */
+    bool is_polling_logged;     /* the log has the line that LISTEN failed */
+    bool is_late;               /* an answer is still to come */
 };
 
 struct database *database_new(const char *name, struct connection_limits *limits)
@@ -53,132 +38,37 @@ struct database *database_new(const char *name, struct connection_limits *limits
     return db;
 }
 
-void database_clear(struct database *db)
-{
-    PQclear(db->result);
-    db->result = NULL;
-    db->sqlstate[0] = '\0';
-}
-
-void database_record_begin(struct database_record *record, const char *id)
-{
-    static const char PLAIN[] = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-";
-    size_t length = strspn(id, PLAIN);
-
-    *record = (struct database_record){.spent_us = -1};
-    if (length <= DATABASE_REQUEST_BYTES && id[length] == '\0')
-        memcpy(record->request, id, length);
-}
-
 void database_free(struct database *db)
 {
     if (db == NULL)
         return;
-    database_clear(db);
+    statement_clear(&db->statement);
     connection_drop(&db->connection, NULL);
     free(db);
 }
 
-/* Sends what libpq still holds for this connection, and reads the answer. */
-static enum outcome exchange(const struct connection *connection, int64_t deadline)
-{
-    for (;;) {
-        int left = PQflush(connection->pg);
-
-        if (left < 0)
-            return LOST;
-        if (left == 0 && !PQisBusy(connection->pg))
-            return DONE;
-        if (!connection_await(connection, left > 0 ? POLLIN | POLLOUT : POLLIN, deadline))
-            return LATE;
-        if (!PQconsumeInput(connection->pg))
-            return LOST;
-    }
-}
-
-/* Keeps the error of a result; LOST if it says that the connection is closing. */
-static enum outcome note_error(struct database *db, const PGresult *result)
-{
-    const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
-
-    snprintf(db->sqlstate, sizeof(db->sqlstate), "%s", sqlstate != NULL ? sqlstate : "");
-    return sqlstate_classify(sqlstate) == SQLSTATE_LOST ? LOST : ERROR;
-}
-
-/*
- * Reads results up to the end of the statement: the last message confirms its commit,
- * not the first. Keeps the first error, or the last result.
- */
-static enum outcome collect(struct database *db, int64_t deadline)
-{
-    enum outcome outcome = DONE;
-
-    for (;;) {
-        PGresult *result;
-        enum outcome exchanged = exchange(&db->connection, deadline);
-
-        if (exchanged != DONE)
-            return exchanged;
-        result = PQgetResult(db->connection.pg);
-        if (result == NULL)
-            break;
-        if (outcome == DONE && PQresultStatus(result) != PGRES_TUPLES_OK &&
-            PQresultStatus(result) != PGRES_COMMAND_OK)
-            outcome = note_error(db, result);
-        PQclear(db->result);
-        db->result = result;
-    }
-    return PQstatus(db->connection.pg) == CONNECTION_OK ? outcome : LOST;
-}
-
-/* One try at a statement, on a connection that is open. */
-static enum outcome run_once(struct database *db, const struct database_record *record,
-                             const char *sql, const struct database_parameter *parameters,
-                             int count, int64_t deadline)
-{
-    Oid types[PARAMETERS_MOST];
-    const char *values[PARAMETERS_MOST];
-    int lengths[PARAMETERS_MOST];
-    int formats[PARAMETERS_MOST];
-    char text[STATEMENT_BYTES];
-
-    for (int i = 0; i < count; i++) {
-        types[i] = TYPE_OIDS[parameters[i].type];
-        values[i] = parameters[i].value;
-        lengths[i] = (int)parameters[i].length;
-        formats[i] = 1;
-    }
-    if (record != NULL && *record->request != '\0') {
-        snprintf(text, sizeof(text), "%s /* request %s */", sql, record->request);
-        sql = text;
-    }
-    if (!PQsendQueryParams(db->connection.pg, sql, count, types, values, lengths, formats, 1))
-        return LOST;
-    return collect(db, deadline);
-}
-
 /* Listens on a new connection. A standby or a pooler has no LISTEN: the caller then polls. */
-static enum outcome start_listening(struct database *db, int64_t deadline)
+static enum statement_outcome start_listening(struct database *db, int64_t deadline)
 {
     char sql[80];
-    enum outcome outcome;
+    enum statement_outcome outcome;
 
     if (db->channel == NULL || db->connection.is_listening)
-        return DONE;
+        return STATEMENT_DONE;
     snprintf(sql, sizeof(sql), "LISTEN %s", db->channel);
-    outcome = run_once(db, NULL, sql, NULL, 0, deadline);
-    if (outcome == LOST || outcome == LATE)
+    outcome = statement_run(&db->statement, &db->connection, sql, NULL, 0, deadline);
+    if (outcome == STATEMENT_LOST || outcome == STATEMENT_LATE)
         return outcome;
-    db->connection.is_listening = outcome == DONE;
+    db->connection.is_listening = outcome == STATEMENT_DONE;
     if (!db->connection.is_listening && !db->is_polling_logged)
         log_event(LOG_WARNING, "no_notifications", "LISTEN failed; polling instead");
     db->is_polling_logged = !db->connection.is_listening;
-    database_clear(db);
-    return DONE;
+    statement_clear(&db->statement);
+    return STATEMENT_DONE;
 }
 
 /* After a lost connection: whether to try again, which only the first time is at once. */
-static bool retry_loss(struct database *db, struct connection_wait *wait, int *losses)
+static bool retry_loss(struct database *db, const struct connection_wait *wait, int *losses)
 {
     int left = clock_left(wait->give_up);
 
@@ -187,12 +77,10 @@ static bool retry_loss(struct database *db, struct connection_wait *wait, int *l
         return false;
     if ((*losses)++ > 0) {
         /* Lost twice without an error: the statement itself may crash its backend. */
-        if (*db->sqlstate == '\0')
+        if (*db->statement.sqlstate == '\0')
             return false;
-        /* The server takes connections and drops each at its statement: waiting for it takes a
-         * turn. */
-        if (!connection_take_turn(&db->connection, wait))
-            return false;
+        /* The server takes connections and drops each at its statement. */
+        connection_note_away(&db->connection, true);
         clock_sleep_jitter(left < LOSS_PAUSE_MS ? left : LOSS_PAUSE_MS);
     }
     return true;
@@ -202,7 +90,7 @@ static bool retry_loss(struct database *db, struct connection_wait *wait, int *l
 static bool retry_error(struct database *db, int64_t deadline, int *conflicts,
                         enum database_verdict *verdict)
 {
-    switch (sqlstate_classify(db->sqlstate)) {
+    switch (sqlstate_classify(db->statement.sqlstate)) {
     case SQLSTATE_BAD_DATA:
         *verdict = DATABASE_REFUSED;
         return false;
@@ -215,7 +103,7 @@ static bool retry_error(struct database *db, int64_t deadline, int *conflicts,
     case SQLSTATE_SHORTAGE:
         *verdict = DATABASE_AWAY;
         /* The server became read-only and will stay so: another host may have taken over. */
-        if (strcmp(db->sqlstate, "25006") == 0)
+        if (strcmp(db->statement.sqlstate, "25006") == 0)
             connection_drop(&db->connection, NULL);
         return false;
     default:
@@ -224,116 +112,133 @@ static bool retry_error(struct database *db, int64_t deadline, int *conflicts,
     }
 }
 
-/* Adds a call to the request's record. */
-static void keep_record(struct database_record *record, const struct database *db,
-                        enum database_verdict verdict, int64_t spent_us)
+/* For a caller that does not cancel. */
+static void drop_late(struct database *db)
 {
-    if (record == NULL)
-        return;
-    if (verdict != DATABASE_DONE)
-        memcpy(record->sqlstate, db->sqlstate, sizeof(record->sqlstate));
-    record->spent_us = (record->spent_us > 0 ? record->spent_us : 0) + spent_us;
+    if (db->is_late)
+        connection_drop(&db->connection, "no answer before the deadline");
+    db->is_late = false;
 }
 
-enum database_verdict database_call(struct database *db, struct database_record *record,
-                                    const char *sql, const struct database_parameter *parameters,
-                                    int count, int64_t deadline)
+enum database_verdict database_call(struct database *db, const char *sql,
+                                    const struct database_parameter *parameters, int count,
+                                    int64_t deadline)
 {
-    struct connection_wait wait;
+    struct connection_wait wait = connection_begin_wait(&db->connection, deadline);
     enum database_verdict verdict = DATABASE_AWAY;
-    int64_t begun = clock_us();
     int losses = 0;
     int conflicts = 0;
     bool is_retried = false;
 
-    connection_begin_wait(&wait, &db->connection, deadline);
+    drop_late(db);
     do {
-        enum outcome outcome;
+        enum statement_outcome outcome;
 
-        database_clear(db);
-        if (!connection_ensure(&db->connection, &wait))
+        statement_clear(&db->statement);
+        /* What can't end in time is not begun. */
+        if (clock_left(deadline) < DATABASE_MARGIN_MS || !connection_ensure(&db->connection, &wait))
             break;
         outcome = start_listening(db, deadline);
-        if (outcome == DONE)
-            outcome = run_once(db, record, sql, parameters, count, deadline);
-        if (outcome == DONE || outcome == ERROR)
+        if (outcome == STATEMENT_DONE)
+            outcome =
+                statement_run(&db->statement, &db->connection, sql, parameters, count, deadline);
+        if (outcome == STATEMENT_DONE || outcome == STATEMENT_ERROR) {
             connection_log_back(&db->connection);
+            connection_note_away(&db->connection, false);
+        }
 
         is_retried = false;
-        if (outcome == DONE) {
+        if (outcome == STATEMENT_DONE)
             verdict = DATABASE_DONE;
-        } else if (outcome == ERROR) {
-            is_retried = retry_error(db, deadline, &conflicts, &verdict);
-        } else if (outcome == LOST) {
+        else if (outcome == STATEMENT_ERROR)
+            is_retried = statement_retry_unprepared(&db->statement) ||
+                         retry_error(db, deadline, &conflicts, &verdict);
+        else if (outcome == STATEMENT_LOST)
             is_retried = retry_loss(db, &wait, &losses);
-        } else {
-            /* A late answer would be taken for that of the next statement. */
-            connection_drop(&db->connection, "no answer before the deadline");
-        }
+        else
+            db->is_late = true;
     } while (is_retried);
-    connection_end_wait(&wait, &db->connection);
-    keep_record(record, db, verdict, clock_us() - begun);
     return verdict;
 }
 
-void database_log_failure(struct database *db, const struct database_record *record,
-                          int64_t deadline)
+void database_clear(struct database *db)
 {
-    const struct database_parameter parameters[] = {
-        {DATABASE_TEXT, record->request, strlen(record->request)},
-        {DATABASE_TEXT, record->sqlstate, strlen(record->sqlstate)},
-    };
+    statement_clear(&db->statement);
+}
 
-    if (*record->sqlstate == '\0' || *record->request == '\0' || db->connection.pg == NULL)
+void database_give_up_at(struct database *db, int64_t give_up)
+{
+    db->connection.give_up = give_up;
+}
+
+bool database_is_late(const struct database *db)
+{
+    return db->is_late;
+}
+
+void database_cancel(struct database *db, int64_t until)
+{
+    PGcancel *cancel = PQgetCancel(db->connection.pg);
+    char message[256];
+    bool is_cancelled = cancel != NULL && PQcancel(cancel, message, sizeof(message));
+    enum statement_outcome outcome =
+        is_cancelled ? statement_collect(&db->statement, &db->connection, until) : STATEMENT_LOST;
+
+    PQfreeCancel(cancel);
+    if (outcome == STATEMENT_LATE)
         return;
-    /* If this fails too, the program's own log still has the same. */
-    (void)!database_call(db, NULL, "SELECT public.log_failure($1, $2)", parameters, 2, deadline);
+    if (outcome == STATEMENT_LOST)
+        connection_drop(&db->connection, "no answer before the deadline");
+    db->is_late = false;
+    statement_clear(&db->statement);
 }
 
 const char *database_sqlstate(const struct database *db)
 {
-    return db->sqlstate;
+    return db->statement.sqlstate;
 }
 
 bool database_lacks_shard(const struct database *db)
 {
-    return strcmp(db->sqlstate, "XX000") == 0 &&
-           strstr(PQresultErrorMessage(db->result), "Hash function returned NULL") != NULL;
+    return strcmp(db->statement.sqlstate, "XX000") == 0 &&
+           strstr(PQresultErrorMessage(db->statement.result), "Hash function returned NULL") !=
+               NULL;
 }
 
 void database_disconnect(struct database *db)
 {
     connection_drop(&db->connection, NULL);
     db->connection.was_open = false;
+    db->is_late = false;
 }
 
 int database_rows(const struct database *db)
 {
-    return PQntuples(db->result);
+    return PQntuples(db->statement.result);
 }
 
 bool database_is_null(const struct database *db, int row, int column)
 {
-    return PQgetisnull(db->result, row, column) != 0;
+    return PQgetisnull(db->statement.result, row, column) != 0;
 }
 
 const char *database_bytes(const struct database *db, int row, int column, size_t *length)
 {
-    *length = (size_t)PQgetlength(db->result, row, column);
-    return PQgetvalue(db->result, row, column);
+    *length = (size_t)PQgetlength(db->statement.result, row, column);
+    return PQgetvalue(db->statement.result, row, column);
 }
 
 int64_t database_integer(const struct database *db, int row, int column)
 {
-    const char *value = PQgetvalue(db->result, row, column);
+    const char *value = PQgetvalue(db->statement.result, row, column);
     uint32_t four;
     uint64_t eight;
 
-    if (PQgetlength(db->result, row, column) == (int)sizeof(four)) {
+    if (PQgetlength(db->statement.result, row, column) == (int)sizeof(four)) {
         memcpy(&four, value, sizeof(four));
         return (int32_t)ntohl(four);
     }
-    if (PQgetlength(db->result, row, column) != (int)sizeof(eight))
+    if (PQgetlength(db->statement.result, row, column) != (int)sizeof(eight))
         return 0;
     memcpy(&eight, value, sizeof(eight));
     return (int64_t)be64toh(eight);

@@ -17,7 +17,8 @@
 
 struct database;
 
-enum { DATABASE_REQUEST_BYTES = 64, DATABASE_SQLSTATE_BYTES = 5 };
+/* What remains of the time to a deadline when the server ends a statement. */
+enum { DATABASE_MARGIN_MS = 100 };
 
 enum database_verdict {
     DATABASE_DONE,
@@ -28,23 +29,16 @@ enum database_verdict {
 
 /* A parameter, sent in binary format, so that no byte in it ends it early. */
 struct database_parameter {
-    enum database_type { DATABASE_TEXT, DATABASE_TEXT_ARRAY, DATABASE_INT4 } type;
+    enum database_type {
+        DATABASE_TEXT,
+        DATABASE_TEXT_ARRAY,
+        DATABASE_INT4,
+        DATABASE_INT4_ARRAY,
+        DATABASE_JSONB_ARRAY,
+    } type;
     const void *value; /* NULL for an SQL NULL; an int4 in network byte order */
     size_t length;     /* bytes, below 1 GiB */
 };
-
-/* The outcome of a request's statements. It belongs to the request, not to the connection. */
-struct database_record {
-    char request[DATABASE_REQUEST_BYTES + 1];   /* its id, or "" */
-    char sqlstate[DATABASE_SQLSTATE_BYTES + 1]; /* of its last statement that failed; "" for none */
-    int64_t spent_us; /* in its statements, waits included; -1: it had none */
-};
-
-/*
- * Begins a record. The id is copied. It becomes part of SQL text: one that has other
- * characters than letters, digits and hyphens, or is too long, counts as none.
- */
-void database_record_begin(struct database_record *record, const char *id);
 
 /*
  * Makes a connection that is not open yet. name is what pg_stat_activity
@@ -60,21 +54,27 @@ void database_free(struct database *db);
  * it. Returns DATABASE_DONE only after the server confirmed the commit; the rows then
  * stay until the next call.
  *
- * record is the request's, or NULL. With one, the statement's text ends in a comment with
- * the request's id, which pg_stat_activity shows.
+ * The server ends the statement DATABASE_MARGIN_MS before the deadline (statement_timeout);
+ * later than that, none begins. If even that gets no answer, the connection is late: the
+ * next call closes it, unless database_cancel comes first.
  */
-enum database_verdict database_call(struct database *db, struct database_record *record,
-                                    const char *sql, const struct database_parameter *parameters,
-                                    int count, int64_t deadline) MUST_CHECK;
+enum database_verdict database_call(struct database *db, const char *sql,
+                                    const struct database_parameter *parameters, int count,
+                                    int64_t deadline) MUST_CHECK;
+
+/* Until when the next call waits for an absent database (clock_ms), if not less long. */
+void database_give_up_at(struct database *db, int64_t give_up);
+
+/* Whether the last statement's answer is still to come. */
+bool database_is_late(const struct database *db);
 
 /*
- * If a statement of the request failed, makes PostgreSQL log the request's id and the
- * SQLSTATE: the settings of the programs' roles keep the errors themselves out of its
- * log, since they could quote data. Takes one round trip then, until deadline at most;
- * does nothing without a connection.
+ * Cancels a late statement and waits for its answer until a moment of clock_ms. Without an
+ * answer the connection stays late, and this may be called again: the server still works at
+ * the statement. Waits longer while the server does not take the cancel request; a server that
+ * can't be reached closes the connection.
  */
-void database_log_failure(struct database *db, const struct database_record *record,
-                          int64_t deadline);
+void database_cancel(struct database *db, int64_t until);
 
 /* Frees the rows and the SQLSTATE of the last statement. */
 void database_clear(struct database *db);

@@ -23,7 +23,7 @@ void schema_check(struct database *db, int64_t deadline)
 {
     static const char LACKS[] = "the database lacks migrations; run steepctl migrate";
     enum database_verdict verdict =
-        database_call(db, NULL, "SELECT public.schema_level()", NULL, 0, deadline);
+        database_call(db, "SELECT public.schema_level()", NULL, 0, deadline);
 
     if (verdict == DATABASE_DONE && database_rows(db) == 1 && !database_is_null(db, 0, 0)) {
         size_t length;

@@ -2,6 +2,8 @@
 #ifndef STEEP_SQLSTATE_H
 #define STEEP_SQLSTATE_H
 
+enum { SQLSTATE_BYTES = 5 };
+
 enum sqlstate_class {
     SQLSTATE_LOST,     /* the connection is gone, or about to be: 08xxx, 57P0x, or no code */
     SQLSTATE_BAD_DATA, /* 22xxx, 23502, 23514, 54000, 54001 */

@@ -1,18 +1,20 @@
 #include "http/request.h"
 
 #include "base/clock.h"
+#include "http/budget.h"
 
 #include <fastcgi.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <time.h>
 
 enum {
     NO_LISTENER = -1,
     MOST_WAITED_SECONDS = 3600,
+    REST_MS = 100, /* for more of a body that is not looked at */
 };
 
 void request_init(struct request *request)
@@ -21,8 +23,7 @@ void request_init(struct request *request)
     FCGX_InitRequest(&request->fcgi, NO_LISTENER, 0);
 }
 
-/* FCGX_Accept_r uses the connection that it is given if it believes that the last request kept it.
- */
+/* FCGX_Accept_r uses the given connection if it believes that the last request kept it. */
 bool request_accept(struct request *request, int fd)
 {
     request->fcgi.ipcFd = fd;
@@ -91,15 +92,52 @@ enum error request_body_length(const struct request *request, size_t most, size_
     return ERROR_NONE;
 }
 
-enum error request_read_body(struct request *request, size_t length)
+/* How long a read waits for the peer; 0 for no limit. */
+static void set_read_timeout(const struct request *request, int ms)
 {
-    int got;
+    const struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000L};
 
-    if (length >= INT_MAX || (request->body = malloc(length + 1)) == NULL)
+    (void)setsockopt(request->fcgi.ipcFd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+}
+
+/* Returns how much has arrived by the deadline. Reads what is there, or waits for one byte. */
+static size_t read_until(struct request *request, size_t length, int64_t deadline)
+{
+    FCGX_Stream *in = request->fcgi.in;
+    size_t done = 0;
+    int got = 1;
+
+    while (done < length && got > 0 && clock_left(deadline) > 0) {
+        size_t there = (size_t)(in->stop - in->rdNext);
+        size_t wanted = there == 0 ? 1 : there < length - done ? there : length - done;
+
+        if (there == 0)
+            set_read_timeout(request, clock_left(deadline));
+        got = FCGX_GetStr(request->body + done, (int)wanted, in);
+        done += got > 0 ? (size_t)got : 0;
+    }
+    set_read_timeout(request, 0);
+    return done;
+}
+
+enum error request_read_body(struct request *request, size_t length, int64_t deadline)
+{
+    size_t got;
+
+    if (!budget_take(length, deadline))
+        return ERROR_UNAVAILABLE;
+    request->body_share = length;
+    request->body = malloc(length + 1);
+    if (request->body == NULL)
         return ERROR_INTERNAL;
-    got = FCGX_GetStr(request->body, (int)length, request->fcgi.in);
+    if (length > BUDGET_SMALL_BYTES)
+        got = read_until(request, length, deadline);
+    else
+        got = (size_t)FCGX_GetStr(request->body, (int)length, request->fcgi.in);
+    if (got != length && clock_left(deadline) == 0)
+        return ERROR_UNAVAILABLE;
     /* A client that left gives fewer bytes, but not always an error. */
-    if (got < 0 || (size_t)got != length || FCGX_GetError(request->fcgi.in) != 0)
+    if (got != length || FCGX_GetError(request->fcgi.in) != 0)
         return ERROR_INVALID_REQUEST;
     request->body[length] = '\0';
     request->body_length = length;
@@ -109,8 +147,10 @@ enum error request_read_body(struct request *request, size_t length)
 void request_free_body(struct request *request)
 {
     free(request->body);
+    budget_give_back(request->body_share);
     request->body = NULL;
     request->body_length = 0;
+    request->body_share = 0;
 }
 
 static FCGI_Header header(const struct request *request, unsigned char type, unsigned char length)
@@ -158,14 +198,20 @@ void request_finish(struct request *request)
     }
 }
 
+/*
+ * Reads the rest of the body. It may never arrive: once nginx has the head of the answer it
+ * sends no more of a body, and waits for the end of the answer.
+ */
 bool request_can_be_kept(struct request *request)
 {
     char rest[4096];
 
     if (request->fcgi.in == NULL || request->fcgi.keepConnection == 0)
         return false;
+    set_read_timeout(request, REST_MS);
     while (FCGX_GetStr(rest, sizeof(rest), request->fcgi.in) == sizeof(rest))
         ;
+    set_read_timeout(request, 0);
     return FCGX_GetError(request->fcgi.in) == 0;
 }
 

@@ -19,6 +19,7 @@ struct request {
     int64_t arrived_us;            /* the same in clock_us */
     char *body;                    /* NUL-terminated; NULL until request_read_body */
     size_t body_length;
+    size_t body_share; /* bytes taken from the budget */
 };
 
 /* Prepares it for request_accept. */
@@ -44,17 +45,19 @@ const char *request_parameter(const struct request *request, const char *name);
 enum error request_expect_method(const struct request *request, const char *method,
                                  const char *other) MUST_CHECK;
 
-/* Reads CONTENT_LENGTH: ERROR_PAYLOAD_TOO_LARGE above most, ERROR_INVALID_REQUEST if not a number.
- */
+/* Reads CONTENT_LENGTH: ERROR_PAYLOAD_TOO_LARGE above most, ERROR_INVALID_REQUEST if no number. */
 enum error request_body_length(const struct request *request, size_t most,
                                size_t *length) MUST_CHECK;
 
 /*
- * Reads the whole body into memory that request_free_body frees.
- * ERROR_INVALID_REQUEST if it arrived incomplete, ERROR_INTERNAL when memory is
- * short.
+ * Reads the whole body, of at most BUDGET_BYTES, into memory that request_free_body
+ * frees. One that counts in the budget (budget.h) waits for its share, and is then read,
+ * until deadline (clock_ms); a small one arrives when it does.
+ *
+ * ERROR_INVALID_REQUEST if it arrived incomplete, ERROR_UNAVAILABLE if not before the
+ * deadline, ERROR_INTERNAL if out of memory.
  */
-enum error request_read_body(struct request *request, size_t length) MUST_CHECK;
+enum error request_read_body(struct request *request, size_t length, int64_t deadline) MUST_CHECK;
 void request_free_body(struct request *request);
 
 /*
@@ -65,7 +68,7 @@ void request_finish(struct request *request);
 
 /*
  * Whether nginx keeps the connection for another request. Reads the rest of this one,
- * where the next one begins; blocks until it has arrived.
+ * where the next one begins; false if it does not arrive within a moment.
  */
 bool request_can_be_kept(struct request *request) MUST_CHECK;
 

@@ -66,7 +66,7 @@ static int take_new(struct connections *connections)
 {
     int fd = accept4(connections->listener, NULL, NULL, SOCK_CLOEXEC);
 
-    /* -EAGAIN: another process took it. Otherwise no descriptors are left: wait for some. */
+    /* EAGAIN: another process took it. Otherwise no descriptors are left: wait for some. */
     if (fd < 0 && errno != EAGAIN)
         clock_sleep_jitter(ACCEPT_PAUSE_MS);
     /* Fails when draining, as it should. */

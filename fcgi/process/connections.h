@@ -23,9 +23,8 @@ struct connections *connections_new(int listener);
 
 /*
  * Waits for a connection on which something has arrived, and gives it to the caller alone:
- * a request, or its end. The thread that came last is woken first: as long as few are
- * busy, the same few sessions of PostgreSQL keep their caches warm. CONNECTIONS_END when
- * it is time to end.
+ * a request, or its end. The thread that came last is woken first, so that as few as
+ * possible are used. CONNECTIONS_END when it is time to end.
  */
 int connections_await(struct connections *connections);
 

@@ -161,6 +161,8 @@ static void write_state(struct buffer *out, const struct exposition_program *pro
     write_gauge(out, program, "steep_workers", "Worker threads.", state->workers);
     write_gauge(out, program, "steep_workers_busy", "Worker threads with a request in hand.",
                 state->workers_busy);
+    write_gauge(out, program, "steep_database_connections",
+                "Connections to the database that the workers share, at most.", state->connections);
     write_seconds(out, program, "steep_longest_request_seconds",
                   "Age of the oldest request in hand.", state->longest_ms);
     if (state->keyring_age_ms >= 0)

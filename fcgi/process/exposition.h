@@ -25,6 +25,7 @@ struct exposition_state {
     bool is_ready;
     int workers;
     int workers_busy;
+    int connections;            /* to the database, that the workers share */
     int64_t longest_ms;         /* age of the oldest request in hand; 0 for none */
     int64_t keyring_age_ms;     /* since the last read from the database; -1: not read yet */
     size_t keyring_environment; /* entries from the environment */

@@ -67,6 +67,7 @@ static enum error write_metrics(struct health *health)
         .is_ready = is_ready(health),
         .workers = workers_count(view->workers),
         .workers_busy = workers_busy(view->workers),
+        .connections = workers_connections(view->workers),
         .longest_ms = workers_longest_ms(view->workers),
         .keyring_age_ms = refresh_age_ms(view->refresh),
         .started = (int64_t)health->started,

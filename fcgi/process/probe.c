@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "db/database.h"
+#include "db/sqlstate.h"
 #include "process/results.h"
 #include "process/worker.h"
 
@@ -22,7 +23,7 @@ struct probe {
     const struct probe_plan *plan;
     struct connection_limits limits; /* one attempt each: the thread tries again by itself */
     struct database *db;
-    char logged[DATABASE_SQLSTATE_BYTES + 1]; /* of the failure that was logged last; "" for none */
+    char logged[SQLSTATE_BYTES + 1]; /* of the failure that was logged last; "" for none */
     pthread_t thread;
     int stop_fd;
 };
@@ -47,7 +48,7 @@ static void log_change(struct probe *probe, enum error error, const char *sqlsta
 static void run_once(struct probe *probe)
 {
     enum database_verdict verdict =
-        database_call(probe->db, NULL, probe->plan->sql, NULL, 0, clock_ms() + DEADLINE_MS);
+        database_call(probe->db, probe->plan->sql, NULL, 0, clock_ms() + DEADLINE_MS);
 
     /* The language runs and the grant is there; of the shards it says nothing. */
     if (verdict == DATABASE_AWAY && database_lacks_shard(probe->db)) {

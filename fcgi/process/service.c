@@ -132,7 +132,6 @@ static bool run_threads(const struct service *service, const struct config *conf
         .event = service->program.endpoint,
         .config = config,
         .keyring = keyring,
-        .scratch_bytes = service->scratch_bytes,
         .answer = service->answer,
         .listener = listeners->requests,
         .stop_fd = stop_fd,
@@ -210,10 +209,11 @@ int service_main(const struct service *service, int argc, char **argv)
     if (action == CONFIG_EXIT)
         return status;
     /*
-     * Larger blocks go back to the system as soon as they are freed. Up to this size a
-     * worker keeps its memory, so that a usual batch or month of counts does not fault
-     * in new pages each time.
+     * Larger blocks go back to the system as soon as they are freed. Up to this size the
+     * memory is kept, so that a usual batch or month of counts does not fault in new pages
+     * each time; in one arena, so that any worker can use what another has freed.
      */
+    mallopt(M_ARENA_MAX, 1);
     mallopt(M_MMAP_THRESHOLD, LARGE_BYTES);
     mallopt(M_TRIM_THRESHOLD, LARGE_BYTES);
     keyring = keyring_new();

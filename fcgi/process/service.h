@@ -25,7 +25,6 @@ struct service {
     const struct refresh_plan *plan;
     struct probe_plan probe;
 
-    size_t scratch_bytes; /* of each worker's scratch */
     /* Answers one request: reads it, replies to it and logs it. */
     void (*answer)(struct worker *worker, struct request *request);
 };

@@ -2,8 +2,12 @@
 
 #include "base/clock.h"
 #include "base/metrics.h"
+#include "db/array.h"
 #include "process/results.h"
 #include "process/strangers.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 int64_t worker_deadline(const struct worker *worker, const struct request *request)
 {
@@ -13,6 +17,70 @@ int64_t worker_deadline(const struct worker *worker, const struct request *reque
 enum error worker_check_deadline(const struct worker *worker, const struct request *request)
 {
     return clock_left(worker_deadline(worker, request)) > 0 ? ERROR_NONE : ERROR_UNAVAILABLE;
+}
+
+static void give_back(struct worker *worker)
+{
+    if (worker->db != NULL)
+        pool_give_back(worker->pool, worker->db);
+    worker->db = NULL;
+}
+
+enum database_verdict worker_call(struct worker *worker, const char *sql,
+                                  const struct database_parameter *parameters, int count,
+                                  int64_t deadline)
+{
+    int64_t begun = clock_us();
+    enum database_verdict verdict = DATABASE_AWAY;
+
+    if (worker->db == NULL)
+        worker->db = pool_take(worker->pool, deadline);
+    if (worker->db != NULL)
+        verdict = database_call(worker->db, sql, parameters, count, deadline);
+    record_add(&worker->record, verdict, worker->db != NULL ? database_sqlstate(worker->db) : "",
+               clock_us() - begun);
+    if (worker->db != NULL && database_is_late(worker->db))
+        give_back(worker);
+    return verdict;
+}
+
+void worker_release(struct worker *worker)
+{
+    if (*worker->record.sqlstate == '\0' && worker->failure.ids == NULL)
+        give_back(worker);
+}
+
+/* If this fails too, the program's own log still has the same. */
+static void log_failure(struct worker *worker, const unsigned char *ids, size_t length,
+                        const char *sqlstate, int64_t deadline)
+{
+    const struct database_parameter parameters[] = {
+        {DATABASE_TEXT_ARRAY, ids, length},
+        {DATABASE_TEXT, sqlstate, strlen(sqlstate)},
+    };
+
+    (void)!worker_call(worker, "SELECT public.log_failure($1, $2)", parameters, 2, deadline);
+}
+
+void worker_log_failure(struct worker *worker, int64_t deadline)
+{
+    const struct record record = worker->record;
+    const struct array_item id = {record.request, strlen(record.request)};
+    struct group_failure *failure = &worker->failure;
+
+    if (failure->ids != NULL)
+        log_failure(worker, failure->ids, failure->length, failure->sqlstate, deadline);
+    free(failure->ids);
+    failure->ids = NULL;
+    if (*record.sqlstate != '\0' && !record.is_reported && id.length > 0) {
+        size_t length;
+        unsigned char *ids = array_of_text(&id, 1, &length);
+
+        if (ids != NULL)
+            log_failure(worker, ids, length, record.sqlstate, deadline);
+        free(ids);
+    }
+    give_back(worker);
 }
 
 enum error worker_error(enum database_verdict verdict)

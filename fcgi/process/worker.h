@@ -8,7 +8,9 @@
 #include "auth/keyring.h"
 #include "base/config.h"
 #include "base/log.h"
-#include "db/database.h"
+#include "db/group.h"
+#include "db/pool.h"
+#include "db/record.h"
 #include "http/reply.h"
 #include "http/request.h"
 
@@ -20,10 +22,11 @@ struct worker {
     const char *event; /* the name of a request's line in the log */
     const struct config *config;
     struct keyring *keyring;
-    struct database *db;
-    struct database_record record; /* of the request in hand */
+    struct pool *pool;
+    struct database *db;          /* the connection that it has now; NULL for none */
+    struct record record;         /* of the request in hand */
+    struct group_failure failure; /* of the group that it led; ids is NULL for none */
     struct buffer reply;
-    void *scratch; /* the program's, kept from one request to the next */
 };
 
 /* When a request must have its answer from the database (clock_ms). */
@@ -32,6 +35,25 @@ int64_t worker_deadline(const struct worker *worker, const struct request *reque
 /* ERROR_UNAVAILABLE if a request waited past its deadline for a worker: its sender has given up. */
 enum error worker_check_deadline(const struct worker *worker,
                                  const struct request *request) MUST_CHECK;
+
+/*
+ * Runs a statement for the request, on a connection of the pool. The worker keeps the
+ * connection, and the rows, until worker_release, which must follow; after a failure it keeps
+ * the connection until worker_log_failure, for which another might come too late. It keeps
+ * none that is late.
+ */
+enum database_verdict worker_call(struct worker *worker, const char *sql,
+                                  const struct database_parameter *parameters, int count,
+                                  int64_t deadline) MUST_CHECK;
+void worker_release(struct worker *worker);
+
+/*
+ * If a statement of the request failed, makes PostgreSQL log the request's id and the
+ * SQLSTATE: the settings of the programs' roles keep the errors themselves out of its
+ * log, since they could quote data. The leader of a group does it for all of them. Until
+ * deadline (clock_ms) at most.
+ */
+void worker_log_failure(struct worker *worker, int64_t deadline);
 
 /* The error for a verdict: none, 503 or 500. What a refused batch is, ingest.c finds out. */
 enum error worker_error(enum database_verdict verdict);

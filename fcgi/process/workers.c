@@ -8,13 +8,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
-enum {
-    FIRST_CONNECT_MS = 500,
-    LOG_FAILURE_MS = 2000,
-};
+enum { LOG_FAILURE_MS = 2000 };
 
 struct thread {
     const struct workers_plan *plan;
@@ -26,7 +22,7 @@ struct thread {
 
 struct workers {
     struct workers_plan plan;
-    struct connection_limits limits;
+    struct pool *pool;
     struct connections *connections;
     int count;
     int joined; /* threads joined so far, from the first on */
@@ -51,13 +47,12 @@ static void take_request(struct thread *thread, struct request *request, int fd)
     if (!request_accept(request, fd))
         return;
     request_begin(request);
-    database_record_begin(&thread->worker.record, request->id);
+    record_begin(&thread->worker.record, request->id);
     thread->plan->answer(&thread->worker, request);
     request_free_body(request);
     finish_request(thread, request);
     /* nginx has the answer by now. */
-    database_log_failure(thread->worker.db, &thread->worker.record, clock_ms() + LOG_FAILURE_MS);
-    database_clear(thread->worker.db);
+    worker_log_failure(&thread->worker, clock_ms() + LOG_FAILURE_MS);
 }
 
 static void *work(void *arg)
@@ -76,27 +71,15 @@ static void *work(void *arg)
     return NULL;
 }
 
-static void close_thread(struct thread *thread)
-{
-    database_free(thread->worker.db);
-    buffer_free(&thread->worker.reply);
-    free(thread->worker.scratch);
-}
-
-static bool start_thread(struct thread *thread, struct connection_limits *limits)
+static bool start_thread(struct thread *thread, struct pool *pool)
 {
     struct worker *worker = &thread->worker;
 
     worker->event = thread->plan->event;
     worker->config = thread->plan->config;
     worker->keyring = thread->plan->keyring;
-    worker->db = database_new(thread->plan->name, limits);
-    worker->scratch = malloc(thread->plan->scratch_bytes + 1); /* never 0, which may give NULL */
-    if (worker->db != NULL && worker->scratch != NULL &&
-        pthread_create(&thread->thread, NULL, work, thread) == 0)
-        return true;
-    close_thread(thread);
-    return false;
+    worker->pool = pool;
+    return pthread_create(&thread->thread, NULL, work, thread) == 0;
 }
 
 struct workers *workers_start(const struct workers_plan *plan)
@@ -107,17 +90,17 @@ struct workers *workers_start(const struct workers_plan *plan)
 
     if (workers != NULL) {
         workers->plan = *plan;
-        workers->limits.first_connect_ms = FIRST_CONNECT_MS;
-        workers->limits.wait_ms = plan->config->wait_ms;
-        workers->limits.most_waiting = wanted > 1 ? wanted / 2 : 1;
+        workers->pool =
+            pool_new(plan->name, plan->config->connections, wanted, plan->config->wait_ms);
         workers->connections = connections_new(plan->listener);
     }
-    while (workers != NULL && workers->connections != NULL && workers->count < wanted) {
+    while (workers != NULL && workers->pool != NULL && workers->connections != NULL &&
+           workers->count < wanted) {
         struct thread *thread = &workers->threads[workers->count];
 
         thread->plan = &workers->plan;
         thread->connections = workers->connections;
-        if (!start_thread(thread, &workers->limits))
+        if (!start_thread(thread, workers->pool))
             break;
         workers->count++;
     }
@@ -151,6 +134,11 @@ int workers_busy(const struct workers *workers)
     return busy;
 }
 
+int workers_connections(const struct workers *workers)
+{
+    return workers->plan.config->connections;
+}
+
 int64_t workers_longest_ms(const struct workers *workers)
 {
     int64_t now = clock_ms();
@@ -165,24 +153,12 @@ int64_t workers_longest_ms(const struct workers *workers)
     return longest;
 }
 
-/* By the real-time clock: gcc 12's ThreadSanitizer does not know pthread_clockjoin_np. */
 bool workers_join(struct workers *workers, int64_t until)
 {
-    struct timespec limit;
-    int left;
-
     if (!connections_drain(workers->connections, until))
         return false;
-    left = clock_left(until);
-    clock_gettime(CLOCK_REALTIME, &limit);
-    limit.tv_sec += left / 1000;
-    limit.tv_nsec += left % 1000 * 1000000L;
-    if (limit.tv_nsec >= 1000000000L) {
-        limit.tv_sec++;
-        limit.tv_nsec -= 1000000000L;
-    }
     while (workers->joined < workers->count) {
-        if (pthread_timedjoin_np(workers->threads[workers->joined].thread, NULL, &limit) != 0)
+        if (!clock_join(workers->threads[workers->joined].thread, until))
             return false;
         workers->joined++;
     }
@@ -194,7 +170,8 @@ void workers_free(struct workers *workers)
     if (workers == NULL)
         return;
     for (int i = 0; i < workers->count; i++)
-        close_thread(&workers->threads[i]);
+        buffer_free(&workers->threads[i].worker.reply);
+    pool_free(workers->pool);
     connections_free(workers->connections);
     free(workers);
 }

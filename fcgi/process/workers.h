@@ -20,7 +20,6 @@ struct workers_plan {
     const char *event; /* of their lines in the log */
     const struct config *config;
     struct keyring *keyring;
-    size_t scratch_bytes;
     void (*answer)(struct worker *worker, struct request *request); /* see service.h */
     int listener;                                                   /* non-blocking */
     int stop_fd; /* written if they can't be started, for the other threads */
@@ -33,6 +32,9 @@ int workers_count(const struct workers *workers);
 
 /* How many of them have a request in hand. */
 int workers_busy(const struct workers *workers);
+
+/* How many connections to the database they share. */
+int workers_connections(const struct workers *workers);
 
 /* Age of the oldest request in hand, in milliseconds; 0 for none. */
 int64_t workers_longest_ms(const struct workers *workers);

@@ -76,6 +76,7 @@ RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 SET timezone = 'UTC'
+SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
   INSERT INTO public.hourly_counts AS counts (source, hour, event_count)

@@ -85,25 +85,30 @@ REVOKE ALL ON FUNCTION public.count_foreign_ids(jsonb) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.count_foreign_ids(jsonb) TO steep_ingest;
 
 -- The settings of the programs' roles keep errors, which may quote data, out of the server's
--- log. This line tells an administrator where to look, and quotes nothing. Its level, LOG,
+-- log. These lines tell an administrator where to look, and quote nothing. Their level, LOG,
 -- is one that steep_ingest's log_min_messages lets through.
-CREATE FUNCTION public.log_failure(request_id text, code text)
+CREATE FUNCTION public.log_failure(request_ids text[], code text)
 RETURNS void
 LANGUAGE plpgsql VOLATILE
 SET search_path = pg_catalog, public, pg_temp
 AS $$
+DECLARE
+  request_id text;
 BEGIN
-  RAISE LOG 'request % failed with SQLSTATE %',
-    left(regexp_replace(request_id, '[^0-9A-Za-z-]', '', 'g'), 64),
-    left(regexp_replace(code, '[^0-9A-Z]', '', 'g'), 5);
+  FOREACH request_id IN ARRAY coalesce(request_ids, '{}')
+  LOOP
+    RAISE LOG 'request % failed with SQLSTATE %',
+      left(regexp_replace(request_id, '[^0-9A-Za-z-]', '', 'g'), 64),
+      left(regexp_replace(code, '[^0-9A-Z]', '', 'g'), 5);
+  END LOOP;
 END
 $$;
 
-COMMENT ON FUNCTION public.log_failure(text, text) IS
-  'Writes a request''s id, and the SQLSTATE that one of its statements failed with, to the server''s log';
+COMMENT ON FUNCTION public.log_failure(text[], text) IS
+  'Writes a line for each request that a statement was for, with its id and the SQLSTATE that the statement failed with, to the server''s log';
 
-REVOKE ALL ON FUNCTION public.log_failure(text, text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION public.log_failure(text, text) TO steep_ingest, steep_query;
+REVOKE ALL ON FUNCTION public.log_failure(text[], text) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION public.log_failure(text[], text) TO steep_ingest, steep_query;
 
 CREATE FUNCTION public.schema_level()
 RETURNS text

@@ -7,6 +7,8 @@ import signal
 import socket
 import struct
 import subprocess
+import time
+from pathlib import Path
 
 from stack import SLOWNESS, reachable_folder
 from wire import RawAnswer, check_nothing_quoted
@@ -164,6 +166,15 @@ class Program:
 
     def ask_health(self, path, method="GET", **more):
         return ask(self.health_path, {"REQUEST_METHOD": method, "SCRIPT_NAME": path}, **more)
+
+    def is_at_rest(self):
+        """Whether the program does nothing but wait, for half a second."""
+        before = self.cpu_time()
+        time.sleep(0.5)
+        return before == self.cpu_time()
+
+    def cpu_time(self):
+        return Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13]
 
     def terminate(self):
         self.process.send_signal(signal.SIGTERM)

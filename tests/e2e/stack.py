@@ -142,6 +142,13 @@ class Stack:
         raw = Path(f"/proc/{self.pid(name)}/environ").read_bytes()
         return dict(entry.decode().split("=", 1) for entry in raw.split(b"\0") if b"=" in entry)
 
+    def workers_of(self, name):
+        return int(self.program_environment(name).get("STEEP_WORKERS", 32))
+
+    def connections_of(self, name):
+        """How many connections its workers share."""
+        return int(self.program_environment(name).get("STEEP_CONNECTIONS", max(2, len(os.sched_getaffinity(0)))))
+
     def program_user(self, name):
         """What subprocess needs to start a process as the program's user; only root has to name it."""
         if os.geteuid() != 0:

@@ -12,6 +12,7 @@ import pytest
 
 from monitor import encode
 from stack import SLOWNESS, addresses, wait_for
+from test_overload import in_hand
 from wire import ENDPOINTS, Replay, check_error, check_headers, header, pipelined, read_answer, request_bytes
 
 
@@ -126,6 +127,7 @@ def test_a_missing_program_is_503_from_nginx(stack, client, monitor):
     away = socket_file.with_name("ingest.sock.away")
     socket_file.rename(away)
     try:
+        wait_for(lambda: in_hand(stack) == 0, "nginx to close the connections that it keeps")
         check_error(monitor.post(client, [monitor.event()]), 503, "unavailable")
         check_headers(client.options("/ingest"))
     finally:

@@ -16,10 +16,6 @@ NAMES = ["ingest", "query"]
 BOTH = ["requests", "health"]
 
 
-def workers_of(stack, name):
-    return int(stack.program_environment(name).get("STEEP_WORKERS", max(4, 2 * os.cpu_count())))
-
-
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("path, said", [("/healthz/", "ok"), ("/readyz/", "ready")])
 def test_anybody_is_told_that_a_program_is_well_and_no_more(path, said, name, client):
@@ -95,10 +91,13 @@ def waiting(db):
 
 
 def test_health_is_answered_while_every_worker_is_busy(stack, db, client, monitor):
-    workers = workers_of(stack, "ingest")
-    with contextlib.closing(locked(stack)) as lock:
+    workers, connections = stack.workers_of("ingest"), stack.connections_of("ingest")
+    with contextlib.closing(locked(stack)) as lock, stack.metrics_client() as metrics:
         sent = [post_later(stack, monitor, [monitor.event()]) for _ in range(workers + 2)]
-        wait_for(lambda: waiting(db) == workers, "all workers to wait for the lock")
+        wait_for(lambda: waiting(db) == connections, "all connections to wait for the lock")
+        wait_for(lambda: f'steep_workers_busy{{endpoint="ingest"}} {workers}\n' in metrics.get("/metrics/ingest").text,
+                 "the other workers to wait for a connection")
+        assert waiting(db) == connections
         assert client.get("/healthz/ingest").status_code == 200
         assert client.get("/readyz/ingest").status_code == 200
         assert not any(each.done() for each in sent)

@@ -176,7 +176,7 @@ def test_reconnections_to_the_database_are_counted(ingest, db, monitor):
     for _ in range(8):
         send(ingest, monitor, [monitor.event()], 200)
     after = wait_for(lambda: (now := scrape(ingest, "ingest")["steep_database_reconnects_total"]) >= before + 2 and now,
-                     "a worker's connection and the keyring's")
+                     "a connection of the pool and the keyring's")
     for _ in range(8):
         send(ingest, monitor, [monitor.event()], 200)
     assert scrape(ingest, "ingest")["steep_database_reconnects_total"] <= after + 3
@@ -202,10 +202,11 @@ def test_an_unavailable_database_is_counted(stack):
 def test_workers_and_the_keyring_are_reported(stack, db, monitor):
     body = encode([monitor.event()])
     entries = 'steep_keyring_entries{origin="database"}'
-    with program(stack, "ingest", passed=BOTH, STEEP_WORKERS="3") as instance:
+    with program(stack, "ingest", passed=BOTH, STEEP_WORKERS="3", STEEP_CONNECTIONS="2") as instance:
         wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 200, "the keys to be read")
         found = scrape(instance, "ingest")
         assert (found["steep_workers"], found["steep_workers_busy"], found["steep_longest_request_seconds"]) == (3, 0, 0)
+        assert found["steep_database_connections"] == 2
         assert found[entries] == db.execute("SELECT count(*) FROM public.monitor_keys").fetchone()[0]
         assert 0 <= found["steep_keyring_age_seconds"] < 60 and found["steep_ready"] == 1
         with contextlib.closing(locked(stack)) as lock, contextlib.ExitStack() as opened:

@@ -175,7 +175,7 @@ class TestWhileTheDatabaseIsAway:
         check_error(query_with(client, token), 503, "unavailable")
 
     def test_half_the_workers_wait_and_the_others_answer_503_at_once(self, away, stack, monitor):
-        workers = int(stack.program_environment("ingest").get("STEEP_WORKERS", max(4, 2 * os.cpu_count())))
+        workers = stack.workers_of("ingest")
         sent = [post_later(stack, monitor, [monitor.event()]) for _ in range(workers + 2)]
         # Meanwhile a request without credentials is answered: not every worker waits.
         time.sleep(1)

@@ -1,5 +1,6 @@
 """Queries: authentication, parameters, and the exactness of the counts."""
 
+import concurrent.futures
 import datetime
 import re
 import secrets
@@ -8,8 +9,11 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from conftest import query_with
+from fastcgi import program, query_params
 from monitor import new_id, now, rfc3339
-from stack import wait_for
+from stack import SLOWNESS, wait_for
+from test_health import BOTH
+from test_metrics import scrape
 from wire import ALLOW, MARKER, QUERY_PATHS, SECRETS, check_error, check_headers, check_json, check_refused, header
 
 HOUR = datetime.timedelta(hours=1)
@@ -341,3 +345,20 @@ def test_a_long_answer_is_compressed_for_clients_that_accept_it(db, client, toke
     assert len(answers[0].json()["aggregates"]) == 100
     assert answers[0].num_bytes_downloaded * 5 < answers[1].num_bytes_downloaded
     check_headers(answers[0])
+
+
+def test_queries_of_many_workers_share_few_connections(stack, db):
+    def waiting():
+        return db.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'query.fcgi'"
+                          " AND wait_event_type = 'Lock'").fetchone()[0]
+
+    with program(stack, "query", passed=BOTH, STEEP_WORKERS="16", STEEP_CONNECTIONS="2", VIBETEA_SUBSCRIBER_TOKEN="shared") as instance, \
+            concurrent.futures.ThreadPoolExecutor(12) as pool, stack.connect(autocommit=False) as lock:
+        wait_for(lambda: instance.ask_health("/readyz/query").status_code == 200, "the tokens to be read")
+        lock.execute("LOCK TABLE public.hourly_counts IN ACCESS EXCLUSIVE MODE")
+        sent = [pool.submit(instance.ask, query_params("shared")) for _ in range(12)]
+        wait_for(lambda: scrape(instance, "query")["steep_workers_busy"] == 12, "all queries to be in hand")
+        wait_for(lambda: waiting() >= 2, "two to wait for the lock")
+        assert waiting() == 2
+        lock.rollback()
+        assert {each.result(60 * SLOWNESS).status_code for each in sent} == {200}

@@ -240,13 +240,14 @@ def test_batches_that_all_fail_show_although_the_probe_succeeds(stack, database)
             return admin.execute("SELECT sessions FROM pg_stat_database WHERE datname = current_database()").fetchone()[0]
 
         assert post(instance, sender).status_code == 200
-        admin.execute("ALTER TABLE public.hourly_counts RENAME TO lost")
+        admin.execute("CREATE FUNCTION public.e2e_fail() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE undefined_table; END$$")
+        admin.execute("CREATE TRIGGER e2e_fail BEFORE INSERT ON public.events FOR EACH ROW EXECUTE FUNCTION public.e2e_fail()")
         # After each batch, the probe succeeds.
         for _ in range(4):
             before = probes()
             assert post(instance, sender).status_code == 500
             wait_for(lambda before=before: probes() > before, "a probe", 30)
         assert not is_ready(instance, "ingest") and probes_logged(instance) == []
-        admin.execute("ALTER TABLE public.lost RENAME TO hourly_counts")
+        admin.execute("DROP TRIGGER e2e_fail ON public.events")
         assert post(instance, sender).status_code == 200
         wait_for(lambda: is_ready(instance, "ingest"), "the success to count", 5)

@@ -2,12 +2,18 @@
 
 import contextlib
 import json
+import re
 
-from conftest import stored
-from fastcgi import ingest_params, program
+import pytest
+
+from conftest import stored, stored_all
+from fastcgi import begin, ingest_params, program, read_answer
 from monitor import encode
 from stack import SLOWNESS, wait_for
+from test_health import BOTH
+from test_metrics import scrape
 from test_outage import locked, post_later
+from test_overload import at
 from wire import check_error, check_rejected, header
 
 
@@ -74,7 +80,7 @@ def test_a_missing_grant_is_internal_error_and_in_all_logs(stack, db, query):
 
 
 def test_a_failure_that_cannot_be_logged_is_answered_all_the_same(db, query):
-    grants = ["FUNCTION public.get_hourly_aggregates(integer, text)", "FUNCTION public.log_failure(text, text)"]
+    grants = ["FUNCTION public.get_hourly_aggregates(integer, text)", "FUNCTION public.log_failure(text[], text)"]
     for grant in grants:
         db.execute(f"REVOKE EXECUTE ON {grant} FROM steep_query")
     try:
@@ -92,15 +98,90 @@ def test_a_success_leaves_no_line_in_the_log_of_postgresql(stack, client, monito
         assert lines(stack, "postgresql", header(answer, "X-Request-ID")) == []
 
 
-def test_a_running_statement_names_its_request(stack, db, monitor):
+def waiting_statements(db):
+    return db.execute("SELECT pid, query FROM pg_stat_activity WHERE application_name = 'ingest.fcgi'"
+                      " AND wait_event_type = 'Lock'").fetchall()
+
+
+def test_a_running_statement_is_the_same_for_every_request(stack, db, monitor):
+    """It is prepared once, so it cannot name its requests."""
     with contextlib.closing(locked(stack)) as lock:
         sent = post_later(stack, monitor, [monitor.event()])
-        found = wait_for(lambda: db.execute("SELECT substring(query FROM '/\\* request ([0-9a-f]{32}) \\*/$') FROM pg_stat_activity"
-                                            " WHERE application_name = 'ingest.fcgi' AND wait_event_type = 'Lock'").fetchone(),
-                         "the statement to wait")
+        (_, query), = wait_for(lambda: waiting_statements(db), "the statement to wait")
         lock.rollback()
     answer, _ = sent.result(60 * SLOWNESS)
-    assert found == (header(answer, "X-Request-ID"),)
+    assert query == "SELECT inserted_count FROM public.bulk_insert_events($1::text::jsonb)"
+    assert answer.status_code == 200
+
+
+@pytest.fixture
+def patient_sessions(db):
+    """New sessions of ingest.fcgi wait for a lock as long as the request may take, and count the calls of functions."""
+    db.execute("ALTER ROLE steep_ingest SET lock_timeout = 0")
+    db.execute("ALTER ROLE steep_ingest SET track_functions = 'pl'")
+    yield
+    db.execute("ALTER ROLE steep_ingest SET lock_timeout = '5s'")
+    db.execute("ALTER ROLE steep_ingest RESET track_functions")
+
+
+def calls_of_log_failure(db):
+    return db.execute("SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname = 'log_failure'").fetchone()[0]
+
+
+def test_one_statement_logs_the_failure_of_a_group_with_the_ids_of_all(stack, db, monitor, patient_sessions):
+    """Also the id of one whose own deadline had passed. Each is a line, as that of a batch alone."""
+    calls = calls_of_log_failure(db)
+    events = [monitor.event() for _ in range(5)]
+    ids = [f"{n:032x}" for n in range(0xfa11ed00, 0xfa11ed05)]
+    leaves_after = 4 * SLOWNESS
+    with program(stack, "ingest", passed=BOTH, STEEP_CONNECTIONS="1", STEEP_DEADLINE="120") as instance, \
+            contextlib.closing(locked(stack)) as lock, contextlib.ExitStack() as opened:
+        wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 200, "the keys to be read")
+
+        def send(number, **more):
+            body = encode([events[number]])
+            params = ingest_params(body, monitor, REQUEST_ID=ids[number], **more)
+            return opened.enter_context(begin(instance.path, params, body, timeout=120))
+
+        alone = send(0)
+        (pid, _), = wait_for(lambda: waiting_statements(db), "the first to wait for the lock")
+        group = [send(1, REQUEST_MSEC=at(leaves_after - 120)), *map(send, (2, 3, 4))]
+        wait_for(lambda: scrape(instance, "ingest")["steep_workers_busy"] == 5, "the others to wait for the connection")
+        db.execute("SELECT pg_cancel_backend(%s)", (pid,))
+        assert read_answer(alone).status_code == 503
+        (_, query), = wait_for(lambda: waiting_statements(db), "the group to wait for the lock")
+        assert "bulk_insert_batches" in query
+        assert read_answer(group[0]).status_code == 503
+        assert waiting_statements(db) == [(pid, query)], "the others go on"
+        db.execute("SELECT pg_cancel_backend(%s)", (pid,))
+        assert [read_answer(each).status_code for each in group[1:]] == [503] * 3
+        for request_id in ids:
+            line, = wait_for(lambda: lines(stack, "postgresql", request_id), "PostgreSQL's line")
+            assert line.endswith(f" LOG:  request {request_id} failed with SQLSTATE 57014")
+        lock.rollback()
+        wait_for(lambda: scrape(instance, "ingest")["steep_workers_busy"] == 0, "all to be counted")
+        assert scrape(instance, "ingest")["steep_database_duration_seconds_count"] == 5
+    assert stored_all(db, [event["id"] for event in events]) == []
+    wait_for(lambda: calls_of_log_failure(db) >= calls + 2, "the calls to be counted")
+    assert calls_of_log_failure(db) == calls + 2
+
+
+def test_failures_are_logged_while_all_connections_are_in_use(stack, db, monitor):
+    """On the connection of the statement that failed: others may wait for longer than a failure is worth."""
+    ids = [f"{n:032x}" for n in range(0xfa11ee00, 0xfa11ee04)]
+    with program(stack, "ingest", passed=BOTH, STEEP_CONNECTIONS="2") as instance, contextlib.closing(locked(stack)) as lock, \
+            contextlib.ExitStack() as opened:
+        wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 200, "the keys to be read")
+        # Too large to share a statement: after the first two, the next two wait for the lock.
+        body = encode([monitor.event() for _ in range(600)])
+        sent = [opened.enter_context(begin(instance.path, ingest_params(body, monitor, REQUEST_ID=each), body)) for each in ids]
+        answers = [read_answer(each) for each in sent]
+        lock.rollback()
+        assert {answer.status_code for answer in answers} <= {200, 503}
+        failed = re.findall(r"request_id=(\w+) status=503 error=unavailable sqlstate=55P03", instance.errors.read_text())
+        assert len(failed) >= 2
+        for request_id in failed:
+            wait_for(lambda: lines(stack, "postgresql", request_id), "PostgreSQL's line")
 
 
 def test_an_id_that_nginx_would_not_make_is_kept_out_of_the_sql(stack, monitor):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from stack import wait_for
+from test_overload import in_hand
 
 OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
 
@@ -105,7 +106,7 @@ def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):
     ("REVOKE EXECUTE ON FUNCTION public.prune_events FROM steep_prune", CRITICAL,
      "Role steep_prune cannot execute public.prune_events(interval,integer);"
      " run GRANT EXECUTE ON FUNCTION public.prune_events(interval,integer) TO steep_prune."),
-    ("DROP FUNCTION public.log_failure", CRITICAL, "Function public.log_failure(text,text) is missing."),
+    ("DROP FUNCTION public.log_failure", CRITICAL, "Function public.log_failure(text[],text) is missing."),
     ("DROP FUNCTION public.log_failure, public.prune_events; DELETE FROM public.schema_migrations WHERE name ~ '^2026020[78]'",
      WARNING, "Pending migrations: 2; run steepctl migrate."),
     ("DROP FUNCTION public.get_hourly_aggregates", CRITICAL, "Function public.get_hourly_aggregates(integer,text) is missing."),
@@ -134,6 +135,17 @@ def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):
 def test_each_fault_is_reported(fault, expected, sentence, healthy, status):
     healthy.execute(fault)
     check(status(), expected, sentence)
+
+
+def test_more_connections_than_the_server_allows_are_a_warning(healthy, status):
+    most, reserved = (int(healthy.execute(f"SHOW {name}").fetchone()[0]) for name in ("max_connections", "superuser_reserved_connections"))
+    # Each program has two more than those for requests.
+    fits = (most - reserved) // 2 - 2
+    check(status(STEEP_CONNECTIONS=str(fits)), OK)
+    wanted = 2 * (fits + 1 + 2)
+    check(status(STEEP_CONNECTIONS=str(fits + 1)), WARNING,
+          f"The programs may open {wanted} connections, but the server has {most - reserved} for them;"
+          f" raise max_connections to at least {wanted + reserved}, or lower STEEP_CONNECTIONS.")
 
 
 def test_a_token_that_expires_soon_is_a_warning(healthy, status):
@@ -205,6 +217,7 @@ def test_a_program_that_does_not_answer_is_critical(program, healthy, status, st
     away = listener.with_name("away")
     listener.rename(away)
     try:
+        wait_for(lambda: in_hand(stack, program) == 0, "nginx to close the connections that it keeps")
         code, lines = status()
     finally:
         away.rename(listener)

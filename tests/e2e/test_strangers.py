@@ -100,9 +100,9 @@ def statements(stack, db):
         before, seen = seen, stack.log("postgresql").stat().st_size
         with open(stack.log("postgresql"), errors="replace") as log:
             log.seek(before)
-            found = re.findall(r"<steep_(?:ingest|query)> LOG:  (?:execute <unnamed>|statement): "
-                               r"(.*?)(?: /\* request [0-9a-f]{32} \*/)?\n", log.read(seen - before))
-        others = r"list_monitor_keys|list_access_tokens|schema_level|LISTEN|\('\[\]'\)|\(0, ''\)"
+            found = re.findall(r"<steep_(?:ingest|query)> LOG:  (?:execute \S+|statement): (.*)\n", log.read(seen - before))
+        # The limit goes before each statement, in its round trip.
+        others = r"set_config\('statement_timeout'|list_monitor_keys|list_access_tokens|schema_level|LISTEN|\('\[\]'\)|\(0, ''\)"
         return collections.Counter(sql for sql in found if not re.search(others, sql))
 
     seen = stack.log("postgresql").stat().st_size

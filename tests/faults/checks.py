@@ -1,12 +1,12 @@
 """What must hold once every fault is over and every request answered."""
 
+import os
 import re
 
 import psycopg
 
 from monitors import NUMBER_DIGITS
 from stack import alive, wait_for
-from trial import WORKERS
 
 
 def every_event_is_stored_once(trial):
@@ -47,13 +47,13 @@ def the_hourly_counts_are_those_of_the_events(trial):
 
 
 def no_sessions_are_left_behind(trial):
-    """No program leaves sessions behind: there is one for each worker and one for the keys,
+    """No program leaves sessions behind: there is one for each connection of the pool and one for the keys,
     and a moment ago there may have been one of the probe."""
     with trial.stack.connect() as connection:
         def few():
             return not connection.execute(
                 "SELECT FROM pg_stat_activity WHERE usename IN ('steep_ingest', 'steep_query')"
-                " GROUP BY usename HAVING count(*) > %s", (WORKERS + 1,)).fetchall()
+                " GROUP BY usename HAVING count(*) > %s", (max(2, len(os.sched_getaffinity(0))) + 1,)).fetchall()
         wait_for(few, "the sessions of former programs to end")
 
 

@@ -124,8 +124,12 @@ def full_disk(trial, log, message):
 
 @of("database", UNAVAILABLE)
 def the_disk_of_the_database_is_full(trial):
-    with full_disk(trial, "ingest", "sqlstate=53100"):
-        pass
+    """When the lock is released, one statement stores the batches that wait for a connection."""
+    with contextlib.ExitStack() as lock:
+        lock.enter_context(batch_in_hand(trial))
+        time.sleep(0.5)
+        with full_disk(trial, "ingest", "sqlstate=53100"), contextlib.suppress(psycopg.OperationalError):
+            lock.close()
 
 
 @of("database", UNAVAILABLE)

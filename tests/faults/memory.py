@@ -5,7 +5,7 @@ from pathlib import Path
 
 NAMES = ["ingest", "query", "nginx"]
 
-# How much a warm heap may vary: each worker may keep up to 1 MiB for its next batch.
+# How much a warm heap may vary: it keeps memory for the next batches.
 GROWTH = 1.05
 SLACK_KIB = 3072
 

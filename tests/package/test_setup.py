@@ -164,6 +164,26 @@ def test_setup_again_changes_nothing(machine):
     assert [(machine.file(name).read_bytes(), machine.file(name).stat().st_ino) for name in files] == before
 
 
+def test_setup_and_status_warn_of_more_connections_than_the_server_allows(machine):
+    files = [machine.file(f"/etc/steep/{name}.env") for name in ("ingest", "query")]
+    before = [file.read_text() for file in files]
+    for file, text in zip(files, before):
+        file.write_text(text + "STEEP_CONNECTIONS=60\n")
+    done = machine.run("steepctl", "setup", check=False)
+    status = machine.run("steepctl", "status", check=False)
+    # The connections to another server are not this one's.
+    files[1].write_text(before[1] + "STEEP_CONNECTIONS=60\nPGHOST=db.example\n")
+    elsewhere = machine.run("steepctl", "status", check=False)
+    for file, text in zip(files, before):
+        file.write_text(text)
+    assert "warning" not in machine.run("steepctl", "setup").stdout
+    sentence = ("The programs may open 124 connections, but the server has 97 for them;"
+                " raise max_connections to at least 127, or lower STEEP_CONNECTIONS.")
+    assert f"steep: warning: {sentence}\n" in done.stdout and "it works" in done.stdout, done.stdout
+    assert status.returncode == 1 and f"WARNING: {sentence}\n" in status.stdout, status.stdout
+    assert "may open" not in elsewhere.stdout, elsewhere.stdout
+
+
 def test_the_page_is_served(machine):
     done = machine.run("curl", "-sS", "--cacert", "/etc/steep/tls/server.crt", "https://localhost/")
     assert "<title>" in done.stdout

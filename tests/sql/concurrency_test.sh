@@ -218,7 +218,7 @@ sql=$here/../../sql
 for file in "$sql/status.sql" "$sql/admin/counts-check.sql" "$sql/admin/counts-rebuild.sql" \
 	"$sql/admin/prune-check.sql" "$scratch/query.sql"; do
 	hold 'LOCK TABLE public.events'
-	run_psql -v known= -v access="$(cat "$sql/access.sql")" -v days=1 -f "$file" >"$scratch/waits" 2>&1 &
+	run_psql -v known= -v access="$(cat "$sql/access.sql")" -v connections= -v days=1 -f "$file" >"$scratch/waits" 2>&1 &
 	waiting=$!
 	await_waiting 1
 	release 'TRUNCATE public.events; COMMIT'

@@ -99,9 +99,10 @@ try_cluster() {
 	expect "a deadlock quotes the program's statement" "$(grep -c 'Process.*bulk_insert_events([$]1::text::jsonb)' "$cluster/log")" 1
 	expect '... without its parameter' "$(leaks)" 0
 
-	send steep_ingest "SELECT public.log_failure(:batch::text, '55P03');" "$(printf '0a1b\n2026 LOG:  forged')"
+	send steep_ingest "SELECT public.log_failure(ARRAY['0a1c', :batch::text, '0a1d'], '55P03');" "$(printf '0a1b\n2026 LOG:  forged')"
 	expect 'a failed request is one line, whatever its id contains' \
 		"$(grep -c 'LOG:  request 0a1b2026LOGforged failed with SQLSTATE 55P03$' "$cluster/log"):$(grep -c '^.2026 LOG: \|^2026 LOG: ' "$cluster/log")" 1:0
+	expect '... and so is each other of its group' "$(grep -c 'LOG:  request 0a1[cd] failed with SQLSTATE 55P03$' "$cluster/log")" 2
 
 	# The same from a role without the settings, to see that this test finds leaks.
 	send_all postgres

@@ -45,7 +45,7 @@ run
 expect 'access that differs is mended and reported' "$status $out" "0 mended: REVOKE EXECUTE ON FUNCTION $writer FROM PUBLIC
 mended: REVOKE ALL ON DATABASE $database FROM PUBLIC
 mended: REVOKE ALL ON SCHEMA public FROM PUBLIC
-mended: REVOKE EXECUTE ON FUNCTION log_failure(text,text) FROM PUBLIC
+mended: REVOKE EXECUTE ON FUNCTION log_failure(text[],text) FROM PUBLIC
 mended: ALTER DEFAULT PRIVILEGES FOR ROLE steep_owner REVOKE EXECUTE ON ROUTINES FROM PUBLIC
 mended: GRANT ALL ON TABLE public.events TO service_role
 done: $database has every migration"

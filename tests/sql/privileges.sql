@@ -29,7 +29,7 @@ INSERT INTO decided VALUES
   ('function', 'get_hourly_aggregates(integer,text)', '', 'EXECUTE', 'EXECUTE', '', '', ''),
   ('function', 'list_access_tokens()', '', 'EXECUTE', '', '', '', ''),
   ('function', 'list_monitor_keys()', 'EXECUTE', '', '', '', '', ''),
-  ('function', 'log_failure(text,text)', 'EXECUTE', 'EXECUTE', '', '', '', ''),
+  ('function', 'log_failure(text[],text)', 'EXECUTE', 'EXECUTE', '', '', '', ''),
   ('function', 'schema_level()', 'EXECUTE', 'EXECUTE', '', '', '', ''),
 
   -- For service_role, which may delete and update events anyway, and for the daily run.

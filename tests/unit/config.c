@@ -1,6 +1,7 @@
 #include "base/config.h"
 #include "unit.h"
 
+#include <sched.h>
 #include <stdlib.h>
 
 static struct config config;
@@ -9,6 +10,7 @@ static int clear(void **state)
 {
     (void)state;
     unsetenv("STEEP_WORKERS");
+    unsetenv("STEEP_CONNECTIONS");
     unsetenv("STEEP_DEADLINE");
     unsetenv("STEEP_DATABASE_WAIT");
     return 0;
@@ -35,7 +37,7 @@ static void has_defaults_for_what_is_unset_or_empty(void **state)
     (void)state;
     assert_true(config_read(&config, 8));
     assert_true(accepts("STEEP_WORKERS", ""));
-    assert_in_range(config.workers, 4, 256);
+    assert_int_equal(config.workers, 32);
     assert_int_equal(config.deadline_ms, 20000);
     assert_int_equal(config.wait_ms, 8000);
 }
@@ -48,6 +50,39 @@ static void bounds_the_number_of_workers(void **state)
     assert_int_equal(config.workers, 1);
     assert_true(accepts("STEEP_WORKERS", "256"));
     assert_int_equal(config.workers, 256);
+}
+
+static void has_a_connection_for_each_core_and_at_least_two(void **state)
+{
+    cpu_set_t all;
+    cpu_set_t one;
+    int cores;
+    size_t first = 0;
+
+    (void)state;
+    assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+    cores = CPU_COUNT(&all);
+    assert_true(config_read(&config, 8));
+    assert_int_equal(config.connections, cores < 2 ? 2 : cores > 256 ? 256 : cores);
+
+    while (!CPU_ISSET(first, &all))
+        first++;
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof(one), &one), 0);
+    assert_true(config_read(&config, 8));
+    assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
+    assert_int_equal(config.connections, 2);
+}
+
+static void bounds_the_number_of_connections(void **state)
+{
+    (void)state;
+    assert_all_refused("STEEP_CONNECTIONS", "0|257|-1|+4|x|4x|1.5| 4|4 |99999999999999999999");
+    assert_true(accepts("STEEP_CONNECTIONS", "1"));
+    assert_int_equal(config.connections, 1);
+    assert_true(accepts("STEEP_CONNECTIONS", "256"));
+    assert_int_equal(config.connections, 256);
 }
 
 static void bounds_the_deadline(void **state)
@@ -76,6 +111,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(has_defaults_for_what_is_unset_or_empty),
         TEST(bounds_the_number_of_workers),
+        TEST(has_a_connection_for_each_core_and_at_least_two),
+        TEST(bounds_the_number_of_connections),
         TEST(bounds_the_deadline),
         TEST(bounds_the_wait_for_the_database),
     };

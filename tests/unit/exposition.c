@@ -19,6 +19,7 @@ static const struct exposed INGEST = {
     .state = {.is_ready = true,
               .workers = 8,
               .workers_busy = 3,
+              .connections = 2,
               .longest_ms = 1234,
               .keyring_age_ms = 56,
               .keyring_environment = 1,
@@ -185,6 +186,7 @@ static void writes_the_state(void **state)
     assert_line(&INGEST, "steep_ready{endpoint=\"ingest\"} 1");
     assert_line(&INGEST, "steep_workers{endpoint=\"ingest\"} 8");
     assert_line(&INGEST, "steep_workers_busy{endpoint=\"ingest\"} 3");
+    assert_line(&INGEST, "steep_database_connections{endpoint=\"ingest\"} 2");
     assert_line(&INGEST, "steep_longest_request_seconds{endpoint=\"ingest\"} 1.234");
     assert_line(&INGEST, "steep_keyring_age_seconds{endpoint=\"ingest\"} 0.056");
     assert_line(&INGEST, "steep_keyring_entries{endpoint=\"ingest\",origin=\"environment\"} 1");

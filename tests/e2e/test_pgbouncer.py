@@ -1,0 +1,174 @@
+"""The programs through PgBouncer in transaction mode, where each transaction may have another session of PostgreSQL."""
+
+import concurrent.futures
+import contextlib
+import os
+import re
+import signal
+import subprocess
+
+import psycopg
+import pytest
+
+from conftest import registered, stored_all
+from fastcgi import ingest_params, program, query_params
+from monitor import encode
+from stack import SLOWNESS, reachable_folder, wait_for
+from test_health import BOTH
+from test_metrics import scrape
+from test_outage import locked
+
+PORT = 6432
+TOKEN = "pooled-token"
+
+
+class Pooler:
+    def __init__(self, stack):
+        self.stack = stack
+        self.folder = reachable_folder("pgbouncer")
+        self.user = stack.program_user("postgres")
+        if self.user:
+            os.chown(self.folder, self.user["user"], self.user["group"])
+        self.environment = {"PGHOST": str(self.folder), "PGPORT": str(PORT)}
+        self.process = None
+
+    def configure(self, mode="transaction", **settings):
+        # Since 1.21 it can keep track of prepared statements; a client can't know whether it does.
+        version = subprocess.run(["/usr/sbin/pgbouncer", "--version"], text=True, capture_output=True, check=True).stdout
+        if tuple(map(int, re.search(r"(\d+)\.(\d+)", version).groups())) >= (1, 21):
+            settings["max_prepared_statements"] = 0
+        (self.folder / "users").write_text('"steep_ingest" ""\n"steep_query" ""\n')
+        (self.folder / "pgbouncer.ini").write_text("\n".join([
+            "[databases]", f"steep = host={self.stack.pg['PGHOST']} port={self.stack.pg['PGPORT']} dbname={self.stack.pg['PGDATABASE']}",
+            "[pgbouncer]", f"pool_mode = {mode}", f"unix_socket_dir = {self.folder}", f"listen_port = {PORT}",
+            "auth_type = trust", f"auth_file = {self.folder}/users", *(f"{name} = {value}" for name, value in settings.items()), ""]))
+
+    def start(self):
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(["/usr/sbin/pgbouncer", str(self.folder / "pgbouncer.ini")], stdin=subprocess.DEVNULL,
+                                            stdout=log, stderr=log, cwd="/", **self.user)
+        wait_for((self.folder / f".s.PGSQL.{PORT}").exists, "PgBouncer to listen")
+
+    def connect(self, user="steep_ingest"):
+        return psycopg.connect(host=str(self.folder), port=PORT, dbname="steep", user=user, autocommit=True, prepare_threshold=None)
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def log(self):
+        return (self.folder / "log").read_text()
+
+
+@pytest.fixture
+def pooler(stack):
+    made = Pooler(stack)
+    try:
+        yield made
+    finally:
+        if made.process is not None:
+            made.process.kill()
+            made.process.wait()
+        subprocess.run(["rm", "-rf", str(made.folder)], check=True)
+
+
+@contextlib.contextmanager
+def served(stack, pooler, name="ingest", **more):
+    """A program that reaches the database through the pooler, once it has read its credentials."""
+    with program(stack, name, passed=BOTH, **(pooler.environment | more)) as instance:
+        wait_for(lambda: instance.ask_health(f"/readyz/{name}").status_code == 200, "the credentials to be read")
+        yield instance
+
+
+def post(instance, monitor, events, **more):
+    body = encode(events)
+    return instance.ask(ingest_params(body, monitor, **more), body)
+
+
+def unprepared(instance):
+    return re.findall(r" event=unprepared sqlstate=(\w+) ", instance.errors.read_text())
+
+
+# A session that another client has prepared the same statement in, and one that forgets them.
+@pytest.mark.parametrize("sqlstate, settings", [("42P05", {}), ("26000", {"server_reset_query_always": 1})], ids=["42P05", "26000"])
+def test_prepared_statements_that_are_another_sessions_are_given_up_and_every_batch_is_stored(sqlstate, settings, stack, db, pooler, monitor):
+    pooler.configure(default_pool_size=1, **settings)
+    pooler.start()
+    batches = [[monitor.event() for _ in range(3)] for _ in range(60)]
+    with served(stack, pooler, STEEP_CONNECTIONS="4") as instance:
+        with concurrent.futures.ThreadPoolExecutor(12) as threads:
+            answers = list(threads.map(lambda events: post(instance, monitor, events), batches))
+        assert [answer.status_code for answer in answers] == [200] * 60, {answer.text for answer in answers}
+        assert [answer.json()["inserted"] for answer in answers] == [3] * 60
+        assert unprepared(instance) == [sqlstate]
+        assert "level=error" not in instance.errors.read_text()
+    assert len(stored_all(db, [event["id"] for events in batches for event in events])) == 180
+
+
+def test_queries_are_answered_through_a_pooler(stack, pooler):
+    pooler.configure(default_pool_size=1)
+    pooler.start()
+    with served(stack, pooler, "query", VIBETEA_SUBSCRIBER_TOKEN=TOKEN) as instance:
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(lambda _: instance.ask(query_params(TOKEN, "days=7")), range(40)))
+        assert [answer.status_code for answer in answers] == [200] * 40
+        assert unprepared(instance) == ["42P05"]
+
+
+def test_no_batch_is_lost_when_several_connections_find_out_at_once(stack, db, pooler, monitor):
+    """As when the pooler's mode is changed while the programs run."""
+    connections = 6
+    pooler.configure("session", default_pool_size=20)
+    pooler.start()
+    with served(stack, pooler, STEEP_CONNECTIONS=str(connections), STEEP_DEADLINE="60") as instance, \
+            concurrent.futures.ThreadPoolExecutor(connections) as threads:
+        def on_every_connection():
+            with contextlib.closing(locked(stack)) as lock:
+                sent = [threads.submit(post, instance, monitor, [monitor.event()]) for _ in range(connections)]
+                wait_for(lambda: db.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'ingest.fcgi'"
+                                            " AND wait_event_type = 'Lock'").fetchone()[0] == connections, "all to wait for the lock")
+                lock.rollback()
+            assert {each.result(60 * SLOWNESS).status_code for each in sent} <= {200, 503}
+
+        on_every_connection()
+        assert unprepared(instance) == []
+        pooler.configure("transaction", default_pool_size=20, server_reset_query_always=1)
+        pooler.signal(signal.SIGHUP)
+        # The sessions are reset after this.
+        on_every_connection()
+        pooler.signal(signal.SIGSTOP)
+        try:
+            sent = [threads.submit(post, instance, monitor, [monitor.event()]) for _ in range(connections)]
+            wait_for(lambda: scrape(instance, "ingest")["steep_workers_busy"] == connections, "all to be sent")
+        finally:
+            pooler.signal(signal.SIGCONT)
+        answers = [each.result(60 * SLOWNESS) for each in sent]
+        assert [answer.status_code for answer in answers] == [200] * connections, [answer.text for answer in answers]
+        assert unprepared(instance) == ["26000"]
+
+
+def test_a_statement_ends_with_its_request_and_leaves_no_limit_to_the_next(stack, db, pooler, monitor):
+    pooler.configure(default_pool_size=1)
+    pooler.start()
+    with served(stack, pooler, STEEP_DEADLINE="2") as instance, contextlib.closing(locked(stack)) as lock:
+        answer = post(instance, monitor, [monitor.event()], REQUEST_ID="5e7c0f19" * 4)
+        # By the server: the program alone would have no SQLSTATE, and the lock's own limit is 55P03.
+        line, = wait_for(lambda: [line for line in stack.log_text("postgresql").splitlines() if "5e7c0f19" * 4 in line], "PostgreSQL's line")
+        lock.rollback()
+        assert answer.status_code == 503 and line.endswith(" failed with SQLSTATE 57014")
+        wait_for(lambda: post(instance, monitor, [monitor.event()]).status_code == 200, "a batch to be stored")
+        with pooler.connect() as next_client:
+            assert next_client.execute("SHOW statement_timeout").fetchone() == ("10s",)
+
+
+def test_keys_are_looked_for_where_notifications_may_not_arrive(stack, pooler, monitor):
+    pooler.configure(default_pool_size=1)
+    pooler.start()
+    with served(stack, pooler) as instance:
+        # The first looks are over, so that only one to come can find the key.
+        assert post(instance, monitor, [monitor.event()]).status_code == 200
+        late = registered(stack, "e2e-pooled")
+        try:
+            wait_for(lambda: post(instance, late, [late.event()]).status_code == 200, "the key to be found")
+        finally:
+            stack.steepctl("monitor", "remove", "e2e-pooled")
+        wait_for(lambda: post(instance, late, [late.event()]).status_code == 401, "the key to be forgotten")
