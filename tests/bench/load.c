@@ -18,6 +18,7 @@
 static const char USAGE[] =
     "usage: load keys SOURCES\n"
     "       load post   [-c CONNECTIONS] [-n BATCHES] [-e EVENTS] [-b BYTES] [-s SOURCES]\n"
+    "                   [-r RATE]\n"
     "       load insert (as post)\n"
     "       load get    [-c CONNECTIONS] [-n REQUESTS] [-t SECONDS] PATH\n"
     "       load call   [-c CONNECTIONS] [-n REQUESTS] [-t SECONDS] DAYS [SOURCE]\n"
@@ -25,7 +26,9 @@ static const char USAGE[] =
     "batches to STEEP_URL; insert calls bulk_insert_events with them, in the\n"
     "database of the PG* environment. get requests PATH of STEEP_URL; call calls\n"
     "get_hourly_aggregates. -n is the number of requests per connection, without\n"
-    "the first one, which is not measured. -t ends queries earlier.\n";
+    "the first one, which is not measured. -t ends queries earlier. -r sends that\n"
+    "many batches a second over all connections, each at its time, from which its\n"
+    "latency is measured; without it, a connection sends when it has its answer.\n";
 
 struct options {
     int connections;
@@ -33,6 +36,7 @@ struct options {
     int events;
     int event_bytes;
     int sources;
+    int rate;       /* requests per second; 0: as fast as they are answered */
     double seconds; /* 0: no limit */
     struct work query;
 };
@@ -40,6 +44,7 @@ struct options {
 /* A thread's connection, its requests, and their results. */
 struct user {
     pthread_t thread;
+    int number; /* from 0 */
     pthread_barrier_t *barrier;
     const struct client *client;
     const struct options *options;
@@ -100,13 +105,38 @@ static bool send_request(struct user *user, void *connection, int number)
     return true;
 }
 
+static void sleep_until(int64_t time_ns)
+{
+    const struct timespec until = {time_ns / 1000000000, time_ns % 1000000000};
+
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+}
+
+/*
+ * Waits until a request is due, and returns the time from which its latency counts. At a
+ * rate that is when it is due, even if the connection still waited for its last answer
+ * then: a server that stops for a second has delayed all that were due in it.
+ */
+static int64_t await_turn(const struct user *user, int64_t begin, int request)
+{
+    const struct options *options = user->options;
+    int64_t position = (int64_t)(request - 1) * options->connections + user->number;
+    int64_t due;
+
+    if (options->rate == 0)
+        return now_ns();
+    due = begin + position * 1000000000 / options->rate;
+    sleep_until(due);
+    return due;
+}
+
 static void send_requests(struct user *user, void *connection)
 {
     const struct options *options = user->options;
     int64_t begin = now_ns();
 
     for (int i = 1; i <= options->requests; i++) {
-        int64_t start = now_ns();
+        int64_t start = await_turn(user, begin, i);
 
         /* At least two requests, for a meaningful median. */
         if (options->seconds > 0 && user->answered >= 2 &&
@@ -207,7 +237,8 @@ static void run(const struct client *client, const struct options *options, bool
 
     pthread_barrier_init(&barrier, NULL, (unsigned)options->connections + 1);
     for (int i = 0; i < options->connections; i++) {
-        users[i] = (struct user){.barrier = &barrier, .client = client, .options = options};
+        users[i] =
+            (struct user){.number = i, .barrier = &barrier, .client = client, .options = options};
         users[i].latencies = allocate((size_t)options->requests, sizeof(int64_t));
         if (is_batch)
             make_bodies(&users[i], i);
@@ -259,7 +290,7 @@ static void read_options(struct options *options, int argc, char **argv)
 {
     int option;
 
-    while ((option = getopt(argc, argv, "c:n:e:b:s:t:")) != -1) {
+    while ((option = getopt(argc, argv, "c:n:e:b:s:r:t:")) != -1) {
         switch (option) {
         case 'c':
             options->connections = positive(optarg);
@@ -276,6 +307,9 @@ static void read_options(struct options *options, int argc, char **argv)
         case 's':
             options->sources = positive(optarg);
             break;
+        case 'r':
+            options->rate = positive(optarg);
+            break;
         case 't':
             options->seconds = strtod(optarg, NULL);
             break;
@@ -287,7 +321,7 @@ static void read_options(struct options *options, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    struct options options = {1, 100, 1000, 270, 1, 0, {0}};
+    struct options options = {1, 100, 1000, 270, 1, 0, 0, {0}};
     const char *verb = argc > 1 ? argv[1] : "";
     int rest;
 
