@@ -1,6 +1,6 @@
 /*
  * query.fcgi: answers a dashboard with the hourly counts of the data model's
- * get_hourly_aggregates. README.md describes the HTTP side.
+ * get_hourly_aggregates, or with their totals. README.md describes the HTTP side.
  */
 #include "auth/bearer.h"
 #include "base/clock.h"
@@ -19,6 +19,16 @@ static const char USAGE[] = "usage: query.fcgi [-t | -V]\n"
 
 /* Dashboards give up after a few seconds. */
 enum { DATABASE_WAIT_SECONDS = 2 };
+
+/* NULL, NULL: no limit to certain sources. */
+static const char *const STATEMENTS[] = {
+    [QUERY_BY_SOURCE_AND_HOUR] = "SELECT source, date, hour, event_count"
+                                 " FROM public.get_hourly_aggregates($1, $2)",
+    [QUERY_BY_HOUR] = "SELECT date, hour, event_count"
+                      " FROM public.get_hourly_totals($1, $2, NULL, NULL)",
+    [QUERY_BY_SOURCE] = "SELECT source, event_count"
+                        " FROM public.get_source_totals($1, $2, NULL, NULL)",
+};
 
 /* What its reply and its line in the log need to know of a request. */
 struct query {
@@ -60,10 +70,8 @@ static enum error fetch(struct worker *worker, const struct request *request, st
     enum database_verdict verdict;
 
     clock_gettime(CLOCK_REALTIME, &query->fetched_at);
-    verdict = worker_call(worker,
-                          "SELECT source, date, hour, event_count"
-                          " FROM public.get_hourly_aggregates($1, $2)",
-                          parameters, 2, worker_deadline(worker, request));
+    verdict = worker_call(worker, STATEMENTS[asked->grouping], parameters, 2,
+                          worker_deadline(worker, request));
     return worker_error(verdict);
 }
 
@@ -124,6 +132,11 @@ static void format_hour(struct hour_text *out, int64_t days, int64_t hour)
                            ",\"date\":\"%s\",\"hour\":%s,\"eventCount\":", date, number);
 }
 
+static int64_t hour_number(const struct database *db, int row, int column)
+{
+    return database_is_null(db, row, column) ? NO_HOUR : database_integer(db, row, column);
+}
+
 /* A month of ten sources is 7200 rows, so each hour is formatted once. */
 static void write_rows(struct buffer *out, const struct database *db, int rows)
 {
@@ -135,7 +148,7 @@ static void write_rows(struct buffer *out, const struct database *db, int rows)
         size_t length;
         const char *source = database_bytes(db, row, 0, &length);
         int64_t days = database_integer(db, row, 1);
-        int64_t number = database_is_null(db, row, 2) ? NO_HOUR : database_integer(db, row, 2);
+        int64_t number = hour_number(db, row, 2);
 
         if (row == 0 || days != hour.days || number != hour.hour)
             format_hour(&hour, days, number);
@@ -151,6 +164,31 @@ static void write_rows(struct buffer *out, const struct database *db, int rows)
         buffer_add(out, "}", 1);
 }
 
+/* The rows of totals, each of which has members of its own. */
+static void write_totals(struct buffer *out, const struct database *db, int rows,
+                         enum query_grouping grouping)
+{
+    for (int row = 0; row < rows; row++) {
+        struct hour_text hour;
+        size_t length;
+
+        buffer_add_text(out, row == 0 ? "{" : ",{");
+        if (grouping == QUERY_BY_HOUR) {
+            format_hour(&hour, database_integer(db, row, 0), hour_number(db, row, 1));
+            buffer_add(out, hour.text + 1, (size_t)hour.length - 1);
+            buffer_add_integer(out, database_integer(db, row, 2));
+        } else {
+            const char *source = database_bytes(db, row, 0, &length);
+
+            buffer_add_text(out, "\"source\":");
+            buffer_add_json(out, source, length);
+            buffer_add_text(out, ",\"eventCount\":");
+            buffer_add_integer(out, database_integer(db, row, 1));
+        }
+        buffer_add(out, "}", 1);
+    }
+}
+
 static void write_aggregates(struct buffer *out, const struct database *db,
                              const struct query *query)
 {
@@ -159,7 +197,10 @@ static void write_aggregates(struct buffer *out, const struct database *db,
     char second[32];
 
     buffer_add_text(out, "{\"aggregates\":[");
-    write_rows(out, db, rows);
+    if (query->parameters.grouping == QUERY_BY_SOURCE_AND_HOUR)
+        write_rows(out, db, rows);
+    else
+        write_totals(out, db, rows, query->parameters.grouping);
     gmtime_r(&query->fetched_at.tv_sec, &tm);
     strftime(second, sizeof(second), "%Y-%m-%dT%H:%M:%S", &tm);
     buffer_printf(
@@ -182,6 +223,9 @@ static void log_request(const struct worker *worker, const struct request *reque
     }
     if (error == ERROR_NONE && query->parameters.source_length > 0)
         log_bytes(&line, "source", query->parameters.source, query->parameters.source_length);
+    if (error == ERROR_NONE && query->parameters.grouping != QUERY_BY_SOURCE_AND_HOUR)
+        log_string(&line, "group_by",
+                   query->parameters.grouping == QUERY_BY_HOUR ? "hour" : "source");
     worker_log_end(&line, request, is_delivered);
 }
 

@@ -52,6 +52,7 @@ static const struct error_entry ENTRIES[ERROR_COUNT] = {
     [ERROR_INVALID_DAYS] = {400, "invalid_days", "days must be 7 or 30."},
     [ERROR_INVALID_SOURCE] = {400, "invalid_source",
                               "source must be 1 to 255 bytes of UTF-8 without control characters."},
+    [ERROR_INVALID_GROUP_BY] = {400, "invalid_group_by", "group_by must be hour or source."},
     [ERROR_INVALID_QUERY] =
         {400, "invalid_request",
          "The query string has an invalid percent-encoding, or a parameter twice."},

@@ -61,16 +61,29 @@ static enum error set_source(struct query_string *parameters, const struct field
     return ERROR_NONE;
 }
 
+static enum error set_grouping(struct query_string *parameters, const struct field *value)
+{
+    if (equals(value, "hour"))
+        parameters->grouping = QUERY_BY_HOUR;
+    else if (equals(value, "source"))
+        parameters->grouping = QUERY_BY_SOURCE;
+    else
+        return ERROR_INVALID_GROUP_BY;
+    return ERROR_NONE;
+}
+
 enum error query_string_parse(const char *query, struct query_string *parameters)
 {
-    struct field name, days, source;
+    struct field name, days, source, group_by;
     bool has_days = false;
     bool has_source = false;
+    bool has_group_by = false;
     enum error error = ERROR_NONE;
 
     parameters->days = 7;
     parameters->source_length = 0;
     parameters->source[0] = '\0';
+    parameters->grouping = QUERY_BY_SOURCE_AND_HOUR;
 
     while (*query != '\0') {
         const char *end = query + strcspn(query, "&");
@@ -88,6 +101,9 @@ enum error query_string_parse(const char *query, struct query_string *parameters
         } else if (equals(&name, "source")) {
             into = &source;
             seen = &has_source;
+        } else if (equals(&name, "group_by")) {
+            into = &group_by;
+            seen = &has_group_by;
         }
         if ((seen != NULL && *seen) || !decode(value, end, into))
             return ERROR_INVALID_QUERY;
@@ -100,5 +116,7 @@ enum error query_string_parse(const char *query, struct query_string *parameters
         error = set_days(parameters, &days);
     if (error == ERROR_NONE && has_source)
         error = set_source(parameters, &source);
+    if (error == ERROR_NONE && has_group_by)
+        error = set_grouping(parameters, &group_by);
     return error;
 }

@@ -27,8 +27,25 @@ DATA_MODEL = """
     ORDER BY date DESC, hour DESC, e.source COLLATE "C"
 """
 OURS = "SELECT * FROM public.get_hourly_aggregates(%(days)s, %(source)s)"
+# The same events by hour and by source, and a limit: all sources whose name begins with a and B.
+TOTALS = {
+    "get_hourly_totals": f"""
+        SELECT date::text, hour, sum(event_count)::bigint FROM ({DATA_MODEL}) AS counts
+        WHERE %(names)s::text[] IS NULL OR source = 'B' OR source LIKE 'a%%'
+        GROUP BY date, hour ORDER BY counts.date DESC, hour DESC NULLS FIRST
+    """,
+    "get_source_totals": f"""
+        SELECT source, sum(event_count)::bigint FROM ({DATA_MODEL}) AS counts
+        WHERE %(names)s::text[] IS NULL OR source = 'B' OR source LIKE 'a%%'
+        GROUP BY source ORDER BY 2 DESC, source COLLATE "C"
+    """,
+}
+OUR_TOTALS = {"get_hourly_totals": "date::text, hour, event_count", "get_source_totals": "source, event_count"}
+LIMITS = {"names": ["B"], "prefixes": ["a"]}
 # Python has no date for infinity.
 AS_TEXT = "SELECT source, date::text, hour, event_count FROM ({}) AS aggregates"
+
+READERS = ["get_hourly_aggregates", "get_hourly_totals", "get_source_totals"]
 
 SOURCES = ["a", "B", "é", "a b", "it's %"]
 TIMEZONES = ["Asia/Kolkata", "Pacific/Kiritimati", "America/St_Johns", "Europe/Berlin", "UTC"]
@@ -61,7 +78,15 @@ def assert_exact(database, note=""):
                     given = {"days": days, "source": source}
                     wanted = connection.execute(AS_TEXT.format(DATA_MODEL), given).fetchall()
                     assert connection.execute(AS_TEXT.format(OURS), given).fetchall() == wanted, f"{given} edges={edges} {note}"
+                    for limits in ({"names": None, "prefixes": None}, LIMITS):
+                        assert_exact_totals(connection, {**given, **limits}, f"edges={edges} {note}")
         connection.execute("ROLLBACK")
+
+
+def assert_exact_totals(connection, given, note):
+    for function, wanted in TOTALS.items():
+        ours = f"SELECT {OUR_TOTALS[function]} FROM public.{function}(%(days)s, %(source)s, %(names)s, %(prefixes)s)"
+        assert connection.execute(ours, given).fetchall() == connection.execute(wanted, given).fetchall(), f"{function} {given} {note}"
 
 
 class Writer:
@@ -266,11 +291,13 @@ def test_a_reader_sees_counts_and_events_of_one_snapshot(database):
             with database.connect() as connection:
                 for _ in range(150):
                     # One statement, at READ COMMITTED, is one snapshot.
-                    counted, stored = connection.execute(
+                    *counted, stored = connection.execute(
                         "SELECT (SELECT sum(event_count) FROM public.get_hourly_aggregates(30)),"
+                        " (SELECT sum(event_count) FROM public.get_hourly_totals(30)),"
+                        " (SELECT sum(event_count) FROM public.get_source_totals(30)),"
                         " (SELECT NULLIF(count(*), 0) FROM public.events WHERE timestamp >= now() - interval '720 hours')"
                     ).fetchone()
-                    assert counted == stored
+                    assert counted == [stored] * 3
         finally:
             finished.set()
         for each in writing:
@@ -284,7 +311,8 @@ def test_an_older_snapshot_sees_no_counts_of_truncated_events(database):
         old.execute("SELECT now()")
         connection.execute("TRUNCATE public.events")
         assert old.execute("SELECT count(*) FROM public.events").fetchone() == (0,)
-        assert old.execute("SELECT * FROM public.get_hourly_aggregates()").fetchall() == []
+        for function in READERS:
+            assert old.execute(f"SELECT * FROM public.{function}()").fetchall() == []
 
 
 def test_batches_of_several_sources_in_any_order_do_not_deadlock(database):
@@ -307,10 +335,10 @@ def test_batches_of_several_sources_in_any_order_do_not_deadlock(database):
 
 
 def test_a_reader_and_a_truncate_do_not_deadlock(database):
-    def read(_):
+    def read(n):
         with database.connect({"deadlock_timeout": "10ms"}) as connection:
             for _ in range(200):
-                connection.execute("SELECT count(*) FROM public.get_hourly_aggregates(30)")
+                connection.execute(f"SELECT count(*) FROM public.{READERS[n]}(30)")
 
     with concurrent.futures.ThreadPoolExecutor(3) as pool:
         reading = [pool.submit(read, n) for n in range(3)]

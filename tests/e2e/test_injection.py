@@ -69,6 +69,13 @@ def test_the_source_of_a_query_is_one_value_of_its_log_line(name, query, logged)
     assert dict(line)["source"].encode("latin-1") == name.encode()
 
 
+@pytest.mark.parametrize("grouping", ["hour", "source"])
+def test_the_grouping_of_a_query_is_in_its_log_line(grouping, query, logged):
+    line = fields(logged("query", query(f"?group_by={grouping}&source=x")))
+    assert [key for key, _ in line] == ["time", "level", "event", "request_id", "status", "token", "days", "rows", "source", "group_by", "ms"]
+    assert dict(line)["group_by"] == grouping
+
+
 @pytest.mark.parametrize("path", ['/"},{"status":200,"x":"', "/a\\", '/\\"', "/\xe9", "/\u2028", "/%0a%0d", "/$status"], ids=ascii)
 def test_a_path_is_one_value_of_its_log_line(path, raw, logged, token):
     # The path of an answer that is logged: that of a query, spelled another way.

@@ -227,13 +227,16 @@ def test_workers_and_the_keyring_are_reported(stack, db, monitor):
 
 @pytest.mark.parametrize("given, counted_as", [
     (query_params("metrics-token"), [request(200, "ok"), VERIFIED, ASKED]),
+    (query_params("metrics-token", "group_by=hour"), [request(200, "ok"), VERIFIED, ASKED]),
+    (query_params("metrics-token", "group_by=source"), [request(200, "ok"), VERIFIED, ASKED]),
     (query_params("metrics-token", "days=8"), [request(400, "invalid_days"), VERIFIED]),
     (query_params("metrics-token", "source="), [request(400, "invalid_source"), VERIFIED]),
+    (query_params("metrics-token", "group_by="), [request(400, "invalid_group_by"), VERIFIED]),
     (query_params("metrics-token", "days=%"), [request(400, "invalid_request"), VERIFIED]),
     (query_params("nobodys"), [request(401, "invalid_token"), VERIFIED]),
     (query_params(), [request(401, "missing_auth")]),
     (query_params("metrics-token", REQUEST_METHOD="POST"), [request(405, "method_not_allowed")]),
-], ids=["200", "days", "source", "query string", "token", "no token", "method"])
+], ids=["200", "by hour", "by source", "days", "source", "group_by", "query string", "token", "no token", "method"])
 def test_queries_are_counted_by_status_and_code(given, counted_as, query):
     with counted(query, "query", *counted_as):
         query.ask(given)

@@ -38,8 +38,9 @@ def test_its_examples_match_its_schemas(description):
     contents = [(response["content"], f"{path} {status}") for path, _, responses in description.operations()
                 for status, response in responses.items() if "content" in response]
     contents.append((description.document["paths"]["/ingest"]["post"]["requestBody"]["content"], "the batch"))
-    examples = [(media["schema"], media["example"], where) for content, where in contents for media in content.values()
-                if "example" in media]
+    examples = [(media["schema"], example, where) for content, where in contents for media in content.values()
+                for example in [media[name] for name in ("example",) if name in media]
+                + [each["value"] for each in media.get("examples", {}).values()]]
     assert len(examples) > 20
     assert [problem for schema, example, where in examples for problem in description.errors(schema, example, where)] == []
 
@@ -126,12 +127,16 @@ def test_a_program_whose_health_socket_is_gone_is_503(stack, here):
 
 
 @pytest.mark.outage
-@pytest.mark.parametrize("function", ["bulk_insert_events(jsonb)", "get_hourly_aggregates(integer, text)"])
-def test_a_missing_function_of_the_database_is_internal_error(function, db, monitor, client, query):
+@pytest.mark.parametrize("function, question", [
+    ("bulk_insert_events(jsonb)", None), ("get_hourly_aggregates(integer, text)", ""),
+    ("get_hourly_totals(integer, text, text[], text[])", "?group_by=hour"),
+    ("get_source_totals(integer, text, text[], text[])", "?group_by=source"),
+])
+def test_a_missing_function_of_the_database_is_internal_error(function, question, db, monitor, client, query):
     name, arguments = function.split("(")
     db.execute(f"ALTER FUNCTION public.{function} RENAME TO away")
     try:
-        answer = query() if name.startswith("get") else monitor.post(client, [monitor.event()])
+        answer = monitor.post(client, [monitor.event()]) if question is None else query(question)
     finally:
         db.execute(f"ALTER FUNCTION public.away({arguments} RENAME TO {name}")
     check_error(answer, 500, "internal_error")

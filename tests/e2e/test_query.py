@@ -133,6 +133,25 @@ def test_an_invalid_parameter_is_named_by_its_code(query_string, code, query):
     check_error(query(f"?{query_string}"), 400, code)
 
 
+@pytest.mark.parametrize("query_string, code", [
+    *((f"group_by={value}", "invalid_group_by") for value in ("", "HOUR", "Source", "hours", "day", "hour,source", "hour%00", "+hour", MARKER)),
+    ("group_by", "invalid_group_by"), ("group_by=hour&group_by=hour", "invalid_request"), ("group_by=x&group%5Fby", "invalid_request"),
+    # The order of the checks.
+    ("group_by=x&days=8", "invalid_days"), ("group_by=x&source=", "invalid_source"), ("group_by=x&days=7&days=7", "invalid_request"),
+], ids=lambda value: value[:30])
+def test_an_invalid_group_by_is_refused(query_string, code, query):
+    check_error(query(f"?{query_string}"), 400, code)
+
+
+def test_the_token_is_checked_before_group_by(client):
+    check_error(query_with(client, "x", "?group_by=x"), 401, "invalid_token")
+
+
+def test_a_group_by_in_another_spelling_is_an_unknown_parameter(query, db, fresh_source):
+    put(db, fresh_source, now() - DAY)
+    assert set(rows(query(f"?GROUP_BY=hour&groupBy=x&group_by[]=hour&source={fresh_source}"))[0]) == {"source", "date", "hour", "eventCount"}
+
+
 def test_an_unknown_parameter_may_be_repeated_or_not(query):
     # "A repeated parameter is refused; an unknown one is ignored": the contract allows both.
     answer = query("?x=1&x=2")
@@ -362,3 +381,60 @@ def test_queries_of_many_workers_share_few_connections(stack, db):
         assert waiting() == 2
         lock.rollback()
         assert {each.result(60 * SLOWNESS).status_code for each in sent} == {200}
+
+
+def test_a_total_by_hour_or_source_is_the_sum_of_the_counts(query, db, fresh_source):
+    first, second = f"{fresh_source}-a", f"{fresh_source}-b"
+    put(db, first, *[now() - DAY] * 3, *[now() - 3 * DAY] * 2, now() - 6 * DAY, now() + 40 * DAY)
+    put(db, second, *[now() - DAY] * 2, now() - 20 * DAY)
+    for days in (7, 30):
+        counts, hours, sources = (rows(query(days=days, **grouping)) for grouping in ({}, {"group_by": "hour"}, {"group_by": "source"}))
+        by_hour, by_source = {}, {}
+        for each in counts:
+            by_hour[each["date"], each["hour"]] = by_hour.get((each["date"], each["hour"]), 0) + each["eventCount"]
+            by_source[each["source"]] = by_source.get(each["source"], 0) + each["eventCount"]
+        # The counts come with the newest hour first.
+        assert hours == [{"date": date, "hour": hour, "eventCount": count} for (date, hour), count in by_hour.items()]
+        assert sources == [{"source": source, "eventCount": count} for source, count
+                           in sorted(by_source.items(), key=lambda total: (-total[1], total[0].encode()))]
+        assert by_source[first] == 7 and by_source[second] == {7: 2, 30: 3}[days]
+
+
+@pytest.mark.parametrize("days", [7, 30])
+def test_a_total_of_one_source_counts_the_oldest_hour_from_the_start_of_the_window(days, query, db, fresh_source):
+    edge = now() - days * DAY
+    later = edge + datetime.timedelta(seconds=90)
+    put(db, fresh_source, edge.replace(minute=0, second=0, microsecond=0), later, later, edge + 3 * HOUR)
+    wanted = [row(fresh_source, edge + 3 * HOUR, 1), row(fresh_source, later, 2)]
+    for each in wanted:
+        del each["source"]
+    assert rows(query(days=days, source=fresh_source, group_by="hour")) == wanted
+    assert rows(query(days=days, source=fresh_source, group_by="source")) == [{"source": fresh_source, "eventCount": 3}]
+
+
+@pytest.mark.parametrize("grouping", ["hour", "source"])
+def test_totals_of_a_source_without_events_have_no_rows(grouping, query, fresh_source):
+    body = query(source=fresh_source, group_by=grouping, days=30).json()
+    assert body["aggregates"] == []
+    assert set(body["meta"]) == {"totalCount", "daysRequested", "fetchedAt"}
+    assert (body["meta"]["totalCount"], body["meta"]["daysRequested"]) == (0, 30)
+
+
+def test_a_total_has_the_bytes_of_the_source_and_infinity(query, db, fresh_source):
+    source = f'{fresh_source} "é\\%_'
+    put(db, source, now() - DAY)
+    db.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES (%s, %s, 'infinity', 'tool', '{}')",
+               (new_id(), source))
+    try:
+        assert rows(query(source=source, group_by="source")) == [{"source": source, "eventCount": 2}]
+        assert rows(query(source=source, group_by="hour"))[0] == {"date": "", "hour": None, "eventCount": 1}
+    finally:
+        db.execute("DELETE FROM public.events WHERE timestamp = 'infinity'")
+
+
+def test_totals_are_exact_as_soon_as_a_batch_is_acknowledged(client, new_monitor, query):
+    sender = new_monitor()
+    for total in range(1, 6):
+        assert sender.post(client, [sender.event()]).json()["inserted"] == 1
+        for grouping in ("hour", "source"):
+            assert sum(each["eventCount"] for each in rows(query(source=sender.source, group_by=grouping))) == total

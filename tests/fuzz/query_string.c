@@ -35,7 +35,8 @@ static bool is_name(const char *text, size_t length)
 
 static bool is_same(const struct query_string *a, const struct query_string *b)
 {
-    return a->days == b->days && a->source_length == b->source_length &&
+    return a->days == b->days && a->grouping == b->grouping &&
+           a->source_length == b->source_length &&
            memcmp(a->source, b->source, a->source_length) == 0;
 }
 
@@ -53,9 +54,15 @@ static char *join(const char *first, const char *between, const char *second)
 /* Parameters written out, with every byte escaped, must read back as the same. */
 static void check_written(const struct query_string *parameters)
 {
-    char query[sizeof("days=30&source=") + QUERY_STRING_SOURCE_BYTES * 3];
+    static const char *const GROUPINGS[] = {
+        [QUERY_BY_SOURCE_AND_HOUR] = "",
+        [QUERY_BY_HOUR] = "&group_by=hour",
+        [QUERY_BY_SOURCE] = "&group_by=source",
+    };
+    char query[sizeof("days=30&group_by=source&source=") + QUERY_STRING_SOURCE_BYTES * 3];
     struct query_string again;
-    int length = snprintf(query, sizeof(query), "days=%d", parameters->days);
+    int length = snprintf(query, sizeof(query), "days=%d%s", parameters->days,
+                          GROUPINGS[parameters->grouping]);
 
     if (parameters->source_length > 0)
         length += snprintf(query + length, sizeof(query) - (size_t)length, "&source=");
@@ -70,7 +77,8 @@ static void check_accepted(const char *query, const struct query_string *paramet
 {
     char *twice = join(query, "&", query);
     struct query_string ignored;
-    bool has_parameter = parameters->days == 30 || parameters->source_length > 0;
+    bool has_parameter = parameters->days == 30 || parameters->source_length > 0 ||
+                         parameters->grouping != QUERY_BY_SOURCE_AND_HOUR;
 
     require(parameters->days == 7 || parameters->days == 30, "days is 7 or 30");
     require(is_name(parameters->source, parameters->source_length),
@@ -91,8 +99,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     require(query_string_parse(longer, &other) == error, "an unknown parameter changes no verdict");
     require(error == ERROR_NONE || error == ERROR_INVALID_QUERY || error == ERROR_INVALID_DAYS ||
-                error == ERROR_INVALID_SOURCE,
-            "a refusal is one of three");
+                error == ERROR_INVALID_SOURCE || error == ERROR_INVALID_GROUP_BY,
+            "a refusal is one of four");
     if (error == ERROR_NONE) {
         require(is_same(&parameters, &other), "an unknown parameter changes nothing");
         check_accepted(query, &parameters);

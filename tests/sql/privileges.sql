@@ -27,6 +27,8 @@ INSERT INTO decided VALUES
   ('function', 'count_foreign_ids(jsonb)', 'EXECUTE', '', '', '', '', ''),
   ('function', 'find_invalid_events(text[])', 'EXECUTE', '', '', '', '', ''),
   ('function', 'get_hourly_aggregates(integer,text)', '', 'EXECUTE', 'EXECUTE', '', '', ''),
+  ('function', 'get_hourly_totals(integer,text,text[],text[])', '', 'EXECUTE', 'EXECUTE', '', '', ''),
+  ('function', 'get_source_totals(integer,text,text[],text[])', '', 'EXECUTE', 'EXECUTE', '', '', ''),
   ('function', 'list_access_tokens()', '', 'EXECUTE', '', '', '', ''),
   ('function', 'list_monitor_keys()', 'EXECUTE', '', '', '', '', ''),
   ('function', 'log_failure(text[],text)', 'EXECUTE', 'EXECUTE', '', '', '', ''),
@@ -40,6 +42,10 @@ INSERT INTO decided VALUES
   -- For administrators only.
   ('function', 'check_hourly_counts()', '', '', '', '', '', ''),
   ('function', 'rebuild_hourly_counts()', '', '', '', '', '', ''),
+
+  -- For the functions above only.
+  ('function', 'count_partial_hour(timestamp with time zone,text[])', '', '', '', '', '', ''),
+  ('function', 'find_sources(text,text[],text[])', '', '', '', '', '', ''),
 
   -- For triggers only.
   ('function', 'assign_monitor_key_slot()', '', '', '', '', '', ''),
@@ -199,7 +205,9 @@ SELECT set_eq('found', $$VALUES
   ('function', 'count_old_events(interval)', 'steep_ingest', 'EXECUTE'),
   ('function', 'empty_payloads(interval,integer,timestamp with time zone)', 'steep_ingest', 'EXECUTE'),
   ('function', 'prune_events(interval,integer)', 'steep_ingest', 'EXECUTE'),
-  ('function', 'get_hourly_aggregates(integer,text)', 'steep_ingest', 'EXECUTE')
+  ('function', 'get_hourly_aggregates(integer,text)', 'steep_ingest', 'EXECUTE'),
+  ('function', 'get_hourly_totals(integer,text,text[],text[])', 'steep_ingest', 'EXECUTE'),
+  ('function', 'get_source_totals(integer,text,text[],text[])', 'steep_ingest', 'EXECUTE')
 $$, 'a membership is found');
 
 SELECT * FROM finish();

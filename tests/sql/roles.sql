@@ -77,6 +77,8 @@ SELECT lives_ok('TRUNCATE public.events', 'service_role truncates');
 SELECT lives_ok($$SELECT * FROM public.bulk_insert_events('[]')$$, 'service_role calls bulk_insert_events');
 SELECT lives_ok($$SELECT * FROM public.bulk_insert_batches('{}', '{}')$$, 'service_role calls bulk_insert_batches');
 SELECT lives_ok('SELECT * FROM public.get_hourly_aggregates()', 'service_role calls get_hourly_aggregates');
+SELECT lives_ok('SELECT * FROM public.get_hourly_totals()', 'service_role calls get_hourly_totals');
+SELECT lives_ok('SELECT * FROM public.get_source_totals()', 'service_role calls get_source_totals');
 RESET SESSION AUTHORIZATION;
 
 -- Objects that the owner creates later.

@@ -92,6 +92,43 @@ static void ignores_unknown_parameters(void **state)
     assert_parsed(repeated("days=30", "&x=1", 300), 30, "");
 }
 
+static void assert_grouping(const char *query, enum query_grouping grouping)
+{
+    assert_int_equal(query_string_parse(query, &parameters), ERROR_NONE);
+    if (parameters.grouping != grouping)
+        fail_msg("%s: grouping %d, expected %d", query, (int)parameters.grouping, (int)grouping);
+}
+
+static void groups_by_hour_or_source(void **state)
+{
+    (void)state;
+    assert_grouping("", QUERY_BY_SOURCE_AND_HOUR);
+    assert_grouping("Group_by=hour&groupby=source&group_by[]=hour", QUERY_BY_SOURCE_AND_HOUR);
+    assert_grouping("group_by=hour", QUERY_BY_HOUR);
+    assert_grouping("group%5Fby=sourc%65", QUERY_BY_SOURCE);
+    assert_grouping("group_by=source&days=30&source=a", QUERY_BY_SOURCE);
+    assert_int_equal(parameters.days, 30);
+    assert_string_equal(parameters.source, "a");
+}
+
+static void refuses_other_groupings(void **state)
+{
+    (void)state;
+    assert_all_refused("group_by",
+                       "|=|=HOUR|=Hour|=SOURCE|=hours|=hou|=sources|=day|=date|=hour,source|=+hour|"
+                       "=hour+|=hour%00|=%00|=%FF|=hour%0A|=hour=|=null|=7",
+                       ERROR_INVALID_GROUP_BY);
+    assert_refused(repeated("group_by=", "hour", 100), ERROR_INVALID_GROUP_BY);
+}
+
+static void checks_days_then_source_then_group_by(void **state)
+{
+    (void)state;
+    assert_refused("group_by=x&source=&days=8", ERROR_INVALID_DAYS);
+    assert_refused("group_by=x&source=", ERROR_INVALID_SOURCE);
+    assert_refused("group_by=x&x=%zz", ERROR_INVALID_QUERY);
+}
+
 static void decodes_names_and_values(void **state)
 {
     (void)state;
@@ -139,7 +176,9 @@ static void refuses_a_parameter_given_twice(void **state)
     (void)state;
     assert_all_refused("",
                        "days=7&days=7|days=7&days=30|days=7&x=1&days=7|days=7&da%79s=7|days&days|"
-                       "source=a&source=a|source=a&sourc%65=b|source=a&days=7&source=b",
+                       "source=a&source=a|source=a&sourc%65=b|source=a&days=7&source=b|"
+                       "group_by=hour&group_by=hour|group_by=hour&group_by=source|"
+                       "group_by=x&group%5fby|group_by&group_by",
                        ERROR_INVALID_QUERY);
 }
 
@@ -149,6 +188,9 @@ int main(void)
         cmocka_unit_test(defaults_to_7_days_of_all_sources),
         cmocka_unit_test(accepts_7_and_30_days),
         cmocka_unit_test(refuses_other_days),
+        cmocka_unit_test(groups_by_hour_or_source),
+        cmocka_unit_test(refuses_other_groupings),
+        cmocka_unit_test(checks_days_then_source_then_group_by),
         cmocka_unit_test(ignores_unknown_parameters),
         cmocka_unit_test(decodes_names_and_values),
         cmocka_unit_test(refuses_a_source_that_no_event_can_have),
