@@ -147,7 +147,7 @@ export function createGrid(table) {
     painted.set(td, key);
     td.className = 'sum';
     td.textContent = sum.count === 0 && !sum.complete ? '–' : short(sum.count);
-    td.setAttribute('aria-label', `${what}: ${events(sum.count)}${sum.complete ? '' : ', not all hours are loaded'}`);
+    td.setAttribute('aria-label', `${what}: ${inFull(sum.count)}${sum.complete ? '' : ', not all hours are loaded'}`);
   }
 
   /**
@@ -260,8 +260,8 @@ function labelOf(buckets, date, hour) {
 /** @param {Bucket} bucket */
 function descriptionOf({ state, count, partial, current }) {
   const description = {
-    count: events(count),
-    live: `${events(count)}, live only`,
+    count: inFull(count),
+    live: `${inFull(count)}, live only`,
     unloaded: 'not loaded',
     future: 'future',
     outside: 'before the selected period',
@@ -269,11 +269,25 @@ function descriptionOf({ state, count, partial, current }) {
   return `${description}${partial ? ', partial hour' : ''}${current ? ', current hour' : ''}`;
 }
 
-const number = new Intl.NumberFormat('en-GB');
+const format = new Intl.NumberFormat('en-GB');
+
+/** @param {number} count */
+export function number(count) {
+  return format.format(count);
+}
 
 /** @param {number} count */
 export function events(count) {
-  return `${number.format(count)} ${count === 1 ? 'event' : 'events'}`;
+  return `${number(count)} ${count === 1 ? 'event' : 'events'}`;
+}
+
+/**
+ * A count for a label, which has to contain the text of its cell (WCAG 2.5.3).
+ * @param {number} count
+ */
+function inFull(count) {
+  const text = short(count);
+  return text === `${count}` ? `${text} ${count === 1 ? 'event' : 'events'}` : `${events(count)}, about ${text}`;
 }
 
 /**

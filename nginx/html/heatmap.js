@@ -45,8 +45,7 @@ import { DAY_MS, HOUR_MS, calendar, hourOf, localHourIn } from './time.js';
 /**
  * @typedef {object} HeatmapInput
  * @property {7 | 30} days
- * @property {string | null} source
- * @property {readonly import('./store.js').HourlyAggregate[]} aggregates
+ * @property {readonly import('./answer.js').HourTotal[]} aggregates
  * @property {number | null} fetchedAt     null if nothing is loaded
  * @property {Map<number, number>} live    the count of each hour, of the events that arrived after the request
  * @property {number} now                  the server's time
@@ -54,9 +53,8 @@ import { DAY_MS, HOUR_MS, calendar, hourOf, localHourIn } from './time.js';
  */
 
 /**
- * The historic counts drawn last. A live event does not change them, and a month of 500 sources has
- * 360,000 rows.
- * @type {{ aggregates: HeatmapInput['aggregates'], source: string | null, hours: Map<number, number> } | null}
+ * The historic counts drawn last. A live event does not change them.
+ * @type {{ aggregates: HeatmapInput['aggregates'], hours: Map<number, number> } | null}
  */
 let drawn = null;
 
@@ -64,7 +62,7 @@ let drawn = null;
  * @param {HeatmapInput} input  the aggregates of a call must not change later
  * @returns {Heatmap}
  */
-export function heatmap({ days, source, aggregates, fetchedAt, live, now: serverTime, timeZone }) {
+export function heatmap({ days, aggregates, fetchedAt, live, now: serverTime, timeZone }) {
   // The server's clock may have been set back since.
   const now = Math.max(serverTime, fetchedAt ?? serverTime);
   const begin = (fetchedAt ?? now) - days * DAY_MS;
@@ -72,8 +70,8 @@ export function heatmap({ days, source, aggregates, fetchedAt, live, now: server
   const current = hourOf(now);
   // The counts are loaded up to this hour.
   const lastLoaded = fetchedAt === null ? -Infinity : hourOf(fetchedAt);
-  if (drawn?.aggregates !== aggregates || drawn.source !== source) {
-    drawn = { aggregates, source, hours: historicHours(aggregates, source) };
+  if (drawn?.aggregates !== aggregates) {
+    drawn = { aggregates, hours: historicHours(aggregates, null) };
   }
   const counts = mergeHours(drawn.hours, live);
   const localHour = localHourIn(timeZone);

@@ -23,10 +23,11 @@ export function readEvent(event) {
 }
 
 export function createLive() {
-  /** @type {Map<number, Map<number, Map<string, number>>>} request, hour, source */
+  /**
+   * The counts by hour, of all sources and of each, by request.
+   * @type {Map<number, { all: Map<number, number>, bySource: Map<string, Map<number, number>> }>}
+   */
   const counts = new Map();
-  /** @type {Set<string>} */
-  const sources = new Set();
 
   return {
     /**
@@ -39,10 +40,10 @@ export function createLive() {
       if (!read) {
         return false;
       }
-      const hours = getOrCreate(counts, request, () => new Map());
-      const bySource = getOrCreate(hours, read.hour, () => new Map());
-      bySource.set(read.source, getOrCreate(bySource, read.source, () => 0) + 1);
-      sources.add(read.source);
+      const { all, bySource } = getOrCreate(counts, request, () => ({ all: new Map(), bySource: new Map() }));
+      for (const hours of [all, getOrCreate(bySource, read.source, () => new Map())]) {
+        hours.set(read.hour, (hours.get(read.hour) ?? 0) + 1);
+      }
       return true;
     },
 
@@ -54,11 +55,28 @@ export function createLive() {
      */
     since(request, source) {
       const sums = new Map();
-      for (const [after, hours] of counts) {
-        for (const [hour, bySource] of after >= request ? hours : []) {
-          for (const [name, count] of bySource) {
-            if (source === null || source === name) {
-              sums.set(hour, (sums.get(hour) ?? 0) + count);
+      for (const [after, { all, bySource }] of counts) {
+        const hours = source === null ? all : bySource.get(source);
+        for (const [hour, count] of (after >= request && hours) || []) {
+          sums.set(hour, (sums.get(hour) ?? 0) + count);
+        }
+      }
+      return sums;
+    },
+
+    /**
+     * The count of each source, of the events that arrived after this request was sent.
+     * @param {number} request
+     * @param {number} first  the UTC hour from which on events count
+     * @returns {Map<string, number>}
+     */
+    sourcesSince(request, first) {
+      const sums = new Map();
+      for (const [after, { bySource }] of counts) {
+        for (const [source, hours] of after >= request ? bySource : []) {
+          for (const [hour, count] of hours) {
+            if (hour >= first) {
+              sums.set(source, (sums.get(source) ?? 0) + count);
             }
           }
         }
@@ -80,10 +98,7 @@ export function createLive() {
 
     clear() {
       counts.clear();
-      sources.clear();
     },
-
-    sources: () => [...sources],
   };
 }
 

@@ -2,12 +2,12 @@
 
 import { HOUR_MS } from './time.js';
 
-/** @typedef {import('./store.js').HourlyAggregate} HourlyAggregate */
+/** @typedef {import('./answer.js').HourTotal & { source?: string }} Row  of a source, or a total */
 
 /**
  * The historic counts by hour.
- * @param {readonly HourlyAggregate[]} aggregates
- * @param {string | null} source  one source, or null for all
+ * @param {readonly Row[]} aggregates
+ * @param {string | null} source  one source, or null for all rows
  * @returns {Map<number, number>}
  */
 export function historicHours(aggregates, source) {

@@ -1,45 +1,46 @@
-/** The page: connects the controls, the store, the live events and the grid. */
+/** The page: connects the controls, the stores, the live events and the views. */
 
-import { createGrid, events } from './grid.js';
-import { heatmap } from './heatmap.js';
+import { createCombobox } from './combobox.js';
 import { createLive, readEvent } from './live.js';
 import { listen } from './socket.js';
+import { createSources } from './sources.js';
 import { createStore } from './store.js';
-import { dateTexts, localTimeIn, localTimeZone, offsetText, twoDigits } from './time.js';
+import { localTimeZone } from './time.js';
 import { forgetRefusedToken, forgetToken, keepToken, readToken, watchToken } from './token.js';
-import { attachTooltip } from './tooltip.js';
-
-/** @typedef {import('./store.js').Store} Store */
-
-const LOADING = 'Fetching historic data…';
-const CONFIGURATION_TIMEOUT_MS = 10_000;
-const FAILED = 'Unable to load historic data. Showing real-time events only.';
+import { createViews, element } from './views.js';
 
 /**
- * @template {HTMLElement} [T=HTMLElement]
- * @param {string} id
+ * @template {import('./answer.js').GroupBy} G
+ * @typedef {import('./store.js').Store<G>} Store
  */
-const element = (id) => /** @type {T} */ (document.getElementById(id));
 
-const live = createLive();
-const grid = createGrid(element('grid'));
-const refreshTooltip = attachTooltip(element('tooltip'), element('grid'));
+const CONFIGURATION_TIMEOUT_MS = 10_000;
+
 const controls = /** @type {HTMLFormElement} */ (element('controls'));
-const sourceChoice = /** @type {HTMLSelectElement} */ (element('source'));
 const zone = localTimeZone();
+const views = createViews((source) => {
+  filter.set(source);
+  chooseSource(source);
+  // The row disappears.
+  element('heatmap-title').focus();
+});
+/** Every source seen so far, so that the filter keeps offering all of them. */
+const sources = createSources();
+const filter = createCombobox({
+  input: element('source'), popup: element('source-popup'), list: element('source-list'),
+  note: element('source-note'), region: element('source-region'), clear: element('source-clear'),
+}, { sources, all: 'All sources', missing: missingSources, onOpen: fetchSources, onChoose: chooseSource });
 
-/** @type {Store | null} */
-let store = null;
+/** The live events, by the requests of the store of the same name. */
+const live = { hour: createLive(), source: createLive() };
+/** @type {{ hour: Store<'hour'>, source: Store<'source'> } | null} */
+let stores = null;
 /** @type {(() => void) | null} */
 let stopListening = null;
 let webSocketUrl = '';
-/** @type {Set<string>} every source seen so far, so that the filter keeps offering all of them */
-const sources = new Set();
-/** @type {Store['historicData'] | null} whose sources are among them */
-let lastHistoricData = null;
-let legend = '';
+/** @type {readonly { source: string }[] | null} the last answer, whose sources are among them */
+let lastSources = null;
 let isDrawScheduled = false;
-let isFirstDrawDone = false;
 /** The time of the newest live event: the current time, until an answer contains the server's. */
 let newestEventTime = -Infinity;
 
@@ -53,7 +54,11 @@ export function addEvent(event) {
   if (!read) {
     return false;
   }
-  live.add(event, store ? store.requests : 0);
+  live.hour.add(event, stores?.hour.requests ?? 0);
+  live.source.add(event, stores?.source.requests ?? 0);
+  if (sources.add(read.source)) {
+    filter.add(read.source);
+  }
   newestEventTime = Math.max(newestEventTime, read.instant);
   requestDraw();
   return true;
@@ -66,189 +71,74 @@ function requestDraw() {
   }
 }
 
-/** The values of the controls. */
+/**
+ * The values of the controls.
+ * @returns {import('./views.js').Choices}
+ */
 function readControls() {
   const chosen = new FormData(controls);
   return {
+    view: chosen.get('view') === 'source' ? 'source' : 'hour',
     days: /** @type {7 | 30} */ (Number(chosen.get('days'))),
-    source: sourceChoice.value === '' ? null : sourceChoice.value,
+    source: filter.chosen,
     timeZone: chosen.get('zone') === 'utc' ? 'UTC' : zone,
   };
 }
 
 function draw() {
   isDrawScheduled = false;
-  if (!store) {
+  if (!stores) {
     return;
   }
-  const state = store.getState();
-  if (state.historicDataErrorStatus === 401) {
+  const states = { hour: stores.hour.getState(), source: stores.source.getState() };
+  const refused = Object.values(states).find(({ historicDataErrorStatus }) => historicDataErrorStatus === 401);
+  if (refused) {
     // Invalid or expired.
     forgetRefusedToken();
-    restart(state.historicDataError ?? '');
+    restart(refused.historicDataError ?? '');
     return;
   }
   const signedIn = readToken() !== '';
   element('sign-in').hidden = signedIn;
   element('heatmap').hidden = !signedIn;
   element('sign-out').hidden = !signedIn;
-  if (signedIn) {
-    drawStates();
-    drawHeatmap();
-    fillSources();
-  }
-}
-
-/** The notices for loading and errors; drawHeatmap draws the one for no events. */
-function drawStates() {
-  const { historicDataStatus: status, historicDataFetchedAt: fetchedAt, historicDataError } =
-    /** @type {Store} */ (store).getState();
-  const loading = status === 'loading' && fetchedAt === null;
-  const failed = status === 'error';
-  const { timeZone } = readControls();
-  element('loading').hidden = !loading;
-  element('error').hidden = !failed;
-  if (failed) {
-    // The counts of an earlier request stay on the page.
-    element('error-title').textContent = fetchedAt === null ? FAILED
-      : `Unable to load historic data. Showing counts from ${timeText(fetchedAt, timeZone)} and real-time events.`;
-    element('error-reason').textContent = historicDataError;
-  }
-  if (loading || failed) {
-    element('empty').hidden = true;
-    announce(loading ? LOADING : `${element('error-title').textContent} ${historicDataError}`);
-  }
-}
-
-function drawHeatmap() {
-  const currentStore = /** @type {Store} */ (store);
-  const { historicData, historicDataStatus, historicDataFetchedAt, historicRequest } = currentStore.getState();
-  const { days, source, timeZone } = readControls();
-  const now = currentStore.now() ?? (newestEventTime > 0 ? newestEventTime : null);
-  element('shown').hidden = now === null;
-  element('total').textContent = element('total-of').textContent = '';
-  if (now === null) {
+  if (!signedIn) {
     return;
   }
-  const started = performance.now();
-  const map = heatmap({
-    days, source, timeZone, now,
-    aggregates: historicData,
-    fetchedAt: historicDataFetchedAt,
-    live: live.since(historicRequest ?? 0, source),
-  });
-  grid.render(map);
-  performance.measure('steep: render', { start: started, end: performance.now() });
-  // Observers have received it; a page that stays open for days must not keep them all.
-  performance.clearMeasures('steep: render');
-
-  // Isolated, so that a right-to-left name does not reorder the words around it.
-  const period = `in the last ${days} days, ${source === null ? 'all sources' : `\u2068source ${source}\u2069`}`;
-  element('total').textContent = map.sum.count === 0 && !map.sum.complete ? '' : events(map.sum.count);
-  element('total-of').textContent = map.sum.complete ? period : map.sum.count ? '(not all hours are loaded)' : '';
-  element('caption').textContent =
-    `Events by hour ${period}. Times are in ${timeZone}, newest day first.`;
-  drawLegend(map.steps);
-  drawNote(now, historicDataFetchedAt, timeZone);
-
-  const empty = historicDataStatus === 'success' && map.sum.count === 0;
-  element('empty').hidden = !empty;
-  element('empty').textContent = empty ? `No events ${period}.` : '';
-  if (historicDataStatus === 'success') {
-    announce(empty ? `No events ${period}.` : `${days} days loaded.`);
+  const choices = readControls();
+  const now = stores.hour.now() ?? stores.source.now() ??
+    (newestEventTime > 0 ? newestEventTime : null);
+  views.drawNotices(states[choices.view], choices);
+  drawRetryIn();
+  if (choices.view === 'hour') {
+    views.drawHeatmap(states.hour, choices, live.hour, now);
+  } else {
+    views.drawRanking(states.source, choices, live.source, now);
   }
-  refreshTooltip();
-  if (!isFirstDrawDone && historicDataFetchedAt !== null) {
-    isFirstDrawDone = true;
-    grid.showCurrent();
-    requestAnimationFrame(() => setTimeout(() => performance.mark('steep: painted'), 0));
-  }
-}
-
-/** @param {import('./scale.js').Step[]} steps */
-function drawLegend(steps) {
-  const key = JSON.stringify(steps);
-  if (key === legend) {
-    return;
-  }
-  legend = key;
-  /** @type {[string, string, string][]} class, text in the swatch, meaning */
-  const entries = [
-    ...steps.map(({ level, from, to }) => /** @type {[string, string, string]} */ (
-      [`count level-${level}`, '', from === to ? `${from}` : `${from}–${to}`])),
-    ['zero', '0', 'none'],
-    ['future', '', 'future'],
-    ['unloaded', '?', 'not loaded'],
-    ['zero current', '', 'current hour'],
-    ['zero partial', '', 'partial hour'],
-  ];
-  element('legend').replaceChildren(...entries.map(([look, text, meaning]) => {
-    const item = document.createElement('li');
-    const swatch = document.createElement('span');
-    swatch.className = `swatch ${look}`;
-    swatch.textContent = text;
-    swatch.ariaHidden = 'true';
-    item.append(swatch, meaning);
-    return item;
-  }));
+  offerSources(states.source.historicData);
 }
 
 /**
- * @param {number} now
- * @param {number | null} fetchedAt
- * @param {string} timeZone
+ * Offers the sources of an answer, and those of live events, in the filter.
+ * @param {readonly { source: string }[]} answer
  */
-function drawNote(now, fetchedAt, timeZone) {
-  const { offset } = localTimeIn(timeZone)(now);
-  const minute = ((offset % 60) + 60) % 60;
-  element('as-of').textContent = [
-    fetchedAt === null ? '' : `Updated ${timeText(fetchedAt, timeZone)}.`,
-    timeZone === 'UTC' ? 'Times are in UTC.' : `Times are in ${timeZone} (${offsetText(offset)}).`,
-    minute ? `Each count is of a UTC hour, which starts at ${twoDigits(minute)} minutes past the local hour.` : '',
-  ].filter(Boolean).join(' ');
+function offerSources(answer) {
+  const isNew = answer !== lastSources;
+  lastSources = answer;
+  filter.refresh(isNew && sources.addAll(answer));
 }
 
-/**
- * @param {number} instant
- * @param {string} timeZone
- */
-function timeText(instant, timeZone) {
-  const { date, hour, minute } = localTimeIn(timeZone)(instant);
-  return `${dateTexts(date).short}, ${twoDigits(hour)}:${twoDigits(minute)}`;
-}
-
-/** Offers every source seen so far in the filter. */
-function fillSources() {
-  const before = sources.size;
-  const { historicData } = /** @type {Store} */ (store);
-  if (historicData !== lastHistoricData) {
-    lastHistoricData = historicData;
-    historicData.forEach(({ source }) => sources.add(source));
+/** Why the filter does not offer all sources. */
+function missingSources() {
+  const { historicDataStatus: status, historicDataFetchedAt } = stores?.source.getState() ?? {};
+  if (historicDataFetchedAt !== null) {
+    return '';
   }
-  for (const source of live.sources()) {
-    sources.add(source);
-  }
-  if (sources.size === before && sourceChoice.length === before + 1) {
-    return;
-  }
-  const chosen = sourceChoice.value;
-  const names = [...sources].sort();
-  sourceChoice.replaceChildren(new Option('All sources', ''), ...names.map((name) => new Option(name, name)));
-  sourceChoice.value = chosen;
-}
-
-/**
- * Announces a text to screen readers, unless it was the last one.
- * @param {string} text
- */
-function announce(text) {
-  const region = element('announcement');
-  if (region.textContent !== text) {
-    region.textContent = text;
-  }
+  return status === 'loading' ? 'Fetching more…' : status === 'error' ? 'Unable to load the others.' : '';
 }
 
 function drawRetryIn() {
+  const store = stores?.[readControls().view];
   const wait = store?.historicDataStatus === 'error' ? store.retryIn() : null;
   element('error-wait').textContent = wait === null ? '' : `Retrying in ${Math.ceil(wait / 1000)} s.`;
 }
@@ -267,13 +157,16 @@ function signIn() {
 function restart(error) {
   stopListening?.();
   stopListening = null;
-  live.clear();
   sources.clear();
-  lastHistoricData = null;
+  lastSources = null;
   newestEventTime = -Infinity;
-  isFirstDrawDone = false;
   controls.reset();
-  store?.clearHistoricData();
+  filter.set(null);
+  views.reset();
+  live.hour.clear();
+  live.source.clear();
+  stores?.hour.clearHistoricData();
+  stores?.source.clearHistoricData();
   const signedIn = readToken() !== '';
   if (signedIn) {
     signIn();
@@ -291,9 +184,29 @@ function showTokenError(error) {
   element('token').setAttribute('aria-invalid', `${error !== ''}`);
 }
 
+/** Asks for what is shown. The list of the sources waits for the heatmap, unless it is shown. */
 function fetchSelected() {
-  const { days, source } = readControls();
-  store?.fetchHistoricData(days, source);
+  const { view, days, source } = readControls();
+  stores?.hour.fetchHistoricData(days, source);
+  if (view === 'source') {
+    fetchSources();
+  }
+}
+
+function fetchSources() {
+  stores?.source.fetchHistoricData(readControls().days);
+}
+
+/**
+ * Shows a source in the heatmap; null stays in the view.
+ * @param {string | null} source
+ */
+function chooseSource(source) {
+  if (source !== null) {
+    /** @type {HTMLInputElement} */ (element('view-hour')).checked = true;
+  }
+  fetchSelected();
+  requestDraw();
 }
 
 /** @param {Event} event */
@@ -316,7 +229,7 @@ function onSignIn(event) {
 function onRetry() {
   // The button disappears, so move the focus first.
   element('heatmap-title').focus();
-  store?.retryHistoricData();
+  stores?.[readControls().view].retryHistoricData();
 }
 
 /** @returns {Promise<{ baseUrl: string, webSocketUrl: string }>} */
@@ -341,21 +254,32 @@ async function start() {
     return;
   }
   webSocketUrl = configuration.webSocketUrl;
-  store = createStore({ baseUrl: configuration.baseUrl, getToken: readToken });
-  if (!store.enabled) {
+  const options = { baseUrl: configuration.baseUrl, getToken: readToken };
+  const hour = createStore({ ...options, groupBy: 'hour' });
+  const source = createStore({ ...options, groupBy: 'source' });
+  if (!hour.enabled) {
     return;
   }
-  store.subscribe(() => {
-    const { historicDataStatus } = /** @type {Store} */ (store).getState();
-    if (historicDataStatus === 'success') {
-      live.forgetBefore(/** @type {Store} */ (store).oldestRequest);
+  stores = { hour, source };
+  hour.subscribe(() => {
+    if (hour.historicDataStatus === 'success') {
+      live.hour.forgetBefore(hour.oldestRequest);
+      fetchSources();
     }
-    drawRetryIn();
+    requestDraw();
+  });
+  source.subscribe(() => {
+    if (source.historicDataStatus === 'success') {
+      live.source.forgetBefore(source.oldestRequest);
+    }
     requestDraw();
   });
   element('local-zone').textContent = zone;
   element('zones').hidden = zone === 'UTC';
-  controls.addEventListener('change', () => {
+  controls.addEventListener('change', ({ target }) => {
+    if (target === element('source')) {
+      return;
+    }
     fetchSelected();
     requestDraw();
   });

@@ -1,26 +1,29 @@
 /**
  * Fetches the hourly counts of GET /query, caches them and keeps them up to date, with the
- * interface of the data model's client. It needs no other file, so that any dashboard can use it.
+ * interface of the data model's client. It needs answer.js alone, so that any dashboard can use it.
  *
  *   const store = createStore({ baseUrl: 'https://steep.example', getToken: () => token });
  *   store.subscribe(() => draw(store.historicData, store.historicDataStatus));
  *   store.fetchHistoricData(7);
  */
 
+import { QueryError, sendQuery } from './answer.js';
+
 /**
- * @typedef {object} HourlyAggregate
- * @property {string} source      the monitor's name
- * @property {string} date        YYYY-MM-DD, in UTC
- * @property {number} hour        0 to 23, in UTC
- * @property {number} eventCount
+ * @template {GroupBy} G
+ * @typedef {import('./answer.js').Rows[G]} Row
  */
+/** @typedef {import('./answer.js').GroupBy} GroupBy */
+/** @typedef {import('./answer.js').Query} Query */
+/** @typedef {import('./answer.js').HourlyAggregate} HourlyAggregate */
 
 /** @typedef {'idle' | 'loading' | 'error' | 'success'} HistoricStatus */
 
 /**
  * What the store holds for the days and source that were requested last.
+ * @template {GroupBy} G
  * @typedef {object} HistoricState
- * @property {readonly HourlyAggregate[]} historicData  empty until loaded; kept when a refresh fails
+ * @property {readonly Row<G>[]} historicData           empty until loaded; kept when a refresh fails
  * @property {HistoricStatus} historicDataStatus
  * @property {number | null} historicDataFetchedAt      the server's time, in ms since 1970
  * @property {string | null} historicDataError          a sentence for the user
@@ -39,65 +42,45 @@
  */
 
 /**
+ * @template {GroupBy} G
  * @typedef {object} StoreOptions
  * @property {string} baseUrl         /query is appended; '/' is the page's own server, '' disables the store
  * @property {() => string} getToken  called before each request
+ * @property {G} [groupBy]            'hour' for rows of date, hour and eventCount, summed over the sources;
+ *                                    'source' for rows of source and eventCount; by default, the rows of
+ *                                    each source and hour
  * @property {typeof globalThis.fetch} [fetch]
  * @property {Clock} [clock]
  * @property {Document} [document]    for its visibility and its window's online events
  */
 
 /**
+ * @template {GroupBy} G
  * @typedef {object} CachedAnswer
- * @property {readonly HourlyAggregate[]} aggregates
+ * @property {readonly Row<G>[]} aggregates
  * @property {number} fetchedAt  the server's time
  * @property {number} request    the number of the request
  * @property {number} staleAt    the clock's time
  */
 
-/** @typedef {{ days: 7 | 30, source: string | null }} Query */
-
 const HOUR_MS = 3_600_000;
 const MAX_AGE_MS = 300_000;
 // However soon the hour ends.
 const MIN_AGE_MS = 10_000;
-// Restarted whenever a part of an answer arrives, so that a slow line is not taken for a dead one.
-const SILENCE_TIMEOUT_MS = 5_000;
-// An answer that ends later, or never, is given up.
-const MAX_ANSWER_MS = 300_000;
-const MAX_ANSWER_BYTES = 128 * 1024 * 1024;
-const BROKEN = 'The connection broke before the server’s answer was complete.';
 const MIN_BACKOFF_MS = 4_000;
 const MAX_BACKOFF_MS = 300_000;
-const MAX_RETRY_AFTER_MS = 86_400_000;
 // Timers stop while the machine sleeps, so a long wait is split into short ones.
 const MAX_TIMER_MS = 15_000;
 const MIN_SLEEP_MS = 60_000;
 // So that not all dashboards refresh at the full hour.
 const REFRESH_JITTER_MS = 2_000;
 
-/** @type {HistoricState} */
+/** @type {HistoricState<any>} */
 const IDLE = Object.freeze({
   historicData: Object.freeze([]), historicDataStatus: 'idle', historicDataFetchedAt: null,
   historicDataError: null, historicDataErrorStatus: null, historicDays: null, historicSource: null,
   historicRequest: null,
 });
-
-/** A query that failed. The message is a sentence for the user. */
-class QueryError extends Error {
-  /**
-   * @param {string} message
-   * @param {number | null} status    the HTTP status
-   * @param {number} retryAfter       ms
-   * @param {number} date             the server's time, NaN if unknown
-   */
-  constructor(message, status = null, retryAfter = 0, date = NaN) {
-    super(message);
-    this.status = status;
-    this.retryAfter = retryAfter;
-    this.date = date;
-  }
-}
 
 let slept = 0;
 let clockOffset = Date.now() - performance.now();
@@ -120,17 +103,21 @@ const browserClock = {
   clearTimeout: (timer) => clearTimeout(timer),
 };
 
-/** @param {StoreOptions} options */
+/**
+ * @template {GroupBy} [G='']
+ * @param {StoreOptions<G>} options
+ */
 export function createStore({
-  baseUrl, getToken, fetch = (...args) => globalThis.fetch(...args), clock = browserClock,
-  document = globalThis.document,
+  baseUrl, getToken, groupBy = /** @type {G} */ (''), fetch = (...args) => globalThis.fetch(...args),
+  clock = browserClock, document = globalThis.document,
 }) {
   const enabled = baseUrl !== '';
   const url = `${baseUrl.replace(/\/+$/, '')}/query`;
-  /** @type {Map<string, CachedAnswer>} */
+  /** @type {Map<string, CachedAnswer<G>>} */
   const cache = new Map();
   /** @type {Set<() => void>} */
   const listeners = new Set();
+  /** @type {HistoricState<G>} */
   let state = IDLE;
   /** @type {Query | null} the days and source to show */
   let selected = null;
@@ -243,7 +230,7 @@ export function createStore({
     /** @type {{ key: string, controller: AbortController, promise: Promise<any> }} */
     const own = { key, controller, promise: Promise.resolve() };
     pending = own;
-    own.promise = load(query, controller).then(
+    own.promise = sendQuery(query, groupBy, { url, getToken, fetch, clock, controller }).then(
       // Ignore the answer of a request that another one has replaced.
       (answer) => { pending === own && succeed(key, request, answer); },
       (reason) => { pending === own && fail(key, reason); },
@@ -256,7 +243,7 @@ export function createStore({
   /**
    * @param {string} key
    * @param {number} request
-   * @param {{ aggregates: readonly HourlyAggregate[], fetchedAt: number, begunAt: number }} answer
+   * @param {{ aggregates: readonly Row<G>[], fetchedAt: number, begunAt: number }} answer
    */
   function succeed(key, request, { aggregates, fetchedAt, begunAt }) {
     pending = null;
@@ -300,53 +287,6 @@ export function createStore({
     };
     schedule();
     setState('error', error);
-  }
-
-  /**
-   * @param {Query} query
-   * @param {AbortController} controller
-   */
-  async function load({ days, source }, controller) {
-    const parameters = new URLSearchParams({ days: `${days}`, ...(source !== null && { source }) });
-    const token = getToken();
-    if (token && !/^[\x21-\x7e]+$/.test(token.trim())) {
-      throw new QueryError('The token contains invalid characters.', 401);
-    }
-    const { signal } = controller;
-    /** @type {unknown} */
-    let silence = null;
-    /** @param {string} sentence  the error if nothing arrives from now on */
-    const expectMore = (sentence) => {
-      clock.clearTimeout(silence);
-      silence = clock.setTimeout(() => controller.abort(new QueryError(sentence)), SILENCE_TIMEOUT_MS);
-    };
-    expectMore('The server did not answer within 5 seconds.');
-    let response, text, begunAt = 0;
-    try {
-      response = await fetch(`${url}?${parameters}`, {
-        headers: token ? { Authorization: `Bearer ${token}` } : {},
-        cache: 'no-store', credentials: 'omit', referrerPolicy: 'no-referrer', signal,
-      });
-      begunAt = clock.now();
-      const onPart = () => expectMore('The server’s answer stopped for 5 seconds.');
-      onPart();
-      // The sentence of an error is short, and must be there in 5 seconds.
-      text = await readText(response, response.ok ? onPart : () => {}, () => clock.now() - begunAt);
-    } catch (reason) {
-      const cause = signal.aborted ? signal.reason : reason;
-      // Closes the connection.
-      controller.abort();
-      if (!response || response.ok) {
-        throw cause;
-      }
-      text = '';
-    } finally {
-      clock.clearTimeout(silence);
-    }
-    if (!response.ok) {
-      throw errorOf(response, text);
-    }
-    return { ...readAnswer(text, days, Number(response.headers.get('Content-Length'))), begunAt };
   }
 
   /** Clears the cache and cancels a pending request. */
@@ -436,119 +376,7 @@ export function createStore({
   };
 }
 
-/** @typedef {ReturnType<typeof createStore>} Store */
-
 /**
- * @param {Response} response
- * @param {() => void} onPart   called when a part of the answer has arrived
- * @param {() => number} age    of the answer, in ms
+ * @template {GroupBy} [G='']
+ * @typedef {ReturnType<typeof createStore<G>>} Store
  */
-async function readText(response, onPart, age) {
-  if (!response.body) {
-    return response.text();
-  }
-  const reader = response.body.getReader();
-  const decoder = new TextDecoder();
-  let text = '';
-  let bytes = 0;
-  for (;;) {
-    const { done, value } = await reader.read().catch(() => {
-      throw new QueryError(BROKEN);
-    });
-    if (done) {
-      return text + decoder.decode();
-    }
-    onPart();
-    text += decoder.decode(value, { stream: true });
-    bytes += value.length;
-    if (bytes > MAX_ANSWER_BYTES) {
-      throw new QueryError('The server’s answer is larger than 128 MiB.');
-    }
-    if (age() > MAX_ANSWER_MS) {
-      throw new QueryError('The server’s answer was not complete after 5 minutes.');
-    }
-  }
-}
-
-/**
- * @param {Response} response
- * @param {string} text
- */
-function errorOf(response, text) {
-  /** @param {string} name */
-  const header = (name) => response.headers.get(name) ?? '';
-  // Dates near the end of the year 9999 would have a five-digit year in some time zones.
-  const date = Date.parse(/ (?!9999)\d{4} \d\d:\d\d:\d\d GMT$/.test(header('Date')) ? header('Date') : '');
-  // Seconds or a date (RFC 9110, 10.2.3).
-  const retryAfter = /^\d+$/.test(header('Retry-After')) ? Number(header('Retry-After')) * 1000
-    : Date.parse(header('Retry-After')) - (date || Date.now());
-  let sentence = `The server answered with status ${response.status}.`;
-  try {
-    const { message } = JSON.parse(text);
-    if (typeof message === 'string' && message.trim() !== '') {
-      sentence = message.slice(0, 500);
-    }
-  } catch {
-    // Not JSON, perhaps a proxy's error page.
-  }
-  return new QueryError(sentence, response.status, Math.max(0, Math.min(retryAfter || 0, MAX_RETRY_AFTER_MS)), date);
-}
-
-/**
- * Validates an answer. Rows may be in any order and have additional fields.
- * @param {string} text
- * @param {7 | 30} days
- * @param {number} length  the answer's Content-Length, 0 if it has none
- */
-function readAnswer(text, days, length) {
-  let answer;
-  try {
-    answer = JSON.parse(text);
-  } catch {
-    // Firefox ends an answer that is shorter than its Content-Length like a complete one.
-    throw new QueryError(new TextEncoder().encode(text).length < length ? BROKEN : 'The server’s answer is not JSON.');
-  }
-  const rows = answer?.aggregates;
-  const stamp = answer?.meta?.fetchedAt;
-  // Without an offset, Date.parse would take it for local time. Dates near the end of the year
-  // 9999 would have a five-digit year in some time zones.
-  const fetchedAt = typeof stamp === 'string' && /^(?!9999)\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)$/.test(stamp)
-    ? Date.parse(stamp) : NaN;
-  if (!Array.isArray(rows)) {
-    throw new QueryError('The server’s answer is invalid: aggregates is not a list.');
-  }
-  if (fetchedAt !== fetchedAt) {
-    throw new QueryError('The server’s answer is invalid: fetchedAt is not a timestamp.');
-  }
-  if ('daysRequested' in answer.meta && answer.meta.daysRequested !== days) {
-    throw new QueryError(`The server’s answer is not for ${days} days.`);
-  }
-  const aggregates = rows.map((row, index) => {
-    const field = invalidField(row);
-    if (field) {
-      throw new QueryError(`The server’s answer is invalid: row ${index} has no valid ${field}.`);
-    }
-    const { source, date, hour, eventCount } = row;
-    return Object.freeze({ source, date, hour, eventCount });
-  });
-  return { aggregates: Object.freeze(aggregates), fetchedAt };
-}
-
-/**
- * @param {any} row
- * @returns {string | null} the first invalid field
- */
-function invalidField(row) {
-  if (typeof row?.source !== 'string' || row.source === '') {
-    return 'source';
-  }
-  const date = row.date;
-  if (typeof date !== 'string' || !/^\d{4}-\d\d-\d\d$/.test(date) ||
-      new Date(`${date}T00:00:00Z`).toJSON()?.slice(0, 10) !== date) {
-    return 'date';
-  }
-  if (!Number.isInteger(row.hour) || row.hour < 0 || row.hour > 23) {
-    return 'hour';
-  }
-  return Number.isSafeInteger(row.eventCount) && row.eventCount >= 0 ? null : 'eventCount';
-}

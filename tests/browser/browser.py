@@ -36,6 +36,31 @@ return [...document.querySelectorAll('#grid tbody tr')].map(tr => [tr.querySelec
 """
 
 
+# Types a text into the filter, and returns the options in view.
+SEARCH = """
+const input = document.getElementById('source');
+input.focus();
+input.value = arguments[0];
+input.dispatchEvent(new Event('input', { bubbles: true }));
+return [...document.querySelectorAll('#source-list li')].map(({ textContent }) => textContent);
+"""
+
+SCROLL = """
+const input = document.getElementById('source'), list = document.getElementById('source-list'), seen = new Set();
+const focused = document.activeElement;
+input.click();
+for (let top = 0; top <= list.scrollHeight; top += list.clientHeight / 2) {
+    list.scrollTop = top;
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    list.querySelectorAll('li').forEach(({ textContent }) => seen.add(textContent));
+}
+input.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true }));
+focused?.focus();
+seen.delete('All sources');
+return [...seen];
+"""
+
+
 @contextlib.contextmanager
 def chromium(authority):
     """A browser with a new home directory that trusts the stack's authority."""
@@ -131,9 +156,8 @@ class Page:
             f"{days} days to be shown")
 
     def choose_source(self, name):
-        wait_for(lambda: name in self.sources(), f"{name} to be offered")
-        self.run("const choice = document.getElementById('source'); choice.value = arguments[0];"
-                 "choice.dispatchEvent(new Event('change', {bubbles: true}))", name)
+        self.offer(name)
+        self.run("[...document.querySelectorAll('#source-list li')].find((each) => each.textContent === arguments[0]).click()", name)
         wait_for(lambda: self.is_complete() and (f"source {name}" in self.run(
             "return document.getElementById('total-of').textContent")), f"{name} to be shown")
 
@@ -141,8 +165,17 @@ class Page:
         self.click('input[name="zone"][value="utc"]')
         wait_for(lambda: "in UTC" in self.text("#as-of"), "UTC to be shown")
 
+    def offer(self, text):
+        """Type into the filter until the list contains an option with this text."""
+        wait_for(lambda: text in self.run(SEARCH, text), f"{text} to be offered")
+
     def sources(self):
-        return self.run("return [...document.querySelectorAll('#source option')].map(each => each.value).filter(Boolean)")
+        """The sources that the filter offers, read by scrolling through its list."""
+        return self.module(SCROLL)
+
+    def options(self):
+        """The texts of the options that the document contains."""
+        return self.run("return [...document.querySelectorAll('#source-list li')].map(({ textContent }) => textContent)")
 
     def table(self):
         """The rows, newest day first: a list of (date, 24 cells and the sum)."""
@@ -194,15 +227,18 @@ class ChromiumPage(Page):
     def hover(self, selector):
         ActionChains(self.driver, duration=0).move_to_element(self.find(selector)).perform()
 
-    def press(self, *keys, ctrl=False):
-        """Press keys, by their names in the DOM."""
+    def press(self, *keys, holding=None):
+        """Press keys, by their names in the DOM, while another one is held."""
+        def code(key):
+            return getattr(Keys, re.sub("(?<=[a-z])(?=[A-Z])", "_", key).upper())
+
         for key in keys:
             chain = ActionChains(self.driver, duration=0)
-            if ctrl:
-                chain.key_down(Keys.CONTROL)
-            chain.send_keys(getattr(Keys, re.sub("(?<=[a-z])(?=[A-Z])", "_", key).upper()))
-            if ctrl:
-                chain.key_up(Keys.CONTROL)
+            if holding:
+                chain.key_down(code(holding))
+            chain.send_keys(code(key))
+            if holding:
+                chain.key_up(code(holding))
             chain.perform()
 
     def before_each_page(self, script):

@@ -31,13 +31,13 @@ async function openTab(browser) {
     click: (selector) => tab.click(selector),
     type: (selector, text) => tab.type(selector, text),
     hover: (selector) => tab.hover(selector),
-    async press(key, ctrl) {
-      if (ctrl) {
-        await tab.keyboard.down('Control');
+    async press(key, holding) {
+      if (holding) {
+        await tab.keyboard.down(holding);
       }
       await tab.keyboard.press(key);
-      if (ctrl) {
-        await tab.keyboard.up('Control');
+      if (holding) {
+        await tab.keyboard.up(holding);
       }
     },
     beforeEachPage: (script) => tab.evaluateOnNewDocument(script).then(() => null),

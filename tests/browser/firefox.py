@@ -96,9 +96,9 @@ class FirefoxPage(Page):
     def hover(self, selector):
         self.driver("hover", selector)
 
-    def press(self, *keys, ctrl=False):
+    def press(self, *keys, holding=None):
         for key in keys:
-            self.driver("press", key, ctrl)
+            self.driver("press", key, holding)
 
     def before_each_page(self, script):
         self.driver("beforeEachPage", script)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from fleet import open_fleet
 from stack import ROOT, wait_for
 
 WHERE = """
@@ -34,14 +35,14 @@ def test_arrow_keys_home_and_end_move_between_cells(page, token):
     page.open_loaded(token)
     rows = len(page.table())
     page.run("document.querySelector('#grid td[tabindex=\"0\"]').focus()")
-    page.press("Home", ctrl=True)
+    page.press("Home", holding="Control")
     assert focused(page) == [0, 0]
     for key, place in [("ArrowRight", [0, 1]), ("ArrowDown", [1, 1]), ("ArrowLeft", [1, 0]),
                        ("ArrowLeft", [1, 0]), ("End", [1, 24]), ("ArrowRight", [1, 24]),
                        ("ArrowUp", [0, 24]), ("ArrowUp", [0, 24]), ("Home", [0, 0])]:
         page.press(key)
         assert focused(page) == place
-    page.press("End", ctrl=True)
+    page.press("End", holding="Control")
     assert focused(page) == [rows, 24]
     page.press("PageUp")
     assert focused(page) == [rows - 7, 24]
@@ -145,6 +146,13 @@ def test_axe_finds_no_violations(page, token, axe, view):
     page.screenshot(view)
     page.choose_days(30)
     page.screenshot(f"{view}-30-days")
+
+
+@pytest.mark.parametrize("sources, label", [(1, "10 events"), (123, "1230 events"), (1234, "12,340 events, about 12k")])
+def test_axe_finds_no_violations_in_counts_of_any_size(page, axe, sources, label):
+    open_fleet(page, sources)
+    assert violations(page, axe) == []
+    assert page.attribute("#grid .count", "aria-label").endswith((f": {label}", f": {label}, current hour"))
 
 
 def test_the_readmes_picture_is_small(page):

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from stack import wait_for
+from test_states import answer_queries
 
 
 def test_a_flood_of_live_events_is_counted_completely_and_leaves_no_measurements(page, token, capsys):
@@ -74,6 +75,8 @@ def month_of_500_sources(db):
 
 
 def test_a_month_of_500_sources_loads_at_400_kbit_per_second(page, token, month_of_500_sources, capsys):
+    # From a server without totals.
+    answer_queries(page, "return fetched(given[0].replace('&group_by=hour', '').replace('&group_by=source', ''), given[1]);")
     page.open_loaded(token)
     page.cdp("Network.enable")
     page.cdp("Network.emulateNetworkConditions", offline=False, latency=300, downloadThroughput=50_000, uploadThroughput=50_000)
@@ -89,6 +92,45 @@ def test_a_month_of_500_sources_loads_at_400_kbit_per_second(page, token, month_
         print(f"\nbrowser: a month of 500 sources at 400 kbit/s is shown after {seconds:.0f} s")
     # The line was as slow as it should be.
     assert seconds > 20
+
+
+@pytest.fixture
+def week_of_10000_sources(db):
+    """The counts alone, as above, of every fourth hour."""
+    db.execute("INSERT INTO public.hourly_counts (source, hour, event_count)"
+               " SELECT 'fleet-' || n, date_trunc('hour', now()) - h * interval '1 hour', 1 + (n * h) % 400"
+               " FROM generate_series(1, 167, 4) h, generate_series(1, 10000) n")
+    db.execute("VACUUM ANALYZE public.hourly_counts")
+    yield
+    db.execute("DELETE FROM public.hourly_counts WHERE source LIKE 'fleet-%'")
+    db.execute("VACUUM ANALYZE public.hourly_counts")
+
+
+def test_a_week_of_10000_sources_is_painted_from_totals(page, token, week_of_10000_sources, capsys):
+    page.open_loaded(token)
+    wait_for(lambda: len(answers(page)) == 2, "the list of the sources")
+    painted, first = page.run("return [performance.getEntriesByName('steep: painted')[0].startTime,"
+                              " performance.getEntriesByName('first-contentful-paint')[0].startTime]")
+    by_hour, by_source = answers(page)
+    with capsys.disabled():
+        print(f"\nbrowser: with 10,000 sources, first paint after {first:.0f} ms, with the data of 7 days after {painted:.0f} ms")
+        print(f"browser: the answers have {by_hour} and {by_source} bytes")
+    assert total(page) >= sum(1 + n * h % 400 for n in range(1, 10_001) for h in range(1, 168, 4))
+    # The rows of each source would be 33 MB.
+    assert by_hour < 20_000 and by_source < 200_000
+    assert painted < 10_000
+    page.click("#source")
+    assert len(page.options()) < 40 and page.text("#source-note").startswith("10,00")
+    page.press("Escape")
+    page.click('input[name="view"][value="source"]')
+    wait_for(lambda: page.visible("#ranking"), "the ranking")
+    assert page.run("return document.querySelectorAll('#sources li').length") == 100
+
+
+def answers(page):
+    """The sizes of the answers as they were sent."""
+    return page.run("return performance.getEntriesByType('resource').filter(({ name, responseEnd }) => name.includes('/query?') &&"
+                    " responseEnd).map(({ encodedBodySize }) => encodedBodySize)")
 
 
 def total(page):

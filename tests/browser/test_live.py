@@ -63,6 +63,19 @@ def test_the_source_filter_applies_to_live_events(page):
     """) == [3, 2, 1, 0]
 
 
+def test_live_events_are_counted_by_source_from_an_hour_and_a_request_on(page):
+    assert page.module(MERGE + """
+        const stamps = ['2026-02-03T13:59:59Z', '2026-02-03T14:00:00Z', '2026-02-03T16:00:00Z'];
+        for (const stamp of stamps) live.add(event(stamp), 1);
+        live.add(event(stamps[1], 'b'), 1);
+        live.add(event(stamps[1], 'b'), 2);
+        const { hour } = readEvent(event(stamps[1]));
+        const seen = [0, 2, 3].map((request) => Object.fromEntries(live.sourcesSince(request, hour)));
+        live.forgetBefore(2);
+        return [...seen, Object.fromEntries(live.sourcesSince(0, hour))];
+    """) == [{"a": 2, "b": 2}, {"b": 1}, {}, {"b": 1}]
+
+
 def test_rows_of_several_sources_are_added_up_or_filtered(page):
     assert page.module(MERGE + """
         const rows = [{ source: 'a', date: '2026-02-03', hour: 14, eventCount: 2 },

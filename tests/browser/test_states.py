@@ -196,6 +196,21 @@ def test_the_page_loads_its_counts_at_a_sub_path_of_a_proxy(page, token, configu
         assert page.visible("#heatmap") and total(page) > 0
 
 
+def test_a_live_event_before_the_configuration_is_counted(page, token):
+    page.before_each_page("""
+        const fetchNow = window.fetch;
+        window.fetch = async (...given) => {
+            if (given[0] === 'config.json') await new Promise((go) => { window.go = go; });
+            return fetchNow(...given);
+        };""")
+    answer_queries(page, "throw new TypeError('offline');")
+    page.open(token)
+    page.add_events([{"source": "early", "timestamp": datetime.datetime.now(datetime.timezone.utc).isoformat()}])
+    page.run("window.go()")
+    wait_for(lambda: page.states() == ["error"], "the error")
+    assert total(page) == 1
+
+
 @pytest.mark.firefox
 def test_live_events_arrive_from_the_configured_websocket(page, token, configure, stack, installation):
     with event_server(stack) as (port, push):

@@ -324,6 +324,19 @@ def test_an_older_answer_never_overwrites_a_newer_one(page):
     """) == [7, 7, "success", 7]
 
 
+def test_an_older_answer_never_ends_the_wait_for_a_newer_one(page):
+    assert page.with_fakes("""
+        const store = make(), seen = [];
+        server.ignoresAbort = true;
+        store.fetchHistoricData(30);
+        store.fetchHistoricData(7);
+        await server.requests[0].answer(bodyOf([row(30)], 30));
+        seen.push(store.historicDataStatus, store.historicData.length);
+        await server.requests[1].answer(bodyOf([row(7)]));
+        return [...seen, store.historicDataStatus, store.historicData[0].eventCount];
+    """) == ["loading", 0, "success", 7]
+
+
 def test_an_older_failure_never_replaces_a_newer_answer(page):
     assert page.with_fakes("""
         const store = make();
@@ -353,8 +366,11 @@ def test_an_answer_that_arrives_after_clear_is_ignored(page):
         store.clearHistoricData();
         await server.requests[0].answer(bodyOf());
         await clock.advance(4000);
-        return [store.historicData, store.historicDataStatus, server.requests.length];
-    """) == [[], "idle", 1]
+        const after = [store.historicData, store.historicDataStatus, server.requests.length];
+        // Perhaps by another viewer, with a token that allows less.
+        store.fetchHistoricData(7);
+        return [...after, store.historicData, store.historicDataStatus, server.requests.length];
+    """) == [[], "idle", 1, [], "loading", 2]
 
 
 def test_a_pending_query_is_not_sent_twice(page):
@@ -601,6 +617,72 @@ def test_oldest_request_is_the_oldest_one_in_the_cache(page):
         }
         return seen;
     """) == [[1, 1], [2, 1], [3, 3]]
+
+
+@pytest.mark.parametrize("group_by", ["hour", "source"])
+def test_totals_are_an_option_of_the_store(page, group_by):
+    assert page.with_fakes("""
+        const store = make({ groupBy: given[0] });
+        store.fetchHistoricData(30, 'a');
+        return server.requests[0].url;
+    """, group_by) == f"https://steep.example/query?days=30&source=a&group_by={group_by}"
+
+
+def test_totals_by_hour_are_rows_of_date_hour_and_count(page):
+    assert page.with_fakes("""
+        const store = make({ groupBy: 'hour' });
+        store.fetchHistoricData(7);
+        const rows = [[15, 2], [14, 9]].map(([hour, eventCount]) => ({ date: '2026-02-03', hour, eventCount, x: 1 }));
+        await server.requests[0].answer(bodyOf(rows));
+        return store.historicData;
+    """) == [{"date": "2026-02-03", "hour": 15, "eventCount": 2}, {"date": "2026-02-03", "hour": 14, "eventCount": 9}]
+
+
+def test_totals_by_source_have_the_most_events_first(page):
+    assert page.with_fakes("""
+        const store = make({ groupBy: 'source' });
+        store.fetchHistoricData(7);
+        await server.requests[0].answer(bodyOf([['b', 3], ['a', 3], ['c', 7]].map(([source, eventCount]) => ({ source, eventCount }))));
+        return store.historicData;
+    """) == [{"source": "c", "eventCount": 7}, {"source": "a", "eventCount": 3}, {"source": "b", "eventCount": 3}]
+
+
+# A server that does not know group_by ignores it.
+ROWS_OF_SOURCES = """
+    const rows = [row(1, { hour: 15, source: 'b' }), row(2), row(4, { source: 'b' }), row(8, { date: '2026-02-02' })];
+    const store = make({ groupBy: given[0] });
+    store.fetchHistoricData(7, given[1]);
+    await server.requests[0].answer(bodyOf(rows));
+    return store.historicData.map(Object.values);
+"""
+
+
+@pytest.mark.parametrize("source, totals", [
+    (None, [["2026-02-03", 15, 1], ["2026-02-03", 14, 6], ["2026-02-02", 14, 8]]),
+    ("b", [["2026-02-03", 15, 1], ["2026-02-03", 14, 4]]),
+])
+def test_rows_of_each_source_are_added_up_by_hour(page, source, totals):
+    assert page.with_fakes(ROWS_OF_SOURCES, "hour", source) == totals
+
+
+def test_rows_of_each_hour_are_added_up_by_source(page):
+    assert page.with_fakes(ROWS_OF_SOURCES, "source", None) == [["a", 10], ["b", 5]]
+
+
+@pytest.mark.parametrize("group_by, row, field", [
+    ("hour", "null", "date"), ("hour", '{"hour": 1, "eventCount": 1}', "date"),
+    ("hour", '{"date": "2026-02-03", "eventCount": 1}', "hour"), ("hour", '{"date": "2026-02-03", "hour": 1}', "eventCount"),
+    ("hour", '{"source": 5, "date": "2026-02-03", "hour": 1, "eventCount": 1}', "source"),
+    ("source", "null", "source"), ("source", '{"eventCount": 1}', "source"), ("source", '{"source": "", "eventCount": 1}', "source"),
+    ("source", '{"source": "a", "eventCount": -1}', "eventCount"),
+])
+def test_an_invalid_row_of_totals_is_an_error(page, group_by, row, field):
+    assert page.with_fakes("""
+        const store = make({ groupBy: given[0] });
+        store.fetchHistoricData(7);
+        await server.requests[0].answer(bodyOf([JSON.parse(given[1])]));
+        return [store.historicData, store.historicDataError];
+    """, group_by, row) == [[], f"The server’s answer is invalid: row 0 has no valid {field}."]
 
 
 HTML = "<!DOCTYPE html><html><body><h1>502 Bad Gateway</h1></body></html>"
