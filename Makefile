@@ -11,6 +11,7 @@
 #   make valgrind      10,000 requests under valgrind
 #   make monitor-soak  a million events through steep-monitor under faults; a quarter of an hour
 #   make bench         measure, see tests/bench/run (bench-quick: three minutes)
+#   make bench-fleet  measure with fleets of monitors: FLEET (1000 5000 10000); nine minutes
 #   make lint          check formatting and run the static analysers
 #   make install       install by GNU's variables, see deploy/install.mk
 #   make deb           build the Debian packages into build/
@@ -74,8 +75,11 @@ $(FUZZERS): %: %.o $(FUZZ_HELPERS) $(BUILD)/sender.a $(BUILD)/rooms.a $(BUILD)/f
 	$(LINK) -fsanitize=fuzzer $(LIBRARIES)
 
 # The bench's load generator, and what slows its PostgreSQL down.
-$(BUILD)/load: $(filter-out %/slow_commits.o,$(call objects,tests/bench/*.c)) $(BUILD)/flags
+$(BUILD)/load: $(filter-out %/slow_commits.o %/fleet.o,$(call objects,tests/bench/*.c)) $(BUILD)/flags
 	$(LINK) -lcurl $(PACKAGE_LIBS)
+
+$(BUILD)/fleet: $(BUILD)/tests/bench/fleet.o $(BUILD)/tests/bench/bodies.o $(BUILD)/flags
+	$(LINK) -lssl -lcrypto $(PACKAGE_LIBS)
 
 $(BUILD)/slow_commits.so: tests/bench/slow_commits.c $(BUILD)/flags
 	$(CC) $(ALL_CFLAGS) -fPIC -shared -o $@ $<
@@ -132,6 +136,9 @@ bench:
 bench-quick:
 	tests/bench/run --quick
 
+bench-fleet:
+	tests/bench/fleet $(or $(FLEET),1000 5000 10000)
+
 lint:
 	tests/lint
 
@@ -145,6 +152,6 @@ include deploy/install.mk
 
 .DELETE_ON_ERROR:
 FORCE:
-.PHONY: all unit run test fuzz fuzz-merge soak valgrind monitor-soak bench bench-quick lint clean help FORCE
+.PHONY: all unit run test fuzz fuzz-merge soak valgrind monitor-soak bench bench-quick bench-fleet lint clean help FORCE
 .SECONDARY:
 -include $(shell find $(BUILD) -name "*.d" 2>/dev/null)
