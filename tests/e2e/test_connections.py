@@ -1,0 +1,74 @@
+"""nginx's connections: what happens when there are no more."""
+
+import contextlib
+import json
+import ssl
+
+from conftest import registered
+from monitor import encode
+from stack import addresses, wait_for
+from wire import check_error, exchange, request_bytes
+
+HOST = ("Host", "localhost")
+MAIN = "../../nginx.conf"
+
+
+@contextlib.contextmanager
+def narrow(stack, connections):
+    """One worker with so many connections, and clients that may take their time."""
+    with stack.changed_snippet("timeouts.conf", r"client_header_timeout \w+", "client_header_timeout 600s"), \
+            stack.changed_snippet(MAIN, r"(?s)worker_processes \w+;(.*)worker_connections \d+",
+                                  rf"worker_processes 1;\1worker_connections {connections}"):
+        yield
+
+
+def unfinished(stack):
+    """A connection that has begun a request, which nginx does not close to make room for another; None if refused."""
+    try:
+        connection = stack.socket(next(addresses))
+        connection.sendall(b"G")
+    except (OSError, ssl.SSLError):
+        return None
+    return connection
+
+
+def fill(stack, held):
+    """Take all of nginx's connections."""
+    taken = list(iter(lambda: unfinished(stack), None))
+    for connection in taken:
+        held.enter_context(connection)
+    return taken
+
+
+def test_a_batch_for_which_nginx_has_no_connection_is_503_and_stored_later(second_stack):
+    stack = second_stack
+    monitor = registered(stack, "connections")
+    event = monitor.event()
+    body = encode([event])
+    request = request_bytes("POST", "/ingest", [HOST, ("Content-Length", str(len(body))), *monitor.headers(body).items()], body)
+
+    with narrow(stack, 40), contextlib.ExitStack() as held:
+        # The request takes the one that this frees.
+        fill(stack, held)[0].close()
+
+        def answer():
+            with contextlib.suppress(OSError, ssl.SSLError), stack.socket(next(addresses)) as last:
+                return exchange(last, request, "POST")
+
+        refusal = wait_for(answer, "nginx to notice the closed connection")
+    check_error(refusal, 503, "unavailable")
+    with stack.client() as client:
+        accepted = monitor.post(client, [event])
+    assert accepted.json()["inserted"] == 1
+    wait_for(lambda: accepted.headers["X-Request-ID"] in stack.log_text("access"), "the access log")
+    # A stranger could cause it.
+    assert refusal.headers["X-Request-ID"] not in stack.log_text("access")
+
+
+def test_refused_connections_leave_no_line_each(second_stack):
+    with narrow(second_stack, 40), contextlib.ExitStack() as held:
+        fill(second_stack, held)
+        before = second_stack.log_text("nginx-error")
+        refused = sum(unfinished(second_stack) is None for _ in range(50))
+        assert refused > 40
+        assert second_stack.log_text("nginx-error").removeprefix(before) == ""
