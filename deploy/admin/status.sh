@@ -101,6 +101,40 @@ check_nginx_user() {
 		note critical "nginx runs as user ${account% *}, which cannot connect to /run/steep/ingest.sock; run steepctl setup."
 }
 
+# Sets $master and $configuration to the process of the nginx that serves the site, and to what
+# it reads: that of the service, or of the deploy/run whose site is checked.
+find_nginx() {
+	if has_services; then
+		master=$(cat /run/nginx.pid 2>/dev/null) configuration=$(nginx_configuration)
+	else
+		state=${STEEP_STATE:-$here/../var}
+		[ -r "$state/run.env" ] && [ "$(setting_of "$state/run.env" STEEP_URL)" = "${STEEP_URL-}" ] || return 1
+		master=$(cat "$state/run/nginx.pid" 2>/dev/null) configuration=$(cat "$state/nginx/nginx.conf")
+	fi
+}
+
+# Each worker of nginx has a limit of its own, and they do not share the connections evenly.
+# Where it is reached, nginx closes idle connections, then refuses new ones.
+check_connections() {
+	find_nginx || return 0
+	limit=$(printf '%s\n' "$configuration" | sed -nE 's/^[^#]*worker_connections[[:space:]]+([0-9]+);.*/\1/p' | head -n 1)
+	limit=${limit:-512} most='' workers=$(cat "/proc/$master/task/$master/children" 2>/dev/null)
+	for worker in $workers; do
+		files=$(sed -nE 's/^Max open files +([0-9]+) .*/\1/p' "/proc/$worker/limits" 2>/dev/null)
+		used=$(find "/proc/$worker/fd" -lname 'socket:*' 2>/dev/null | wc -l)
+		[ "$used" -le "${most:-0}" ] || most=$used
+	done
+	if [ -z "$most" ]; then
+		return
+	elif [ "${files:-0}" -gt 0 ] && [ "$files" -lt "$limit" ]; then
+		note warning "A worker of nginx may have $limit connections, but only $files open files; set worker_rlimit_nofile in nginx.conf to twice worker_connections."
+	elif [ $((most * 5)) -ge $((limit * 4)) ]; then
+		note warning "A worker of nginx has $most of its $limit connections in use; raise worker_connections in nginx.conf, and worker_rlimit_nofile to twice that."
+	else
+		note ok "Connections of nginx: $most in use by a worker, which may have $limit."
+	fi
+}
+
 # A service that its socket starts is inactive until the first request.
 check_services() {
 	for unit in steep-ingest.socket steep-query.socket steep-ingest.service steep-query.service nginx.service \
@@ -207,6 +241,7 @@ status() {
 	else
 		note ok 'The programs were not checked: there is no service steep-ingest here, and STEEP_URL is not set.'
 	fi
+	check_connections
 	check_database
 	printf 'STEEP %s: %s\n' "$verdict" "${worst:-all is well.}"
 	printf '%s' "$lines"

@@ -1,7 +1,8 @@
-"""nginx's connections: what happens when there are no more."""
+"""nginx's connections: what happens when there are no more, and how steepctl status warns before."""
 
 import contextlib
 import json
+import re
 import ssl
 
 from conftest import registered
@@ -38,6 +39,33 @@ def fill(stack, held):
     for connection in taken:
         held.enter_context(connection)
     return taken
+
+
+def status_of(stack):
+    done = stack.steepctl("status", check=False, STEEP_STATE=str(stack.state), STEEP_URL=stack.values["STEEP_URL"], STEEP_CA=stack.ca)
+    assert done.stderr == ""
+    return done.returncode, [line for line in done.stdout.splitlines() if "onnections of nginx" in line or "worker of nginx" in line]
+
+
+def test_status_warns_before_the_connections_of_a_worker_run_out(second_stack):
+    with narrow(second_stack, 64), contextlib.ExitStack() as held:
+        code, lines = status_of(second_stack)
+        assert len(lines) == 1 and re.fullmatch(r"Connections of nginx: \d+ in use by a worker, which may have 64\.", lines[0])
+        for _ in range(52):
+            held.enter_context(unfinished(second_stack))
+        code, lines = status_of(second_stack)
+        found = re.fullmatch(r"WARNING: A worker of nginx has (\d+) of its 64 connections in use; raise worker_connections in"
+                             r" nginx\.conf, and worker_rlimit_nofile to twice that\.", lines[1])
+        assert code == 1 and 52 <= int(found[1]) <= 64, lines
+        assert lines[1].removeprefix("WARNING: ") in lines[0]
+
+
+def test_status_warns_where_a_worker_may_open_too_few_files(second_stack):
+    with second_stack.changed_snippet(MAIN, r"worker_rlimit_nofile \d+", "worker_rlimit_nofile 1024"):
+        code, lines = status_of(second_stack)
+    assert code == 1
+    assert lines[-1] == ("WARNING: A worker of nginx may have 4096 connections, but only 1024 open files;"
+                         " set worker_rlimit_nofile in nginx.conf to twice worker_connections.")
 
 
 def test_a_batch_for_which_nginx_has_no_connection_is_503_and_stored_later(second_stack):

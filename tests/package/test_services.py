@@ -49,6 +49,7 @@ def test_a_signed_batch_is_stored_and_counted(machine, monitor, token):
 def test_status_reports_that_all_is_well(machine):
     done = machine.run("steepctl", "status", check=False)
     assert done.returncode == 0, done.stdout
+    assert re.search(r"^Connections of nginx: \d+ in use by a worker, which may have 768\.$", done.stdout, re.MULTILINE)
 
 
 def test_both_programs_report_their_health(machine):
