@@ -249,6 +249,7 @@ class SlowClient(threading.Thread):
 
     def __init__(self, stack, data, address):
         super().__init__(daemon=True)
+        self.opened = time.monotonic()
         self.connection = stack.socket(address, timeout=100)
         self.connection.sendall(data)
         self.received = b""
