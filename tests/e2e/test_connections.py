@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import os
 import re
 import ssl
+import subprocess
 
 from conftest import registered
 from monitor import encode
-from stack import addresses, wait_for
+from stack import ROOT, addresses, wait_for
 from wire import check_error, exchange, request_bytes
 
 HOST = ("Host", "localhost")
@@ -100,3 +102,15 @@ def test_refused_connections_leave_no_line_each(second_stack):
         refused = sum(unfinished(second_stack) is None for _ in range(50))
         assert refused > 40
         assert second_stack.log_text("nginx-error").removeprefix(before) == ""
+
+
+def test_a_small_fleet_loses_nothing_when_nginx_is_killed():
+    done = subprocess.run([ROOT / "tests" / "bench" / "fleet", "--interval", "2", "--seconds", "1", "--json", "40"], text=True,
+                          capture_output=True, env={name: value for name, value in os.environ.items()
+                                                    if name == "STEEP_BUILD" or not name.startswith(("STEEP_", "PG"))})
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["start"]["full_handshakes"] > 0 and found["storm"]["batches"] >= 40
+    assert found["acknowledged"] >= 10 * (found["start"]["batches"] + found["steady"]["batches"] + found["storm"]["batches"])
+    assert [found[phase][answers] for phase in ("start", "steady", "storm") for answers in ("answers_429", "other_answers")] == [0] * 6
+    assert found["wrong"] == ""
