@@ -86,8 +86,9 @@ REVOKE ALL ON FUNCTION public.count_partial_hour(timestamptz, text[]) FROM PUBLI
 
 -- As in get_hourly_aggregates, the counts and the events of the partial hour are of one
 -- instant, and the counts are read in the order of the result, so that a sum is complete when
--- its hour is: one process does in the time of three what a scan of the table would. With
--- sources, the plan depends on how many there are: a few are read from the primary key.
+-- its hour is: one process does in the time of three what a scan of the table would. A custom
+-- plan knows the sources: without any, their condition is gone from it, and a few are read from
+-- the primary key.
 CREATE FUNCTION public.get_hourly_totals(
   days_back integer DEFAULT 7, source_filter text DEFAULT NULL, names text[] DEFAULT NULL, prefixes text[] DEFAULT NULL
 )
@@ -112,27 +113,15 @@ BEGIN
   PERFORM FROM public.events LIMIT 0;
 
   sources := public.find_sources(source_filter, names, prefixes);
-  IF sources IS NULL THEN
-    RETURN QUERY
-    SELECT
-      (counts.hour AT TIME ZONE 'UTC')::date,
-      extract(hour FROM counts.hour AT TIME ZONE 'UTC')::integer,
-      sum(counts.event_count)::bigint
-    FROM public.hourly_counts AS counts
-    WHERE counts.hour >= second_hour
-    GROUP BY counts.hour
-    ORDER BY counts.hour DESC;
-  ELSE
-    RETURN QUERY
-    SELECT
-      (counts.hour AT TIME ZONE 'UTC')::date,
-      extract(hour FROM counts.hour AT TIME ZONE 'UTC')::integer,
-      sum(counts.event_count)::bigint
-    FROM public.hourly_counts AS counts
-    WHERE counts.source = ANY (sources) AND counts.hour >= second_hour
-    GROUP BY counts.hour
-    ORDER BY counts.hour DESC;
-  END IF;
+  RETURN QUERY
+  SELECT
+    (counts.hour AT TIME ZONE 'UTC')::date,
+    extract(hour FROM counts.hour AT TIME ZONE 'UTC')::integer,
+    sum(counts.event_count)::bigint
+  FROM public.hourly_counts AS counts
+  WHERE (sources IS NULL OR counts.source = ANY (sources)) AND counts.hour >= second_hour
+  GROUP BY counts.hour
+  ORDER BY counts.hour DESC;
 
   RETURN QUERY
   SELECT
@@ -174,33 +163,18 @@ BEGIN
   PERFORM FROM public.events LIMIT 0;
 
   sources := public.find_sources(source_filter, names, prefixes);
-  IF sources IS NULL THEN
-    RETURN QUERY
-    SELECT total.source, sum(total.event_count)::bigint
-    FROM (
-      SELECT counts.source, sum(counts.event_count)::bigint AS event_count
-      FROM public.hourly_counts AS counts
-      WHERE counts.hour >= second_hour
-      GROUP BY counts.source
-      UNION ALL
-      SELECT partial.source, partial.event_count FROM public.count_partial_hour(window_start, NULL) AS partial
-    ) AS total
-    GROUP BY total.source
-    ORDER BY 2 DESC, total.source;
-  ELSE
-    RETURN QUERY
-    SELECT total.source, sum(total.event_count)::bigint
-    FROM (
-      SELECT counts.source, sum(counts.event_count)::bigint AS event_count
-      FROM public.hourly_counts AS counts
-      WHERE counts.source = ANY (sources) AND counts.hour >= second_hour
-      GROUP BY counts.source
-      UNION ALL
-      SELECT partial.source, partial.event_count FROM public.count_partial_hour(window_start, sources) AS partial
-    ) AS total
-    GROUP BY total.source
-    ORDER BY 2 DESC, total.source;
-  END IF;
+  RETURN QUERY
+  SELECT total.source, sum(total.event_count)::bigint
+  FROM (
+    SELECT counts.source, sum(counts.event_count)::bigint AS event_count
+    FROM public.hourly_counts AS counts
+    WHERE (sources IS NULL OR counts.source = ANY (sources)) AND counts.hour >= second_hour
+    GROUP BY counts.source
+    UNION ALL
+    SELECT partial.source, partial.event_count FROM public.count_partial_hour(window_start, sources) AS partial
+  ) AS total
+  GROUP BY total.source
+  ORDER BY 2 DESC, total.source;
 END
 $$;
 
