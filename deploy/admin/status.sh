@@ -118,9 +118,11 @@ find_nginx() {
 check_connections() {
 	find_nginx || return 0
 	limit=$(printf '%s\n' "$configuration" | sed -nE 's/^[^#]*worker_connections[[:space:]]+([0-9]+);.*/\1/p' | head -n 1)
-	limit=${limit:-512} most='' workers=$(cat "/proc/$master/task/$master/children" 2>/dev/null)
+	limit=${limit:-512} most='' files=''
+	# None if nginx is down, which the other checks report; any of them may end meanwhile.
+	workers=$(cat "/proc/$master/task/$master/children" 2>/dev/null) || :
 	for worker in $workers; do
-		files=$(sed -nE 's/^Max open files +([0-9]+) .*/\1/p' "/proc/$worker/limits" 2>/dev/null)
+		files=$(sed -nE 's/^Max open files +([0-9]+) .*/\1/p' "/proc/$worker/limits" 2>/dev/null) || :
 		used=$(find "/proc/$worker/fd" -lname 'socket:*' 2>/dev/null | wc -l)
 		[ "$used" -le "${most:-0}" ] || most=$used
 	done

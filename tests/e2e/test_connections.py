@@ -4,12 +4,14 @@ import contextlib
 import json
 import os
 import re
+import signal
 import ssl
 import subprocess
+from pathlib import Path
 
 from conftest import registered
 from monitor import encode
-from stack import ROOT, addresses, wait_for
+from stack import ROOT, addresses, alive, wait_for
 from wire import check_error, exchange, request_bytes
 
 HOST = ("Host", "localhost")
@@ -68,6 +70,22 @@ def test_status_warns_where_a_worker_may_open_too_few_files(second_stack):
     assert code == 1
     assert lines[-1] == ("WARNING: A worker of nginx may have 4096 connections, but only 1024 open files;"
                          " set worker_rlimit_nofile in nginx.conf to twice worker_connections.")
+
+
+def test_status_says_what_is_wrong_while_nginx_is_down(second_stack):
+    nginx = second_stack.pid("nginx")
+    keeper = int(Path(f"/proc/{nginx}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        os.kill(nginx, signal.SIGTERM)
+        wait_for(lambda: not alive(nginx), "nginx to end")
+        done = second_stack.steepctl("status", check=False, STEEP_STATE=str(second_stack.state),
+                                     STEEP_URL=second_stack.values["STEEP_URL"], STEEP_CA=second_stack.ca)
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    assert done.returncode == 2 and "CRITICAL: Nothing answers at" in done.stdout and "Events: " in done.stdout
+    assert not re.search("onnections of nginx|worker of nginx", done.stdout)
+    wait_for(lambda: second_stack.pid("nginx") not in (None, nginx) and alive(second_stack.pid("nginx")), "nginx to be started again")
 
 
 def test_a_batch_for_which_nginx_has_no_connection_is_503_and_stored_later(second_stack):
