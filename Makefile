@@ -11,7 +11,7 @@
 #   make valgrind      10,000 requests under valgrind
 #   make monitor-soak  a million events through steep-monitor under faults; a quarter of an hour
 #   make bench         measure, see tests/bench/run (bench-quick: three minutes)
-#   make bench-fleet  measure with fleets of monitors: FLEET (1000 5000 10000); nine minutes
+#   make bench-fleet   measure with fleets of monitors: FLEET (1000 5000 10000); nine minutes
 #   make lint          check formatting and run the static analysers
 #   make install       install by GNU's variables, see deploy/install.mk
 #   make deb           build the Debian packages into build/
@@ -37,8 +37,8 @@ HARDENING = -fstack-protector-strong -fPIE $(if $(SANITIZE),,-U_FORTIFY_SOURCE -
 SANITIZERS = $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 
 # The oldest versions that are tested.
-REQUIRED = fcgi/2.4.2 libpq/15 libsodium/1.0.18 json-c/0.16 sqlite3/3.40 libcurl/7.88
-PACKAGES = libpq libsodium json-c sqlite3
+REQUIRED = fcgi/2.4.2 libpq/15 libsodium/1.0.18 json-c/0.16 zlib/1.2.13 sqlite3/3.40 libcurl/7.88
+PACKAGES = libpq libsodium json-c zlib sqlite3
 PACKAGE_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PACKAGES) 2>/dev/null)
 PACKAGE_LIBS := $(shell $(PKG_CONFIG) --libs $(PACKAGES) 2>/dev/null)
 ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -DSTEEP_VERSION='"$(VERSION)"' -DSTEEP_SCHEMA='"$(SCHEMA)"' $(WARNINGS) $(HARDENING) \

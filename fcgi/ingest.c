@@ -269,7 +269,7 @@ static void log_request(const struct worker *worker, const struct request *reque
     if (error == ERROR_NONE)
         log_number(&line, "inserted", ingest->inserted);
     log_number(&line, "bytes", (long long)request->body_length);
-    worker_log_end(&line, request, is_delivered);
+    worker_log_end(&line, request, is_delivered ? NULL : "lost");
 }
 
 /* Ids are unique across sources: logs how many of a batch are stored under another source. */

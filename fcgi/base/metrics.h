@@ -22,6 +22,10 @@ enum metric {
     METRIC_EVENTS_NOT_STORED, /* the other events of a batch that was not stored */
     METRIC_FOREIGN_IDS,       /* duplicates that are stored under another source */
 
+    METRIC_ANSWERS_SHARED,   /* from the statement of another request */
+    METRIC_ANSWERS_STREAMED, /* in parts */
+    METRIC_ANSWERS_BROKEN,   /* of these, those that could not be completed */
+
     METRIC_CONNECTIONS, /* accepted from nginx, which sends several requests on each */
 
     /* Of all connections to the database, the keyring's included. */

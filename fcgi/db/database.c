@@ -17,6 +17,7 @@ enum {
     CONFLICT_RETRIES = 3,
     CONFLICT_PAUSE_MS = 40,
     LOSS_PAUSE_MS = 1000,
+    CLOSE_MS = 1000,
 };
 
 struct database {
@@ -25,6 +26,16 @@ struct database {
     const char *channel;        /* to LISTEN on, or NULL */
     bool is_polling_logged;     /* the log has the line that LISTEN failed */
     bool is_late;               /* an answer is still to come */
+    int open_on;                /* the serial of the connection with a cursor; 0 for none */
+};
+
+/* What to run, and how. */
+struct plan {
+    const char *sql;
+    const struct database_parameter *parameters;
+    int count;
+    bool is_cursor;
+    int idle_ms; /* of a cursor */
 };
 
 struct database *database_new(const char *name, struct connection_limits *limits)
@@ -120,9 +131,41 @@ static void drop_late(struct database *db)
     db->is_late = false;
 }
 
-enum database_verdict database_call(struct database *db, const char *sql,
-                                    const struct database_parameter *parameters, int count,
-                                    int64_t deadline)
+static bool is_open(const struct database *db)
+{
+    return db->connection.pg != NULL && db->open_on == db->connection.serial;
+}
+
+/*
+ * Ends the transaction of a cursor; drops a connection that does not answer. One that is late
+ * is dropped once it was cancelled.
+ */
+static void close_cursor(struct database *db)
+{
+    if (db->is_late)
+        return;
+    if (is_open(db) &&
+        statement_close(&db->statement, &db->connection, clock_ms() + CLOSE_MS) != STATEMENT_DONE)
+        connection_drop(&db->connection, "a transaction could not be ended");
+    db->open_on = 0;
+}
+
+static enum statement_outcome try_once(struct database *db, const struct plan *plan,
+                                       int64_t deadline)
+{
+    enum statement_outcome outcome;
+
+    if (!plan->is_cursor)
+        return statement_run(&db->statement, &db->connection, plan->sql, plan->parameters,
+                             plan->count, deadline);
+    outcome = statement_open(&db->statement, &db->connection, plan->sql, plan->parameters,
+                             plan->count, deadline, plan->idle_ms);
+    if (outcome == STATEMENT_DONE || outcome == STATEMENT_LATE)
+        db->open_on = db->connection.serial;
+    return outcome;
+}
+
+static enum database_verdict run(struct database *db, const struct plan *plan, int64_t deadline)
 {
     struct connection_wait wait = connection_begin_wait(&db->connection, deadline);
     enum database_verdict verdict = DATABASE_AWAY;
@@ -131,6 +174,7 @@ enum database_verdict database_call(struct database *db, const char *sql,
     bool is_retried = false;
 
     drop_late(db);
+    close_cursor(db);
     do {
         enum statement_outcome outcome;
 
@@ -140,8 +184,7 @@ enum database_verdict database_call(struct database *db, const char *sql,
             break;
         outcome = start_listening(db, deadline);
         if (outcome == STATEMENT_DONE)
-            outcome =
-                statement_run(&db->statement, &db->connection, sql, parameters, count, deadline);
+            outcome = try_once(db, plan, deadline);
         if (outcome == STATEMENT_DONE || outcome == STATEMENT_ERROR) {
             connection_log_back(&db->connection);
             connection_note_away(&db->connection, false);
@@ -161,8 +204,52 @@ enum database_verdict database_call(struct database *db, const char *sql,
     return verdict;
 }
 
+enum database_verdict database_call(struct database *db, const char *sql,
+                                    const struct database_parameter *parameters, int count,
+                                    int64_t deadline)
+{
+    const struct plan plan = {.sql = sql, .parameters = parameters, .count = count};
+
+    return run(db, &plan, deadline);
+}
+
+enum database_verdict database_open(struct database *db, const char *sql,
+                                    const struct database_parameter *parameters, int count,
+                                    int64_t deadline, int idle_ms)
+{
+    const struct plan plan = {.sql = sql,
+                              .parameters = parameters,
+                              .count = count,
+                              .is_cursor = true,
+                              .idle_ms = idle_ms};
+
+    return run(db, &plan, deadline);
+}
+
+enum database_verdict database_next(struct database *db, int64_t deadline)
+{
+    if (!is_open(db))
+        return DATABASE_FAILED;
+    statement_clear(&db->statement);
+    switch (statement_fetch(&db->statement, &db->connection, deadline)) {
+    case STATEMENT_DONE:
+        return DATABASE_DONE;
+    case STATEMENT_ERROR:
+        db->open_on = 0;
+        return sqlstate_classify(db->statement.sqlstate) == SQLSTATE_SHORTAGE ? DATABASE_AWAY
+                                                                              : DATABASE_FAILED;
+    case STATEMENT_LOST:
+        connection_drop(&db->connection, "the connection was lost");
+        return DATABASE_AWAY;
+    default:
+        db->is_late = true;
+        return DATABASE_AWAY;
+    }
+}
+
 void database_clear(struct database *db)
 {
+    close_cursor(db);
     statement_clear(&db->statement);
 }
 
@@ -187,8 +274,9 @@ void database_cancel(struct database *db, int64_t until)
     PQfreeCancel(cancel);
     if (outcome == STATEMENT_LATE)
         return;
-    if (outcome == STATEMENT_LOST)
+    if (outcome == STATEMENT_LOST || is_open(db))
         connection_drop(&db->connection, "no answer before the deadline");
+    db->open_on = 0;
     db->is_late = false;
     statement_clear(&db->statement);
 }
@@ -210,6 +298,7 @@ void database_disconnect(struct database *db)
     connection_drop(&db->connection, NULL);
     db->connection.was_open = false;
     db->is_late = false;
+    db->open_on = 0;
 }
 
 int database_rows(const struct database *db)

@@ -62,6 +62,29 @@ enum database_verdict database_call(struct database *db, const char *sql,
                                     const struct database_parameter *parameters, int count,
                                     int64_t deadline) MUST_CHECK;
 
+/* What the SQL of database_open begins with. */
+#define DATABASE_CURSOR_NAME "steep_rows"
+#define DATABASE_CURSOR "DECLARE " DATABASE_CURSOR_NAME " NO SCROLL CURSOR FOR "
+
+/* How many rows a cursor gives at once. */
+#define DATABASE_PIECE_ROWS 8192
+
+/*
+ * The same for a statement whose rows are read in pieces, from one snapshot: it stays open
+ * in a transaction, and the rows are the first DATABASE_PIECE_ROWS, or all if there are
+ * fewer. sql is DATABASE_CURSOR "SELECT …". If no piece is fetched for idle_ms, the server
+ * ends the session.
+ */
+enum database_verdict database_open(struct database *db, const char *sql,
+                                    const struct database_parameter *parameters, int count,
+                                    int64_t deadline, int idle_ms) MUST_CHECK;
+
+/*
+ * Fetches the next piece before deadline, in place of the last. It is not repeated: anything
+ * but DATABASE_DONE ends the statement.
+ */
+enum database_verdict database_next(struct database *db, int64_t deadline) MUST_CHECK;
+
 /* Until when the next call waits for an absent database (clock_ms), if not less long. */
 void database_give_up_at(struct database *db, int64_t give_up);
 
@@ -76,7 +99,7 @@ bool database_is_late(const struct database *db);
  */
 void database_cancel(struct database *db, int64_t until);
 
-/* Frees the rows and the SQLSTATE of the last statement. */
+/* Ends the last statement, if it is open, and frees its rows and its SQLSTATE. */
 void database_clear(struct database *db);
 
 /* The last statement's SQLSTATE, five characters or "" for none; it stays until the next call. */

@@ -10,13 +10,24 @@
 #include <stdio.h>
 #include <string.h>
 
+#define TEXT(macro) #macro
+#define NUMBER(macro) TEXT(macro)
+
 enum {
     PARAMETERS_MOST = 4,
     NAME_BYTES = 24,
+    SETTING_BYTES = 16,
+    ROLL_BACK_MS = 1000,
 };
 
 /* Runs before each statement, in its transaction. */
 static const char SET_TIMEOUT[] = "SELECT pg_catalog.set_config('statement_timeout', $1, true)";
+
+static const char SET_CURSOR_TIMEOUTS[] =
+    "SELECT pg_catalog.set_config('statement_timeout', $1, true),"
+    " pg_catalog.set_config('idle_in_transaction_session_timeout', $2, true)";
+static const char FETCH[] =
+    "FETCH FORWARD " NUMBER(DATABASE_PIECE_ROWS) " FROM " DATABASE_CURSOR_NAME;
 
 /* Type OIDs never change (src/include/catalog/pg_type.dat). */
 static const Oid TYPE_OIDS[] = {
@@ -138,6 +149,14 @@ static bool has_prepared(const struct statement *statement, uint64_t hash)
     return false;
 }
 
+/* Sends one statement of a pipeline that has no parameters and is not worth preparing. */
+static bool send_plain(struct statement *statement, const struct connection *connection,
+                       const char *sql)
+{
+    statement->steps[statement->step_count++] = 0;
+    return PQsendQueryParams(connection->pg, sql, 0, NULL, NULL, NULL, NULL, 1) != 0;
+}
+
 /* Sends one statement of a pipeline, and before it what prepares it. */
 static bool send_step(struct statement *statement, const struct connection *connection,
                       const char *sql, const struct database_parameter *parameters, int count)
@@ -170,30 +189,107 @@ static bool send_step(struct statement *statement, const struct connection *conn
     return PQsendQueryPrepared(connection->pg, name, count, values, lengths, formats, 1) != 0;
 }
 
-enum statement_outcome statement_run(struct statement *statement,
-                                     const struct connection *connection, const char *sql,
-                                     const struct database_parameter *parameters, int count,
-                                     int64_t deadline)
+/* Begins a pipeline. */
+static void begin(struct statement *statement, const struct connection *connection)
 {
-    int left = clock_left(deadline);
-    char limit[16];
-    struct database_parameter timeout = {DATABASE_TEXT, limit, 0};
-
-    /* 0 would be no limit. */
-    timeout.length = (size_t)snprintf(limit, sizeof(limit), "%d",
-                                      left > 2 * DATABASE_MARGIN_MS ? left - DATABASE_MARGIN_MS
-                                                                    : DATABASE_MARGIN_MS);
     if (statement->prepared_on != connection->serial)
         statement->prepared_count = 0;
     statement->prepared_on = connection->serial;
     statement->step_count = 0;
     statement->steps_done = 0;
     statement->is_prepared = atomic_load(&is_preparing);
-    if (!send_step(statement, connection, SET_TIMEOUT, &timeout, 1) ||
+}
+
+/* A number of milliseconds as a setting. */
+static struct database_parameter setting(char text[static SETTING_BYTES], int ms)
+{
+    return (struct database_parameter){DATABASE_TEXT, text,
+                                       (size_t)snprintf(text, SETTING_BYTES, "%d", ms)};
+}
+
+/* The time that a statement has; 0 would be no limit. */
+static int limit_ms(int64_t deadline)
+{
+    int left = clock_left(deadline);
+
+    return left > 2 * DATABASE_MARGIN_MS ? left - DATABASE_MARGIN_MS : DATABASE_MARGIN_MS;
+}
+
+enum statement_outcome statement_run(struct statement *statement,
+                                     const struct connection *connection, const char *sql,
+                                     const struct database_parameter *parameters, int count,
+                                     int64_t deadline)
+{
+    char text[SETTING_BYTES];
+    const struct database_parameter limit = setting(text, limit_ms(deadline));
+
+    begin(statement, connection);
+    if (!send_step(statement, connection, SET_TIMEOUT, &limit, 1) ||
         !send_step(statement, connection, sql, parameters, count) ||
         !PQpipelineSync(connection->pg))
         return STATEMENT_LOST;
     return statement_collect(statement, connection, deadline);
+}
+
+/* Ends a transaction after an error, which stays the statement's. */
+static enum statement_outcome roll_back(const struct connection *connection)
+{
+    struct statement rest = {.prepared_on = connection->serial};
+
+    begin(&rest, connection);
+    if (!send_plain(&rest, connection, "ROLLBACK") || !PQpipelineSync(connection->pg) ||
+        statement_collect(&rest, connection, clock_ms() + ROLL_BACK_MS) != STATEMENT_DONE)
+        return STATEMENT_LOST;
+    statement_clear(&rest);
+    return STATEMENT_ERROR;
+}
+
+static enum statement_outcome collect_rows(struct statement *statement,
+                                           const struct connection *connection, int64_t deadline)
+{
+    enum statement_outcome outcome = statement_collect(statement, connection, deadline);
+
+    return outcome == STATEMENT_ERROR ? roll_back(connection) : outcome;
+}
+
+enum statement_outcome statement_open(struct statement *statement,
+                                      const struct connection *connection, const char *sql,
+                                      const struct database_parameter *parameters, int count,
+                                      int64_t deadline, int idle_ms)
+{
+    char texts[2][SETTING_BYTES];
+    const struct database_parameter limits[] = {setting(texts[0], limit_ms(deadline)),
+                                                setting(texts[1], idle_ms)};
+
+    begin(statement, connection);
+    if (!send_plain(statement, connection, "BEGIN") ||
+        !send_step(statement, connection, SET_CURSOR_TIMEOUTS, limits, 2) ||
+        !send_step(statement, connection, sql, parameters, count) ||
+        !send_plain(statement, connection, FETCH) || !PQpipelineSync(connection->pg))
+        return STATEMENT_LOST;
+    return collect_rows(statement, connection, deadline);
+}
+
+enum statement_outcome statement_fetch(struct statement *statement,
+                                       const struct connection *connection, int64_t deadline)
+{
+    char text[SETTING_BYTES];
+    const struct database_parameter limit = setting(text, limit_ms(deadline));
+
+    begin(statement, connection);
+    if (!send_step(statement, connection, SET_TIMEOUT, &limit, 1) ||
+        !send_plain(statement, connection, FETCH) || !PQpipelineSync(connection->pg))
+        return STATEMENT_LOST;
+    return collect_rows(statement, connection, deadline);
+}
+
+enum statement_outcome statement_close(struct statement *statement,
+                                       const struct connection *connection, int64_t deadline)
+{
+    begin(statement, connection);
+    if (!send_plain(statement, connection, "COMMIT") || !PQpipelineSync(connection->pg))
+        return STATEMENT_LOST;
+    return collect_rows(statement, connection, deadline);
 }
 
 bool statement_retry_unprepared(const struct statement *statement)

@@ -15,7 +15,7 @@
 
 enum {
     STATEMENT_PREPARED_MOST = 16, /* more statements than a program has */
-    STATEMENT_STEPS_MOST = 4,
+    STATEMENT_STEPS_MOST = 8,
 };
 
 enum statement_outcome {
@@ -47,6 +47,26 @@ enum statement_outcome statement_run(struct statement *statement,
                                      const struct connection *connection, const char *sql,
                                      const struct database_parameter *parameters, int count,
                                      int64_t deadline) MUST_CHECK;
+
+/*
+ * The same for a cursor: begins a transaction, declares the cursor (sql is
+ * DATABASE_CURSOR "SELECT …") and fetches its first rows. The server also ends the session
+ * after idle_ms without a statement. After an error the transaction is over.
+ */
+enum statement_outcome statement_open(struct statement *statement,
+                                      const struct connection *connection, const char *sql,
+                                      const struct database_parameter *parameters, int count,
+                                      int64_t deadline, int idle_ms) MUST_CHECK;
+
+/* Fetches the cursor's next rows. After an error the transaction is over. */
+enum statement_outcome statement_fetch(struct statement *statement,
+                                       const struct connection *connection,
+                                       int64_t deadline) MUST_CHECK;
+
+/* Ends the transaction, and drops the rows. */
+enum statement_outcome statement_close(struct statement *statement,
+                                       const struct connection *connection,
+                                       int64_t deadline) MUST_CHECK;
 
 /* Collects the rest of an answer that was STATEMENT_LATE. */
 enum statement_outcome statement_collect(struct statement *statement,

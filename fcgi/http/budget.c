@@ -67,3 +67,20 @@ void budget_give_back(size_t bytes)
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
 }
+
+bool budget_resize(size_t from, size_t to)
+{
+    size_t before = from > BUDGET_SMALL_BYTES ? from : 0;
+    size_t after = to > BUDGET_SMALL_BYTES ? to : 0;
+    bool is_served;
+
+    if (before == after)
+        return true;
+    pthread_mutex_lock(&lock);
+    is_served = after <= before || (first == NULL && after - before <= BUDGET_BYTES - taken);
+    if (is_served)
+        taken = taken - before + after;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+    return is_served;
+}

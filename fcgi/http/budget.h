@@ -1,6 +1,6 @@
 /*
- * Limits the bytes of bodies that all workers together hold: the number of workers says
- * little about memory, as a body may have 5 MiB. Any thread may call this.
+ * Limits the bytes of bodies, or of answers, that all workers together hold: the number of
+ * workers says little about memory, as a body may have 5 MiB. Any thread may call this.
  */
 #ifndef STEEP_BUDGET_H
 #define STEEP_BUDGET_H
@@ -13,7 +13,7 @@
 
 enum {
     BUDGET_BYTES = 32 * 1024 * 1024,
-    /* A body of up to this size is not counted, and waits for nobody. */
+    /* A body or an answer of up to this size is not counted, and waits for nobody. */
     BUDGET_SMALL_BYTES = 64 * 1024,
 };
 
@@ -24,7 +24,14 @@ enum {
  */
 bool budget_take(size_t bytes, int64_t deadline) MUST_CHECK;
 
-/* Gives back what budget_take took. */
+/* Gives back what budget_take or budget_resize took. */
 void budget_give_back(size_t bytes);
+
+/*
+ * For what grows or shrinks: takes or gives back the difference between what it has taken so
+ * far (0: nothing) and what it needs now. False, and nothing changes, if that is not free at
+ * once, or others wait.
+ */
+bool budget_resize(size_t from, size_t to) MUST_CHECK;
 
 #endif

@@ -120,3 +120,10 @@ enum error query_string_parse(const char *query, struct query_string *parameters
         error = set_grouping(parameters, &group_by);
     return error;
 }
+
+bool query_string_equal(const struct query_string *a, const struct query_string *b)
+{
+    return a->days == b->days && a->grouping == b->grouping &&
+           a->source_length == b->source_length &&
+           memcmp(a->source, b->source, a->source_length) == 0;
+}

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { QUERY_STRING_SOURCE_BYTES = 255 };
@@ -33,5 +34,8 @@ struct query_string {
  * ERROR_INVALID_GROUP_BY: group_by is not exactly hour or source.
  */
 enum error query_string_parse(const char *query, struct query_string *parameters) MUST_CHECK;
+
+/* Whether two are the same question, so that one answer is for both. */
+bool query_string_equal(const struct query_string *a, const struct query_string *b) MUST_CHECK;
 
 #endif

@@ -23,6 +23,20 @@ void request_init(struct request *request)
     FCGX_InitRequest(&request->fcgi, NO_LISTENER, 0);
 }
 
+struct request *request_new(void)
+{
+    struct request *request = malloc(sizeof(*request));
+
+    if (request != NULL)
+        request_init(request);
+    return request;
+}
+
+void request_free(struct request *request)
+{
+    free(request);
+}
+
 /* FCGX_Accept_r uses the given connection if it believes that the last request kept it. */
 bool request_accept(struct request *request, int fd)
 {
@@ -73,6 +87,13 @@ enum error request_expect_method(const struct request *request, const char *meth
         (strcmp(given, method) == 0 || (other != NULL && strcmp(given, other) == 0)))
         return ERROR_NONE;
     return ERROR_METHOD_NOT_ALLOWED;
+}
+
+bool request_is_head(const struct request *request)
+{
+    const char *method = request_parameter(request, "REQUEST_METHOD");
+
+    return method != NULL && strcmp(method, "HEAD") == 0;
 }
 
 enum error request_body_length(const struct request *request, size_t most, size_t *length)
@@ -151,6 +172,18 @@ void request_free_body(struct request *request)
     request->body = NULL;
     request->body_length = 0;
     request->body_share = 0;
+}
+
+void request_break(struct request *request)
+{
+    FCGX_Free(&request->fcgi, 1);
+}
+
+void request_limit_writes(const struct request *request, int ms)
+{
+    const struct timeval limit = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000L};
+
+    (void)setsockopt(request->fcgi.ipcFd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 }
 
 static FCGI_Header header(const struct request *request, unsigned char type, unsigned char length)

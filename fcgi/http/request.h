@@ -19,11 +19,16 @@ struct request {
     int64_t arrived_us;            /* the same in clock_us */
     char *body;                    /* NUL-terminated; NULL until request_read_body */
     size_t body_length;
-    size_t body_share; /* bytes taken from the budget */
+    size_t body_share;    /* bytes taken from the budget */
+    struct request *next; /* in a list of those that nobody answers at the moment */
 };
 
 /* Prepares it for request_accept. */
 void request_init(struct request *request);
+
+/* The same in memory that request_free frees, once it is finished; NULL if out of memory. */
+struct request *request_new(void) MUST_CHECK;
+void request_free(struct request *request);
 
 /*
  * Reads the head of a request from a connection, which is then the request's. It blocks
@@ -45,6 +50,9 @@ const char *request_parameter(const struct request *request, const char *name);
 enum error request_expect_method(const struct request *request, const char *method,
                                  const char *other) MUST_CHECK;
 
+/* Whether the method is HEAD. */
+bool request_is_head(const struct request *request) MUST_CHECK;
+
 /* Reads CONTENT_LENGTH: ERROR_PAYLOAD_TOO_LARGE above most, ERROR_INVALID_REQUEST if no number. */
 enum error request_body_length(const struct request *request, size_t most,
                                size_t *length) MUST_CHECK;
@@ -65,6 +73,15 @@ void request_free_body(struct request *request);
  * connection. The body stays, the parameters don't. May be called again.
  */
 void request_finish(struct request *request);
+
+/*
+ * Breaks the exchange off: closes the connection without an end of the answer. nginx passes
+ * that on as a broken answer, provided that it keeps its connections (fastcgi_keep_conn).
+ */
+void request_break(struct request *request);
+
+/* How long a write to nginx waits until nginx takes at least one byte; then it fails. */
+void request_limit_writes(const struct request *request, int ms);
 
 /*
  * Whether nginx keeps the connection for another request. Reads the rest of this one,

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -26,6 +27,9 @@ struct connections {
     atomic_int idle;
     atomic_bool is_draining;
     int64_t drain_until; /* clock_ms; 0 before */
+    int put_back_fd;     /* a semaphore: readable while a request was put back */
+    pthread_mutex_t lock;
+    struct request *put_back; /* the first of them */
 };
 
 /* With EPOLLONESHOT, only one thread is woken, and has the descriptor to itself. */
@@ -40,14 +44,19 @@ struct connections *connections_new(int listener)
 {
     struct connections *connections = calloc(1, sizeof(*connections));
     struct epoll_event end = {.events = EPOLLIN};
+    struct epoll_event put_back = {.events = EPOLLIN};
 
     if (connections == NULL)
         return NULL;
+    pthread_mutex_init(&connections->lock, NULL);
     connections->listener = listener;
     connections->epoll = epoll_create1(EPOLL_CLOEXEC);
     connections->end_fd = end.data.fd = eventfd(0, EFD_CLOEXEC);
-    if (connections->epoll >= 0 && connections->end_fd >= 0 &&
+    connections->put_back_fd = put_back.data.fd =
+        eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | EFD_SEMAPHORE);
+    if (connections->epoll >= 0 && connections->end_fd >= 0 && connections->put_back_fd >= 0 &&
         epoll_ctl(connections->epoll, EPOLL_CTL_ADD, connections->end_fd, &end) == 0 &&
+        epoll_ctl(connections->epoll, EPOLL_CTL_ADD, connections->put_back_fd, &put_back) == 0 &&
         arm(connections, EPOLL_CTL_ADD, listener))
         return connections;
     connections_free(connections);
@@ -98,6 +107,8 @@ int connections_await(struct connections *connections)
         fd = event.data.fd;
         if (fd == connections->end_fd)
             return CONNECTIONS_END;
+        if (fd == connections->put_back_fd)
+            return CONNECTIONS_PUT_BACK;
         if (fd == connections->listener)
             fd = take_new(connections);
         else
@@ -127,6 +138,33 @@ void connections_keep(struct connections *connections, int fd)
     atomic_fetch_sub(&connections->idle, 1);
 }
 
+void connections_put_back(struct connections *connections, struct request *request)
+{
+    struct request **link = &connections->put_back;
+
+    request->next = NULL;
+    pthread_mutex_lock(&connections->lock);
+    while (*link != NULL)
+        link = &(*link)->next;
+    *link = request;
+    pthread_mutex_unlock(&connections->lock);
+    eventfd_write(connections->put_back_fd, 1);
+}
+
+struct request *connections_take_back(struct connections *connections)
+{
+    struct request *request;
+    eventfd_t one;
+
+    (void)eventfd_read(connections->put_back_fd, &one);
+    pthread_mutex_lock(&connections->lock);
+    request = connections->put_back;
+    if (request != NULL)
+        connections->put_back = request->next;
+    pthread_mutex_unlock(&connections->lock);
+    return request;
+}
+
 bool connections_drain(struct connections *connections, int64_t until)
 {
     if (connections->drain_until == 0) {
@@ -151,5 +189,8 @@ void connections_free(struct connections *connections)
         close(connections->epoll);
     if (connections->end_fd >= 0)
         close(connections->end_fd);
+    if (connections->put_back_fd >= 0)
+        close(connections->put_back_fd);
+    pthread_mutex_destroy(&connections->lock);
     free(connections);
 }

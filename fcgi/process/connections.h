@@ -7,6 +7,7 @@
 #define STEEP_CONNECTIONS_H
 
 #include "base/attributes.h"
+#include "http/request.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -14,6 +15,7 @@
 enum {
     CONNECTIONS_MOST_IDLE = 256,
     CONNECTIONS_END = -1,
+    CONNECTIONS_PUT_BACK = -2,
 };
 
 struct connections;
@@ -24,7 +26,8 @@ struct connections *connections_new(int listener);
 /*
  * Waits for a connection on which something has arrived, and gives it to the caller alone:
  * a request, or its end. The thread that came last is woken first, so that as few as
- * possible are used. CONNECTIONS_END when it is time to end.
+ * possible are used. CONNECTIONS_PUT_BACK when a request was put back, CONNECTIONS_END when
+ * it is time to end; then some may have been put back as well.
  */
 int connections_await(struct connections *connections);
 
@@ -37,6 +40,13 @@ bool connections_reserve(struct connections *connections) MUST_CHECK;
 
 /* Keeps a connection, after connections_reserve; a negative fd only gives the place back. */
 void connections_keep(struct connections *connections, int fd);
+
+/*
+ * Puts back a request that was accepted, for any thread to answer it from its beginning.
+ * connections_take_back gives it to the caller, or returns NULL if there is none (any more).
+ */
+void connections_put_back(struct connections *connections, struct request *request);
+struct request *connections_take_back(struct connections *connections) MUST_CHECK;
 
 /*
  * Accepts no more connections, waits until nginx has closed those that it keeps, and

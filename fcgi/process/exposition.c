@@ -17,33 +17,42 @@ static const struct histogram {
                           "Time a request spent in the database or waiting for it."},
 };
 
+/* Which programs have a counter. */
+enum kind { OF_ALL, OF_BATCHES, OF_ANSWERS };
+
 /* Counters of the same name follow each other, as the format requires. */
 static const struct counter {
     enum metric metric;
-    bool is_of_batches;
+    enum kind kind;
     const char *name;
     const char *label; /* NULL for none */
     const char *value;
     const char *help; /* of the first counter with this name */
 } COUNTERS[] = {
-    {METRIC_BATCHES_STORED, true, "steep_batches_total", "result", "stored",
+    {METRIC_BATCHES_STORED, OF_BATCHES, "steep_batches_total", "result", "stored",
      "Batches with a valid signature, by result."},
-    {METRIC_BATCHES_REFUSED, true, "steep_batches_total", "result", "refused", NULL},
-    {METRIC_BATCHES_UNAVAILABLE, true, "steep_batches_total", "result", "unavailable", NULL},
-    {METRIC_BATCHES_FAILED, true, "steep_batches_total", "result", "failed", NULL},
-    {METRIC_EVENTS_INSERTED, true, "steep_events_total", "result", "inserted",
+    {METRIC_BATCHES_REFUSED, OF_BATCHES, "steep_batches_total", "result", "refused", NULL},
+    {METRIC_BATCHES_UNAVAILABLE, OF_BATCHES, "steep_batches_total", "result", "unavailable", NULL},
+    {METRIC_BATCHES_FAILED, OF_BATCHES, "steep_batches_total", "result", "failed", NULL},
+    {METRIC_EVENTS_INSERTED, OF_BATCHES, "steep_events_total", "result", "inserted",
      "Events of these batches, by result; not_stored counts the other events of a batch that was "
      "not stored."},
-    {METRIC_EVENTS_DUPLICATE, true, "steep_events_total", "result", "duplicate", NULL},
-    {METRIC_EVENTS_REFUSED, true, "steep_events_total", "result", "refused", NULL},
-    {METRIC_EVENTS_NOT_STORED, true, "steep_events_total", "result", "not_stored", NULL},
-    {METRIC_FOREIGN_IDS, true, "steep_foreign_ids_total", NULL, NULL,
+    {METRIC_EVENTS_DUPLICATE, OF_BATCHES, "steep_events_total", "result", "duplicate", NULL},
+    {METRIC_EVENTS_REFUSED, OF_BATCHES, "steep_events_total", "result", "refused", NULL},
+    {METRIC_EVENTS_NOT_STORED, OF_BATCHES, "steep_events_total", "result", "not_stored", NULL},
+    {METRIC_FOREIGN_IDS, OF_BATCHES, "steep_foreign_ids_total", NULL, NULL,
      "Duplicates that are stored under another source."},
-    {METRIC_CONNECTIONS, false, "steep_connections_total", NULL, NULL,
+    {METRIC_ANSWERS_SHARED, OF_ANSWERS, "steep_answers_shared_total", NULL, NULL,
+     "Answers from the statement of another request that asked the same."},
+    {METRIC_ANSWERS_STREAMED, OF_ANSWERS, "steep_answers_streamed_total", NULL, NULL,
+     "Answers that were too large to be built whole, and were sent in parts."},
+    {METRIC_ANSWERS_BROKEN, OF_ANSWERS, "steep_answers_broken_total", NULL, NULL,
+     "Answers in parts that were broken off, after an error."},
+    {METRIC_CONNECTIONS, OF_ALL, "steep_connections_total", NULL, NULL,
      "Connections accepted from nginx."},
-    {METRIC_RECONNECTS, false, "steep_database_reconnects_total", NULL, NULL,
+    {METRIC_RECONNECTS, OF_ALL, "steep_database_reconnects_total", NULL, NULL,
      "Connections to the database that replaced a lost one."},
-    {METRIC_CONNECT_FAILURES, false, "steep_database_connect_failures_total", NULL, NULL,
+    {METRIC_CONNECT_FAILURES, OF_ALL, "steep_database_connect_failures_total", NULL, NULL,
      "Failed attempts to connect to the database."},
 };
 
@@ -93,7 +102,7 @@ static void write_counters(struct buffer *out, const struct exposition_program *
     for (size_t i = 0; i < sizeof(COUNTERS) / sizeof(COUNTERS[0]); i++) {
         const struct counter *counter = &COUNTERS[i];
 
-        if (counter->is_of_batches && !program->takes_batches)
+        if (counter->kind != OF_ALL && (counter->kind == OF_BATCHES) != program->takes_batches)
             continue;
         if (counter->help != NULL)
             write_head(out, counter->name, "counter", counter->help);
@@ -164,7 +173,8 @@ static void write_state(struct buffer *out, const struct exposition_program *pro
     write_gauge(out, program, "steep_database_connections",
                 "Connections to the database that the workers share, at most.", state->connections);
     write_seconds(out, program, "steep_longest_request_seconds",
-                  "Age of the oldest request in hand.", state->longest_ms);
+                  "Age of the oldest request in hand, or time since its answer last went on.",
+                  state->longest_ms);
     if (state->keyring_age_ms >= 0)
         write_seconds(out, program, "steep_keyring_age_seconds",
                       "Time since the credentials were read from the database.",

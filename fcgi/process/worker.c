@@ -9,6 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+    LOG_FAILURE_MS = 2000,
+    /* The server ends an idle session so much later than this program gives up its request. */
+    IDLE_MARGIN_MS = 10000,
+};
+
 int64_t worker_deadline(const struct worker *worker, const struct request *request)
 {
     return request->arrived_ms + worker->config->deadline_ms;
@@ -26,22 +32,58 @@ static void give_back(struct worker *worker)
     worker->db = NULL;
 }
 
-enum database_verdict worker_call(struct worker *worker, const char *sql,
-                                  const struct database_parameter *parameters, int count,
-                                  int64_t deadline)
+/* Notes how a statement ended, and since when it ran. */
+static enum database_verdict note(struct worker *worker, enum database_verdict verdict,
+                                  int64_t begun)
 {
-    int64_t begun = clock_us();
-    enum database_verdict verdict = DATABASE_AWAY;
-
-    if (worker->db == NULL)
-        worker->db = pool_take(worker->pool, deadline);
-    if (worker->db != NULL)
-        verdict = database_call(worker->db, sql, parameters, count, deadline);
     record_add(&worker->record, verdict, worker->db != NULL ? database_sqlstate(worker->db) : "",
                clock_us() - begun);
     if (worker->db != NULL && database_is_late(worker->db))
         give_back(worker);
     return verdict;
+}
+
+enum database_verdict worker_connect(struct worker *worker, int64_t deadline)
+{
+    int64_t begun = clock_us();
+
+    if (worker->db == NULL)
+        worker->db = pool_take(worker->pool, deadline);
+    return note(worker, worker->db != NULL ? DATABASE_DONE : DATABASE_AWAY, begun);
+}
+
+enum database_verdict worker_call(struct worker *worker, const char *sql,
+                                  const struct database_parameter *parameters, int count,
+                                  int64_t deadline)
+{
+    enum database_verdict verdict = worker_connect(worker, deadline);
+    int64_t begun = clock_us();
+
+    if (verdict == DATABASE_DONE)
+        verdict = note(worker, database_call(worker->db, sql, parameters, count, deadline), begun);
+    return verdict;
+}
+
+enum database_verdict worker_open(struct worker *worker, const char *sql,
+                                  const struct database_parameter *parameters, int count,
+                                  int64_t deadline)
+{
+    enum database_verdict verdict = worker_connect(worker, deadline);
+    int64_t begun = clock_us();
+
+    if (verdict == DATABASE_DONE)
+        verdict = note(worker,
+                       database_open(worker->db, sql, parameters, count, deadline,
+                                     worker->config->deadline_ms + IDLE_MARGIN_MS),
+                       begun);
+    return verdict;
+}
+
+enum database_verdict worker_next(struct worker *worker, int64_t deadline)
+{
+    int64_t begun = clock_us();
+
+    return note(worker, database_next(worker->db, deadline), begun);
 }
 
 void worker_release(struct worker *worker)
@@ -62,8 +104,9 @@ static void log_failure(struct worker *worker, const unsigned char *ids, size_t 
     (void)!worker_call(worker, "SELECT public.log_failure($1, $2)", parameters, 2, deadline);
 }
 
-void worker_log_failure(struct worker *worker, int64_t deadline)
+void worker_log_failure(struct worker *worker)
 {
+    const int64_t deadline = clock_ms() + LOG_FAILURE_MS;
     const struct record record = worker->record;
     const struct array_item id = {record.request, strlen(record.request)};
     struct group_failure *failure = &worker->failure;
@@ -81,6 +124,38 @@ void worker_log_failure(struct worker *worker, int64_t deadline)
         free(ids);
     }
     give_back(worker);
+}
+
+void worker_note_progress(struct worker *worker)
+{
+    atomic_store_explicit(&worker->busy_since, clock_ms(), memory_order_relaxed);
+}
+
+struct request *worker_give_away(struct worker *worker)
+{
+    struct request *request = worker->request;
+
+    if (worker->spare == NULL)
+        worker->spare = request_new();
+    if (worker->spare == NULL)
+        return NULL;
+    worker->request = NULL;
+    return request;
+}
+
+void worker_put_back(struct worker *worker, struct request *request)
+{
+    connections_put_back(worker->connections, request);
+}
+
+void worker_finish(struct worker *worker, struct request *request)
+{
+    if (request_can_be_kept(request) && connections_reserve(worker->connections))
+        connections_keep(worker->connections, request_release(request));
+    else
+        request_finish(request);
+    if (request != worker->request)
+        request_free(request);
 }
 
 enum error worker_error(enum database_verdict verdict)
@@ -133,11 +208,11 @@ bool worker_log_begin(struct log_line *line, const struct worker *worker,
     return true;
 }
 
-void worker_log_end(struct log_line *line, const struct request *request, bool is_delivered)
+void worker_log_end(struct log_line *line, const struct request *request, const char *fate)
 {
     log_number(line, "ms", clock_ms() - request->arrived_ms);
-    if (!is_delivered)
-        log_string(line, "reply", "lost");
+    if (fate != NULL)
+        log_string(line, "reply", fate);
     log_end(line);
 }
 

@@ -5,18 +5,13 @@
 #include "process/connections.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { LOG_FAILURE_MS = 2000 };
-
 struct thread {
     const struct workers_plan *plan;
-    struct connections *connections; /* shared by all */
     struct worker worker;
-    atomic_llong busy_since; /* clock_ms of the request in hand; 0 for none */
     pthread_t thread;
 };
 
@@ -29,57 +24,87 @@ struct workers {
     struct thread threads[];
 };
 
-/*
- * Ends the exchange with nginx. A connection that nginx keeps waits for the next request
- * without this worker, which still has something to do for the last one.
- */
-static void finish_request(struct thread *thread, struct request *request)
+/* Answers the request in hand, which another worker may finish. */
+static void answer(struct thread *thread)
 {
-    if (request_can_be_kept(request) && connections_reserve(thread->connections))
-        connections_keep(thread->connections, request_release(request));
-    else
-        request_finish(request);
+    struct worker *worker = &thread->worker;
+
+    record_begin(&worker->record, worker->request->id);
+    thread->plan->answer(worker, worker->request);
+    if (worker->request != NULL) {
+        request_free_body(worker->request);
+        worker_finish(worker, worker->request);
+    } else {
+        worker->request = worker->spare;
+        worker->spare = NULL;
+    }
+    /* nginx has the answer by now. */
+    worker_log_failure(worker);
 }
 
-/* Answers one request, unless nginx has closed the connection. */
-static void take_request(struct thread *thread, struct request *request, int fd)
+/* Takes a request from a connection, unless nginx has closed it. */
+static void take_request(struct thread *thread, int fd)
 {
-    if (!request_accept(request, fd))
+    if (!request_accept(thread->worker.request, fd))
         return;
-    request_begin(request);
-    record_begin(&thread->worker.record, request->id);
-    thread->plan->answer(&thread->worker, request);
-    request_free_body(request);
-    finish_request(thread, request);
-    /* nginx has the answer by now. */
-    worker_log_failure(&thread->worker, clock_ms() + LOG_FAILURE_MS);
+    request_begin(thread->worker.request);
+    answer(thread);
+}
+
+/* Answers a request that was put back; false if there is none. */
+static bool take_back(struct thread *thread)
+{
+    struct worker *worker = &thread->worker;
+    struct request *request = connections_take_back(worker->connections);
+
+    if (request == NULL)
+        return false;
+    worker->spare = worker->request;
+    worker->request = request;
+    answer(thread);
+    request_free(worker->spare);
+    worker->spare = NULL;
+    return true;
 }
 
 static void *work(void *arg)
 {
     struct thread *thread = arg;
-    struct request request;
+    struct worker *worker = &thread->worker;
     int fd;
 
-    request_init(&request);
-    while ((fd = connections_await(thread->connections)) != CONNECTIONS_END) {
+    while ((fd = connections_await(worker->connections)) != CONNECTIONS_END) {
         /* Before it is read: a peer that falls silent midway holds the worker as well. */
-        atomic_store_explicit(&thread->busy_since, clock_ms(), memory_order_relaxed);
-        take_request(thread, &request, fd);
-        atomic_store_explicit(&thread->busy_since, 0, memory_order_relaxed);
+        worker_note_progress(worker);
+        if (fd == CONNECTIONS_PUT_BACK)
+            (void)take_back(thread);
+        else
+            take_request(thread, fd);
+        atomic_store_explicit(&worker->busy_since, 0, memory_order_relaxed);
     }
+    do
+        worker_note_progress(worker);
+    while (take_back(thread));
+    atomic_store_explicit(&worker->busy_since, 0, memory_order_relaxed);
     return NULL;
 }
 
-static bool start_thread(struct thread *thread, struct pool *pool)
+static bool start_thread(struct thread *thread, const struct workers *workers)
 {
     struct worker *worker = &thread->worker;
 
     worker->event = thread->plan->event;
     worker->config = thread->plan->config;
     worker->keyring = thread->plan->keyring;
-    worker->pool = pool;
-    return pthread_create(&thread->thread, NULL, work, thread) == 0;
+    worker->pool = workers->pool;
+    worker->connections = workers->connections;
+    worker->request = request_new();
+    if (worker->request == NULL)
+        return false;
+    if (pthread_create(&thread->thread, NULL, work, thread) == 0)
+        return true;
+    request_free(worker->request);
+    return false;
 }
 
 struct workers *workers_start(const struct workers_plan *plan)
@@ -99,8 +124,7 @@ struct workers *workers_start(const struct workers_plan *plan)
         struct thread *thread = &workers->threads[workers->count];
 
         thread->plan = &workers->plan;
-        thread->connections = workers->connections;
-        if (!start_thread(thread, workers->pool))
+        if (!start_thread(thread, workers))
             break;
         workers->count++;
     }
@@ -122,7 +146,7 @@ int workers_count(const struct workers *workers)
 
 static int64_t busy_since(const struct workers *workers, int number)
 {
-    return atomic_load_explicit(&workers->threads[number].busy_since, memory_order_relaxed);
+    return atomic_load_explicit(&workers->threads[number].worker.busy_since, memory_order_relaxed);
 }
 
 int workers_busy(const struct workers *workers)
@@ -169,8 +193,10 @@ void workers_free(struct workers *workers)
 {
     if (workers == NULL)
         return;
-    for (int i = 0; i < workers->count; i++)
+    for (int i = 0; i < workers->count; i++) {
         buffer_free(&workers->threads[i].worker.reply);
+        request_free(workers->threads[i].worker.request);
+    }
     pool_free(workers->pool);
     connections_free(workers->connections);
     free(workers);

@@ -36,7 +36,7 @@ int workers_busy(const struct workers *workers);
 /* How many connections to the database they share. */
 int workers_connections(const struct workers *workers);
 
-/* Age of the oldest request in hand, in milliseconds; 0 for none. */
+/* Milliseconds since the oldest request in hand began, or last made progress; 0 for none. */
 int64_t workers_longest_ms(const struct workers *workers);
 
 /*

@@ -37,6 +37,7 @@ enum {
     EVENT_BYTES = 270,
     TIMEOUT_MS = 30000, /* of a monitor's attempt */
     SCAN_MS = 20,
+    HEAD_BYTES = 512, /* of a request */
     ANSWER_BYTES = 2048,
     MOST_EVENTS = 512,
     MOST_LATENCIES = 1000000,
@@ -99,7 +100,7 @@ static void make_request(struct monitor *monitor)
     int head;
 
     bodies_make(&body, monitor->number, events, EVENT_BYTES);
-    monitor->request = malloc(body.length + 512);
+    monitor->request = malloc(HEAD_BYTES + body.length);
     if (monitor->request == NULL)
         fail("malloc");
     head = sprintf(monitor->request,
@@ -420,9 +421,9 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     set_up();
     while (!is_ending || is_measuring) {
-        int some = epoll_wait(epoll, ready, MOST_EVENTS, SCAN_MS);
+        int ready_count = epoll_wait(epoll, ready, MOST_EVENTS, SCAN_MS);
 
-        for (int i = 0; i < some; i++) {
+        for (int i = 0; i < ready_count; i++) {
             struct monitor *monitor = ready[i].data.ptr;
 
             if (monitor == NULL)

@@ -52,15 +52,16 @@ def read_exactly(connection, size):
     return data
 
 
-def read_answer(connection):
-    output = b""
-    while True:
+def read_records(connection):
+    """The kind and the content of each record of an answer, up to its end."""
+    kind = None
+    while kind != END:
         _, kind, _, size, padding, _ = struct.unpack("!BBHHBB", read_exactly(connection, 8))
-        content = read_exactly(connection, size + padding)[:size]
-        if kind == STDOUT:
-            output += content
-        if kind == END:
-            break
+        yield kind, read_exactly(connection, size + padding)[:size]
+
+
+def read_answer(connection):
+    output = b"".join(content for kind, content in read_records(connection) if kind == STDOUT)
     head, _, body = output.partition(b"\r\n\r\n")
     lines = [tuple(part.strip() for part in line.split(":", 1)) for line in head.decode("latin-1").split("\r\n")]
     headers = Headers(lines)

@@ -366,6 +366,24 @@ def test_a_long_answer_is_compressed_for_clients_that_accept_it(db, client, toke
     check_headers(answers[0])
 
 
+def test_an_answer_has_the_bytes_that_dashboards_have_always_got(stack, db, token):
+    source = f'q"\\é {secrets.token_hex(4)}'
+    hour = datetime.datetime.now(datetime.timezone.utc).replace(minute=0, second=0, microsecond=0) - 3 * HOUR
+    put(db, source, hour, hour, hour + HOUR)
+    wanted = (rb'{"aggregates":[{"source":"%(source)b","date":"%(second)b,"eventCount":1},{"source":"%(source)b","date":"%(first)b,"eventCount":2}],'
+              rb'"meta":{"totalCount":2,"daysRequested":30,"fetchedAt":"') % {
+        b"source": source.replace("\\", "\\u005c").replace('"', "\\u0022").encode(),
+        b"first": hour.strftime('%Y-%m-%d","hour":%-H').encode(),
+        b"second": (hour + HOUR).strftime('%Y-%m-%d","hour":%-H').encode()}
+    with stack.client() as client:
+        for accepted in ("gzip", "identity"):
+            answer = client.get(f"/query?days=30&source={quote(source)}",
+                                headers={"Authorization": f"Bearer {token}", "Accept-Encoding": accepted})
+            assert answer.status_code == 200
+            assert answer.content[:len(wanted)] == wanted
+            assert re.fullmatch(rb'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"}}', answer.content[len(wanted):])
+
+
 def test_queries_of_many_workers_share_few_connections(stack, db):
     def waiting():
         return db.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'query.fcgi'"
@@ -375,7 +393,7 @@ def test_queries_of_many_workers_share_few_connections(stack, db):
             concurrent.futures.ThreadPoolExecutor(12) as pool, stack.connect(autocommit=False) as lock:
         wait_for(lambda: instance.ask_health("/readyz/query").status_code == 200, "the tokens to be read")
         lock.execute("LOCK TABLE public.hourly_counts IN ACCESS EXCLUSIVE MODE")
-        sent = [pool.submit(instance.ask, query_params("shared")) for _ in range(12)]
+        sent = [pool.submit(instance.ask, query_params("shared", f"source=many-{n}")) for n in range(12)]
         wait_for(lambda: scrape(instance, "query")["steep_workers_busy"] == 12, "all queries to be in hand")
         wait_for(lambda: waiting() >= 2, "two to wait for the lock")
         assert waiting() == 2

@@ -46,6 +46,32 @@ static void does_not_count_small_bodies(void **state)
     budget_give_back(BUDGET_BYTES);
 }
 
+static void gives_what_grows_its_share_at_once_or_not_at_all(void **state)
+{
+    size_t share = 0;
+
+    (void)state;
+    assert_true(budget_resize(0, BUDGET_SMALL_BYTES));
+    assert_true(budget_resize(BUDGET_SMALL_BYTES, HALF));
+    assert_true(budget_resize(HALF, BUDGET_BYTES));
+    assert_false(budget_resize(0, BUDGET_SMALL_BYTES + 1));
+    assert_true(budget_resize(0, BUDGET_SMALL_BYTES));
+    assert_false(budget_resize(BUDGET_BYTES, BUDGET_BYTES + 1));
+    assert_true(budget_resize(BUDGET_BYTES, HALF));
+    assert_true(budget_take(HALF, clock_ms()));
+    assert_false(budget_resize(HALF, HALF + 1));
+    budget_give_back(HALF);
+    assert_true(budget_resize(HALF, 0));
+    /* In steps of any size, all of it comes back. */
+    for (size_t step = 1; share + step <= BUDGET_BYTES; step = step * 3 + 1) {
+        assert_true(budget_resize(share, share + step));
+        share += step;
+    }
+    assert_true(budget_resize(share, 0));
+    assert_true(budget_take(BUDGET_BYTES, clock_ms()));
+    budget_give_back(BUDGET_BYTES);
+}
+
 /* One that waits in the queue, in a thread of its own. */
 struct waiter {
     size_t bytes;
@@ -177,6 +203,7 @@ int main(void)
         cmocka_unit_test(gives_out_all_of_it_and_no_more),
         cmocka_unit_test(waits_until_the_deadline),
         cmocka_unit_test(does_not_count_small_bodies),
+        cmocka_unit_test(gives_what_grows_its_share_at_once_or_not_at_all),
         cmocka_unit_test(lets_nobody_overtake_one_that_needs_more),
         cmocka_unit_test(serves_the_next_when_the_first_has_left),
         cmocka_unit_test(never_gives_out_more_than_it_has),

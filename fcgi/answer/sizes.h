@@ -1,0 +1,25 @@
+/*
+ * Which of the recent questions had large answers, so that what is too large is not tried in
+ * vain each time: the last 16 that were noted. Any thread may call this.
+ */
+#ifndef STEEP_SIZES_H
+#define STEEP_SIZES_H
+
+#include "base/attributes.h"
+#include "http/query_string.h"
+
+#include <stdbool.h>
+
+enum size {
+    SIZES_LARGE_PLAIN, /* not to be built whole, as it is */
+    SIZES_LARGE_GZIP,  /* nor compressed */
+    SIZES_LONG,        /* DATABASE_PIECE_ROWS rows or more */
+};
+
+/* Notes whether the answer to a question had a size. */
+void sizes_note(const struct query_string *asked, enum size size, bool is_so);
+
+/* Whether the last note about it says so; false if there is none. */
+bool sizes_expect(const struct query_string *asked, enum size size) MUST_CHECK;
+
+#endif

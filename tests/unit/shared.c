@@ -1,0 +1,169 @@
+#include "answer/shared.h"
+#include "answer/sizes.h"
+#include "answer/turns.h"
+#include "base/clock.h"
+#include "unit.h"
+
+#include <stdlib.h>
+
+enum { SOON_MS = 30, KNOWN = 16 };
+
+static const struct query_string WEEK = {.days = 7};
+static const struct query_string MONTH = {.days = 30};
+static const struct query_string LAPTOP = {.days = 7, .source_length = 6, .source = "laptop"};
+
+/* Parks the member given as context. */
+static struct shared_member *park(void *context)
+{
+    return context;
+}
+
+static struct shared_member *park_none(void *context)
+{
+    (void)context;
+    return NULL;
+}
+
+static int count(const struct shared_member *members)
+{
+    int number = 0;
+
+    for (; members != NULL; members = members->next)
+        number++;
+    return number;
+}
+
+static void those_that_ask_the_same_follow_the_leader(void **state)
+{
+    struct shared week;
+    struct shared month;
+    struct shared laptop;
+    struct shared other;
+    struct shared_member members[3];
+    struct query_string same = WEEK;
+
+    (void)state;
+    same.source[0] = 'x'; /* behind its length */
+    assert_true(shared_lead(&week, &WEEK, park, NULL));
+    assert_true(shared_lead(&month, &MONTH, park, NULL));
+    assert_true(shared_lead(&laptop, &LAPTOP, park, NULL));
+    assert_false(shared_lead(&other, &same, park, &members[0]));
+    assert_false(shared_lead(&other, &WEEK, park, &members[1]));
+    assert_ptr_equal(shared_take(&week), &members[0]);
+    assert_ptr_equal(members[0].next, &members[1]);
+    assert_null(members[1].next);
+    assert_false(shared_lead(&other, &WEEK, park, &members[2]));
+    assert_ptr_equal(shared_take_or_end(&week), &members[2]);
+    assert_null(shared_take_or_end(&week));
+    assert_true(shared_lead(&other, &WEEK, park, NULL));
+    assert_null(shared_end(&other));
+    assert_null(shared_end(&month));
+    assert_null(shared_end(&laptop));
+}
+
+static void one_that_cannot_be_parked_leads_without_followers(void **state)
+{
+    struct shared first;
+    struct shared second;
+    struct shared third;
+    struct shared_member member;
+
+    (void)state;
+    assert_true(shared_lead(&first, &WEEK, park_none, NULL));
+    assert_true(shared_lead(&second, &WEEK, park_none, NULL));
+    assert_false(shared_lead(&third, &WEEK, park, &member));
+    assert_null(shared_take_or_end(&second));
+    assert_ptr_equal(shared_end(&first), &member);
+}
+
+static void only_so_many_are_parked(void **state)
+{
+    struct shared_member *members = calloc(SHARED_PARKED_MOST, sizeof(*members));
+    struct shared_member surplus;
+    struct shared first;
+    struct shared other;
+
+    (void)state;
+    assert_non_null(members);
+    assert_true(shared_lead(&first, &WEEK, park, NULL));
+    for (int i = 0; i < SHARED_PARKED_MOST; i++)
+        assert_false(shared_lead(&other, &WEEK, park, &members[i]));
+    assert_true(shared_lead(&other, &WEEK, park, &surplus));
+    assert_null(shared_end(&other));
+    assert_int_equal(count(shared_take(&first)), SHARED_PARKED_MOST);
+    assert_false(shared_lead(&other, &WEEK, park, &surplus));
+    assert_int_equal(count(shared_end(&first)), 1);
+    free(members);
+}
+
+static void knows_the_last_large_questions_by_their_form(void **state)
+{
+    struct query_string asked = LAPTOP;
+
+    (void)state;
+    assert_false(sizes_expect(&WEEK, SIZES_LARGE_PLAIN));
+    sizes_note(&WEEK, SIZES_LARGE_PLAIN, true);
+    sizes_note(&WEEK, SIZES_LARGE_PLAIN, true);
+    assert_true(sizes_expect(&WEEK, SIZES_LARGE_PLAIN));
+    assert_false(sizes_expect(&WEEK, SIZES_LARGE_GZIP));
+    assert_false(sizes_expect(&MONTH, SIZES_LARGE_PLAIN));
+    sizes_note(&WEEK, SIZES_LARGE_PLAIN, false);
+    assert_false(sizes_expect(&WEEK, SIZES_LARGE_PLAIN));
+    for (int i = 0; i <= KNOWN; i++) {
+        asked.source[0] = (char)('a' + i);
+        sizes_note(&asked, SIZES_LARGE_GZIP, true);
+    }
+    assert_true(sizes_expect(&asked, SIZES_LARGE_GZIP));
+    asked.source[0] = 'b';
+    assert_true(sizes_expect(&asked, SIZES_LARGE_GZIP));
+    asked.source[0] = 'a';
+    assert_false(sizes_expect(&asked, SIZES_LARGE_GZIP));
+}
+
+static void half_of_the_connections_are_turns_and_at_least_one(void **state)
+{
+    /* Connections, workers, turns. */
+    static const int CASES[][3] = {{1, 32, 1},      {2, 32, 1},   {3, 32, 1}, {4, 32, 2},
+                                   {256, 256, 128}, {64, 32, 16}, {64, 8, 4}, {2, 1, 1}};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(CASES) / sizeof(CASES[0]); i++) {
+        const struct config config = {.connections = CASES[i][0], .workers = CASES[i][1]};
+        int taken = 0;
+
+        while (turns_try(&config))
+            taken++;
+        assert_int_equal(taken, CASES[i][2]);
+        assert_false(turns_take(&config, clock_ms() + SOON_MS));
+        while (taken-- > 0)
+            turns_give_back();
+        assert_true(turns_take(&config, clock_ms()));
+        turns_give_back();
+    }
+}
+
+static void two_workers_leave_one_for_other_answers(void **state)
+{
+    const struct config config = {.workers = 2, .connections = 2};
+    int64_t begun = clock_ms();
+
+    (void)state;
+    assert_true(turns_try(&config));
+    assert_false(turns_take(&config, begun + 60000));
+    assert_true(clock_ms() < begun + 60000);
+    turns_give_back();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(those_that_ask_the_same_follow_the_leader),
+        cmocka_unit_test(one_that_cannot_be_parked_leads_without_followers),
+        cmocka_unit_test(only_so_many_are_parked),
+        cmocka_unit_test(knows_the_last_large_questions_by_their_form),
+        cmocka_unit_test(half_of_the_connections_are_turns_and_at_least_one),
+        cmocka_unit_test(two_workers_leave_one_for_other_answers),
+    };
+
+    return cmocka_run_group_tests_name("shared", tests, NULL, NULL);
+}
