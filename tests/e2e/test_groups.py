@@ -564,16 +564,19 @@ def test_a_backend_that_does_not_answer_counts_as_one(home, slow, asking, monito
 
 
 class Sender(threading.Thread):
-    """Posts batches, each until its answer is final: what was answered, and when."""
+    """Posts batches, each until its answer is final, the last one after an event: what was answered, and when."""
 
-    def __init__(self, instance, batches):
+    def __init__(self, instance, batches, may_end):
         super().__init__(daemon=True)
         self.instance = instance
         self.batches = batches
+        self.may_end = may_end
         self.answers = []  # batch, final answer, earlier statuses, from, to
 
     def run(self):
         for batch in self.batches:
+            if batch is self.batches[-1]:
+                self.may_end.wait()
             earlier, begun = [], time.monotonic()
             while (answer := batch.post(self.instance)).status_code == 503:
                 earlier.append(answer.status_code)
@@ -618,6 +621,7 @@ class Faults(threading.Thread):
         self.is_half_done = is_half_done
         self.losses = []
         self.done = {}
+        self.has_done_all = threading.Event()
 
     def run(self):
         kinds = []
@@ -628,6 +632,8 @@ class Faults(threading.Thread):
             with contextlib.suppress(psycopg.OperationalError):
                 getattr(self, kind)()
                 self.done[kind] = self.done.get(kind, 0) + 1
+            if set(self.done) == {*self.KINDS, "crash"}:
+                self.has_done_all.set()
             if kind in ("terminate", "crash"):
                 self.losses.append((begun, time.monotonic()))
 
@@ -667,9 +673,11 @@ def test_each_of_thousands_of_batches_gets_its_own_answer(stack, home, monitors,
 
     faults = Faults(home, chooser, is_half_done)
     with home.program(stack, monitors, STEEP_CONNECTIONS=str(connections)) as instance, Watch(home) as watch:
-        senders += [Sender(instance, each) for each in planned]
+        senders += [Sender(instance, each, faults.has_done_all) for each in planned]
         if has_faults:
             faults.start()
+        else:
+            faults.has_done_all.set()
         for sender in senders:
             sender.start()
         for sender in senders:
