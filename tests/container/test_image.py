@@ -58,7 +58,7 @@ def test_the_image_has_a_health_check(configuration):
 def test_its_error_log_has_the_level_of_the_package(root):
     levels = [re.findall(r"^error_log \S+ ([a-z]+);$", (folder / "log.conf").read_text(), re.MULTILINE)
               for folder in (root / "etc/nginx/snippets/steep", ROOT / "nginx/snippets")]
-    assert levels == [["alert"]] * 2
+    assert levels == [["emerg"]] * 2
 
 
 def test_nginx_accepts_the_site_without_a_warning(images, container):
