@@ -208,12 +208,12 @@ static bool send_body(struct worker *worker, struct request *request, const stru
 static enum error send_rest(struct answer *answer, struct answer_text *form, struct worker *worker,
                             struct request *request, bool *is_delivered)
 {
-    enum error error = ERROR_NONE;
-
     for (;;) {
+        enum error error;
+
         *is_delivered = send_body(worker, request, &form->body);
-        if (error != ERROR_NONE || !*is_delivered || answer->is_complete)
-            return error;
+        if (!*is_delivered || answer->is_complete)
+            return ERROR_NONE;
         budget_give_back(form->share);
         form->share = 0;
         buffer_reset(&form->body);

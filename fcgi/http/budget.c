@@ -58,16 +58,6 @@ bool budget_take(size_t bytes, int64_t deadline)
     return is_served;
 }
 
-void budget_give_back(size_t bytes)
-{
-    if (bytes <= BUDGET_SMALL_BYTES)
-        return;
-    pthread_mutex_lock(&lock);
-    taken -= bytes;
-    pthread_cond_broadcast(&changed);
-    pthread_mutex_unlock(&lock);
-}
-
 bool budget_resize(size_t from, size_t to)
 {
     size_t before = from > BUDGET_SMALL_BYTES ? from : 0;
@@ -83,4 +73,9 @@ bool budget_resize(size_t from, size_t to)
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
     return is_served;
+}
+
+void budget_give_back(size_t bytes)
+{
+    (void)!budget_resize(bytes, 0); /* less is always there */
 }
