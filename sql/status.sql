@@ -66,7 +66,8 @@ WITH wanted (role, may_login, may_bypass) AS (
     ('steep_prune', 'public.prune_events(interval,integer)', '20260208_create_retention.sql'),
     ('steep_prune', 'public.count_old_events(interval)', '20260208_create_retention.sql'),
     ('steep_query', 'public.get_hourly_totals(integer,text,text[],text[])', '20260209_create_totals.sql'),
-    ('steep_query', 'public.get_source_totals(integer,text,text[],text[])', '20260209_create_totals.sql')
+    ('steep_query', 'public.get_source_totals(integer,text,text[],text[])', '20260209_create_totals.sql'),
+    ('steep_query', 'public.get_scoped_aggregates(integer,text,text[],text[])', '20260209_create_totals.sql')
 ), callable AS (
   -- A function whose migration is pending is not missing.
   SELECT role, signature FROM functions JOIN public.schema_migrations ON name = migration

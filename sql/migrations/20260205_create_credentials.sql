@@ -92,11 +92,32 @@ COMMENT ON FUNCTION public.list_monitor_keys() IS 'Returns every registered publ
 REVOKE ALL ON FUNCTION public.list_monitor_keys() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.list_monitor_keys() TO steep_ingest;
 
+-- The limit bounds what query.fcgi keeps in memory of each token and sends with each of its
+-- queries, to 125 KiB, which is also less than an argument of psql may have. A name with * in
+-- the middle would look like a pattern, and * alone like no limit.
+CREATE FUNCTION public.is_scope(sources text[])
+RETURNS boolean
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+  SELECT coalesce(array_ndims(sources) = 1 AND cardinality(sources) <= 500, false)
+    AND NOT EXISTS (
+      SELECT FROM unnest(sources) AS source
+      WHERE (source COLLATE "C" ~ '^[!-~]([ -~]{0,253}[!-~])?$' AND source ~ '^[^*]+[*]?$') IS NOT TRUE
+    );
+$$;
+
+COMMENT ON FUNCTION public.is_scope(text[]) IS
+  'Whether these are 1 to 500 names of monitors, or beginnings of names that end with *';
+
+REVOKE ALL ON FUNCTION public.is_scope(text[]) FROM PUBLIC;
+
 CREATE TABLE public.access_tokens (
   label text PRIMARY KEY CHECK (label COLLATE "C" ~ '^[A-Za-z0-9._-]{1,64}$'),
   token_sha256 bytea NOT NULL UNIQUE CHECK (octet_length(token_sha256) = 32),
   created_at timestamptz NOT NULL DEFAULT now(),
-  expires_at timestamptz CHECK (isfinite(expires_at))
+  expires_at timestamptz CHECK (isfinite(expires_at)),
+  sources text[] CHECK (sources IS NULL OR public.is_scope(sources))
 );
 
 COMMENT ON TABLE public.access_tokens IS 'The tokens that may read; the tokens themselves are not stored';
@@ -104,6 +125,8 @@ COMMENT ON COLUMN public.access_tokens.label IS 'The token''s name';
 COMMENT ON COLUMN public.access_tokens.token_sha256 IS 'SHA-256 of the token''s characters';
 COMMENT ON COLUMN public.access_tokens.created_at IS 'When the token was created';
 COMMENT ON COLUMN public.access_tokens.expires_at IS 'When the token expires; NULL means never';
+COMMENT ON COLUMN public.access_tokens.sources IS
+  'The token''s scope: the sources that it sees, by name or by the beginning of their names and *; NULL means all';
 
 ALTER TABLE public.access_tokens ENABLE ROW LEVEL SECURITY;
 ALTER TABLE public.access_tokens FORCE ROW LEVEL SECURITY;
@@ -112,19 +135,28 @@ CREATE TRIGGER notify_changed
   AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON public.access_tokens
   FOR EACH STATEMENT EXECUTE FUNCTION public.notify_changed();
 
+-- Sorted and without repetitions, so that equal scopes are equal arrays: the program compares
+-- them byte by byte.
 CREATE FUNCTION public.list_access_tokens()
-RETURNS TABLE (label text, token_sha256 bytea, expires_at timestamptz)
+RETURNS TABLE (label text, token_sha256 bytea, expires_at timestamptz, names text[], prefixes text[])
 LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 SET timezone = 'UTC'
 AS $$
-  SELECT t.label, t.token_sha256, t.expires_at
+  SELECT
+    t.label, t.token_sha256, t.expires_at,
+    CASE WHEN t.sources IS NOT NULL THEN ARRAY(
+      SELECT DISTINCT source COLLATE "C" FROM unnest(t.sources) AS source WHERE source NOT LIKE '%*' ORDER BY 1
+    ) END,
+    CASE WHEN t.sources IS NOT NULL THEN ARRAY(
+      SELECT DISTINCT rtrim(source, '*') COLLATE "C" FROM unnest(t.sources) AS source WHERE source LIKE '%*' ORDER BY 1
+    ) END
   FROM public.access_tokens AS t
   ORDER BY t.label COLLATE "C";
 $$;
 
 COMMENT ON FUNCTION public.list_access_tokens() IS
-  'Returns every token''s digest, of expired ones too: the program checks expiry at each request';
+  'Returns every token''s digest, of expired ones too: the program checks expiry at each request; and the names and prefixes that limit it, NULL for no limit';
 
 REVOKE ALL ON FUNCTION public.list_access_tokens() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION public.list_access_tokens() TO steep_query;

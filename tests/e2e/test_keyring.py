@@ -100,8 +100,8 @@ HALF_A_READ = {
 LISTS = {
     "ingest": ("list_monitor_keys", "SELECT k.source, k.public_key FROM public.monitor_keys AS k",
                "SELECT '~'::text, '\\x00'::bytea"),
-    "query": ("list_access_tokens", "SELECT t.label, t.token_sha256, t.expires_at FROM public.access_tokens AS t",
-              "SELECT '~'::text, '\\x00'::bytea, NULL::timestamptz"),
+    "query": ("list_access_tokens", "SELECT t.label, t.token_sha256, t.expires_at, NULL::text[], NULL::text[] FROM public.access_tokens AS t",
+              "SELECT '~'::text, '\\x00'::bytea, NULL::timestamptz, NULL::text[], NULL::text[]"),
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 FUNCTIONS = {
     "steep_ingest": ["bulk_insert_events('[]')", "bulk_insert_batches('{}', '{}')", "list_monitor_keys()",
                      "find_invalid_events('{}')", "count_foreign_ids('[]')"],
-    "steep_query": ["get_hourly_aggregates(7, NULL)", "get_hourly_totals()", "get_source_totals()", "list_access_tokens()"],
+    "steep_query": ["get_hourly_aggregates(7, NULL)", "get_hourly_totals()", "get_source_totals()", "get_scoped_aggregates()", "list_access_tokens()"],
 }
 OTHER = {"steep_ingest": "steep_query", "steep_query": "steep_ingest"}
 

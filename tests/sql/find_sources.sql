@@ -1,5 +1,5 @@
--- Which sources names and prefixes allow; and that the totals are the sums of
--- get_hourly_aggregates over these, for random events, windows and limits.
+-- Which sources names and prefixes allow; and that get_scoped_aggregates and the totals are the
+-- rows of get_hourly_aggregates over these, and their sums, for random events, windows and limits.
 BEGIN;
 SELECT no_plan();
 
@@ -75,6 +75,14 @@ CREATE TEMP TABLE asked AS
   SELECT * FROM (VALUES (0), (1), (7), (9), (NULL)) AS windows (days)
   CROSS JOIN (VALUES (NULL), ('a'), ('ab'), ('nobody'), ('')) AS filters (filter)
   CROSS JOIN (SELECT row_number() OVER () AS number, names, prefixes FROM limits) AS limits;
+PREPARE wrong_counts AS
+  SELECT days, filter, names, prefixes FROM asked
+  WHERE ARRAY(SELECT count FROM public.get_scoped_aggregates(days, filter, names, prefixes) AS count)
+    IS DISTINCT FROM ARRAY(
+      SELECT ROW(source, date, hour, event_count)
+      FROM public.get_hourly_aggregates(days, filter) WITH ORDINALITY AS count (source, date, hour, event_count, number)
+      WHERE pg_temp.allowed(count.source, names, prefixes)
+      ORDER BY number);
 PREPARE wrong_hours AS
   SELECT days, filter, names, prefixes FROM asked
   WHERE ARRAY(SELECT total FROM public.get_hourly_totals(days, filter, names, prefixes) AS total)
@@ -89,11 +97,13 @@ PREPARE wrong_sources AS
       SELECT ROW(source, sum(event_count)::bigint) FROM public.get_hourly_aggregates(days, filter) AS count
       WHERE pg_temp.allowed(count.source, names, prefixes)
       GROUP BY source ORDER BY sum(event_count) DESC, source COLLATE "C");
+SELECT is_empty('wrong_counts', 'scoped counts are the rows of get_hourly_aggregates');
 SELECT is_empty('wrong_hours', 'hourly totals are the sums of get_hourly_aggregates');
 SELECT is_empty('wrong_sources', 'source totals are the sums of get_hourly_aggregates');
 ANALYZE public.events, public.hourly_counts;
 SELECT is_empty('wrong_hours', '... also with statistics');
 SELECT is_empty('wrong_sources', '... for sources as well');
+SELECT is_empty('wrong_counts', '... and for scoped counts');
 
 -- As for a table of many sources, which parallel workers read. It takes a while to start them.
 DELETE FROM asked WHERE (days = 7 AND filter IS NULL AND number <= 10) IS NOT TRUE;

@@ -28,6 +28,7 @@ INSERT INTO decided VALUES
   ('function', 'find_invalid_events(text[])', 'EXECUTE', '', '', '', '', ''),
   ('function', 'get_hourly_aggregates(integer,text)', '', 'EXECUTE', 'EXECUTE', '', '', ''),
   ('function', 'get_hourly_totals(integer,text,text[],text[])', '', 'EXECUTE', 'EXECUTE', '', '', ''),
+  ('function', 'get_scoped_aggregates(integer,text,text[],text[])', '', 'EXECUTE', 'EXECUTE', '', '', ''),
   ('function', 'get_source_totals(integer,text,text[],text[])', '', 'EXECUTE', 'EXECUTE', '', '', ''),
   ('function', 'list_access_tokens()', '', 'EXECUTE', '', '', '', ''),
   ('function', 'list_monitor_keys()', 'EXECUTE', '', '', '', '', ''),
@@ -46,6 +47,7 @@ INSERT INTO decided VALUES
   -- For the functions above only.
   ('function', 'count_partial_hour(timestamp with time zone,text[])', '', '', '', '', '', ''),
   ('function', 'find_sources(text,text[],text[])', '', '', '', '', '', ''),
+  ('function', 'is_scope(text[])', '', '', '', '', '', ''),
 
   -- For triggers only.
   ('function', 'assign_monitor_key_slot()', '', '', '', '', '', ''),
@@ -207,6 +209,7 @@ SELECT set_eq('found', $$VALUES
   ('function', 'prune_events(interval,integer)', 'steep_ingest', 'EXECUTE'),
   ('function', 'get_hourly_aggregates(integer,text)', 'steep_ingest', 'EXECUTE'),
   ('function', 'get_hourly_totals(integer,text,text[],text[])', 'steep_ingest', 'EXECUTE'),
+  ('function', 'get_scoped_aggregates(integer,text,text[],text[])', 'steep_ingest', 'EXECUTE'),
   ('function', 'get_source_totals(integer,text,text[],text[])', 'steep_ingest', 'EXECUTE')
 $$, 'a membership is found');
 
