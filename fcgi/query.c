@@ -33,7 +33,7 @@ static enum error authenticate(const struct worker *worker, const struct request
     if (error != ERROR_NONE)
         return error;
     query->is_known = keyring_find_token(worker->keyring, digest, (int64_t)time(NULL), query->label,
-                                         &is_complete);
+                                         &query->asked.scope, &is_complete);
     metrics_observe(METRICS_VERIFICATION, clock_us() - begun);
     if (query->is_known)
         return ERROR_NONE;
@@ -52,7 +52,7 @@ static enum error take_query(const struct worker *worker, const struct request *
     if (error == ERROR_NONE)
         error = authenticate(worker, request, query);
     if (error == ERROR_NONE)
-        error = query_string_parse(text != NULL ? text : "", &query->parameters);
+        error = query_string_parse(text != NULL ? text : "", &query->asked.parameters);
     return error;
 }
 
@@ -66,7 +66,7 @@ static void answer_large(struct worker *worker, struct query *query)
 
     is_wanted[query->form] = true;
     if (has_turn)
-        error = answer_build(&built, worker, &query->parameters, is_wanted, query->deadline);
+        error = answer_build(&built, worker, &query->asked, is_wanted, query->deadline);
     if (error != ERROR_NONE) {
         worker_release(worker);
         query_refuse(worker, query, error);
@@ -92,10 +92,11 @@ static void answer(struct worker *worker, struct request *request)
                      : ANSWER_PLAIN;
     if (error != ERROR_NONE)
         query_refuse(worker, &query, error);
-    else if (answer_was_large(&query.parameters, query.form))
+    else if (answer_was_large(&query.asked, query.form))
         answer_large(worker, &query);
     else
         lead_answer(worker, &query);
+    scope_release(query.asked.scope);
 }
 
 int main(int argc, char **argv)

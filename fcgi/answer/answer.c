@@ -125,9 +125,8 @@ static void note_sizes(const struct answer *answer)
     }
 }
 
-enum error answer_build(struct answer *answer, struct worker *worker,
-                        const struct query_string *asked, const bool is_wanted[ANSWER_FORMS],
-                        int64_t deadline)
+enum error answer_build(struct answer *answer, struct worker *worker, const struct question *asked,
+                        const bool is_wanted[ANSWER_FORMS], int64_t deadline)
 {
     enum error error;
 
@@ -154,7 +153,7 @@ enum error answer_build(struct answer *answer, struct worker *worker,
     return error;
 }
 
-bool answer_was_large(const struct query_string *asked, enum answer_form form)
+bool answer_was_large(const struct question *asked, enum answer_form form)
 {
     return sizes_expect(asked, SIZES_LARGE[form]);
 }

@@ -25,7 +25,7 @@ enum {
 enum answer_form { ANSWER_PLAIN, ANSWER_GZIP, ANSWER_FORMS };
 
 struct answer {
-    const struct query_string *asked;
+    const struct question *asked;
     struct timespec fetched_at;
     struct rows rows;
     int row; /* the next one of those that the database gave last */
@@ -49,12 +49,11 @@ struct answer {
  *
  * ERROR_UNAVAILABLE or ERROR_INTERNAL: it failed, see the worker's record.
  */
-enum error answer_build(struct answer *answer, struct worker *worker,
-                        const struct query_string *asked, const bool is_wanted[ANSWER_FORMS],
-                        int64_t deadline) MUST_CHECK;
+enum error answer_build(struct answer *answer, struct worker *worker, const struct question *asked,
+                        const bool is_wanted[ANSWER_FORMS], int64_t deadline) MUST_CHECK;
 
 /* Whether a form was too large to be built whole when the question was last asked. */
-bool answer_was_large(const struct query_string *asked, enum answer_form form) MUST_CHECK;
+bool answer_was_large(const struct question *asked, enum answer_form form) MUST_CHECK;
 
 /* Whether a form is there and whole. */
 bool answer_is_whole(const struct answer *answer, enum answer_form form) MUST_CHECK;

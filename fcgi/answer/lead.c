@@ -45,6 +45,7 @@ static void drop_first(struct lead *lead)
         lead->own = NULL;
     } else {
         lead->first = first->next;
+        scope_release(query_of(first)->asked.scope);
         free(query_of(first));
     }
 }
@@ -214,6 +215,7 @@ static struct shared_member *park(void *context)
     }
     *query = *parking->query;
     query->request = request;
+    query->asked.scope = scope_share(query->asked.scope);
     return &query->member;
 }
 
@@ -222,7 +224,7 @@ void lead_answer(struct worker *worker, struct query *query)
     struct parking parking = {worker, query};
     struct lead lead = {.worker = worker, .own = query};
 
-    if (!shared_lead(&lead.shared, &query->parameters, park, &parking))
+    if (!shared_lead(&lead.shared, &query->asked, park, &parking))
         return;
     do {
         run(&lead);

@@ -15,14 +15,15 @@ static void log_request(const struct worker *worker, const struct query *query, 
     if (query->is_known)
         log_string(&line, "token", query->label);
     if (error == ERROR_NONE) {
-        log_number(&line, "days", query->parameters.days);
+        log_number(&line, "days", query->asked.parameters.days);
         log_number(&line, "rows", query->rows);
     }
-    if (error == ERROR_NONE && query->parameters.source_length > 0)
-        log_bytes(&line, "source", query->parameters.source, query->parameters.source_length);
-    if (error == ERROR_NONE && query->parameters.grouping != QUERY_BY_SOURCE_AND_HOUR)
+    if (error == ERROR_NONE && query->asked.parameters.source_length > 0)
+        log_bytes(&line, "source", query->asked.parameters.source,
+                  query->asked.parameters.source_length);
+    if (error == ERROR_NONE && query->asked.parameters.grouping != QUERY_BY_SOURCE_AND_HOUR)
         log_string(&line, "group_by",
-                   query->parameters.grouping == QUERY_BY_HOUR ? "hour" : "source");
+                   query->asked.parameters.grouping == QUERY_BY_HOUR ? "hour" : "source");
     worker_log_end(&line, query->request, fate);
 }
 

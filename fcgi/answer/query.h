@@ -6,10 +6,10 @@
 #define STEEP_QUERY_H
 
 #include "answer/answer.h"
+#include "answer/question.h"
 #include "answer/shared.h"
 #include "auth/keyring.h"
 #include "base/error.h"
-#include "http/query_string.h"
 #include "http/request.h"
 #include "process/worker.h"
 
@@ -20,7 +20,7 @@
 struct query {
     struct shared_member member; /* while it is parked; comes first */
     struct request *request;
-    struct query_string parameters;
+    struct question asked;
     enum answer_form form;
     int64_t deadline; /* clock_ms */
     int64_t rows;

@@ -82,25 +82,31 @@ static void add_source_total(struct rows *rows, struct buffer *out, const struct
 }
 
 #define COUNTS "SELECT source, date, hour, event_count FROM public.get_hourly_aggregates($1, $2)"
-/* NULL, NULL: no limit to certain sources. */
-#define HOUR_TOTALS                                                                                \
-    "SELECT date, hour, event_count FROM public.get_hourly_totals($1, $2, NULL, NULL)"
-#define SOURCE_TOTALS "SELECT source, event_count FROM public.get_source_totals($1, $2, NULL, NULL)"
+#define SCOPED_COUNTS                                                                              \
+    "SELECT source, date, hour, event_count FROM public.get_scoped_aggregates($1, $2, $3, $4)"
+#define HOUR_TOTALS "SELECT date, hour, event_count FROM public.get_hourly_totals($1, $2, $3, $4)"
+#define SOURCE_TOTALS "SELECT source, event_count FROM public.get_source_totals($1, $2, $3, $4)"
 
 /* A statement for the first rows, and as a cursor. */
-#define STATEMENTS(sql) sql " LIMIT $3", DATABASE_CURSOR sql
+#define STATEMENTS(sql)                                                                            \
+    {                                                                                              \
+        sql " LIMIT $5", DATABASE_CURSOR sql                                                       \
+    }
 
+/* The data model's function has no scope, so that those of a scope are another statement. */
 static const struct grouping {
-    const char *sql;
-    const char *cursor;
+    struct grouping_statements {
+        const char *sql;
+        const char *cursor;
+    } all, scoped;
     void (*add)(struct rows *rows, struct buffer *out, const struct database *db, int row);
 } GROUPINGS[] = {
-    [QUERY_BY_SOURCE_AND_HOUR] = {STATEMENTS(COUNTS), add_count},
-    [QUERY_BY_HOUR] = {STATEMENTS(HOUR_TOTALS), add_hour_total},
-    [QUERY_BY_SOURCE] = {STATEMENTS(SOURCE_TOTALS), add_source_total},
+    [QUERY_BY_SOURCE_AND_HOUR] = {STATEMENTS(COUNTS), STATEMENTS(SCOPED_COUNTS), add_count},
+    [QUERY_BY_HOUR] = {STATEMENTS(HOUR_TOTALS), STATEMENTS(HOUR_TOTALS), add_hour_total},
+    [QUERY_BY_SOURCE] = {STATEMENTS(SOURCE_TOTALS), STATEMENTS(SOURCE_TOTALS), add_source_total},
 };
 
-int rows_add(struct rows *rows, struct buffer *out, const struct query_string *asked,
+int rows_add(struct rows *rows, struct buffer *out, const struct question *asked,
              const struct database *db, int first, size_t bytes)
 {
     int count = database_rows(db);
@@ -108,25 +114,41 @@ int rows_add(struct rows *rows, struct buffer *out, const struct query_string *a
 
     for (; row < count && out->length < bytes && !out->is_short; row++) {
         buffer_add_text(out, rows->count == 0 ? "{" : "},{");
-        GROUPINGS[asked->grouping].add(rows, out, db, row);
+        GROUPINGS[asked->parameters.grouping].add(rows, out, db, row);
         rows->count++;
     }
     return row;
 }
 
-void rows_ask(struct rows_statement *statement, const struct query_string *asked)
+/* An array of the scope; an SQL NULL for none. */
+static struct database_parameter text_array(const struct scope_array *array)
 {
-    statement->sql = GROUPINGS[asked->grouping].sql;
-    statement->cursor = GROUPINGS[asked->grouping].cursor;
-    statement->days = htonl((uint32_t)asked->days);
+    return (struct database_parameter){DATABASE_TEXT_ARRAY, array != NULL ? array->bytes : NULL,
+                                       array != NULL ? array->length : 0};
+}
+
+void rows_ask(struct rows_statement *statement, const struct question *asked)
+{
+    const struct query_string *parameters = &asked->parameters;
+    const struct scope *scope = asked->scope;
+    const struct grouping *grouping = &GROUPINGS[parameters->grouping];
+    const struct grouping_statements *statements =
+        scope != NULL ? &grouping->scoped : &grouping->all;
+
+    statement->sql = statements->sql;
+    statement->cursor = statements->cursor;
+    statement->days = htonl((uint32_t)parameters->days);
     statement->most = htonl(DATABASE_PIECE_ROWS);
     statement->parameters[0] =
         (struct database_parameter){DATABASE_INT4, &statement->days, sizeof(statement->days)};
     statement->parameters[1] = (struct database_parameter){
-        DATABASE_TEXT, asked->source_length > 0 ? asked->source : NULL, asked->source_length};
-    statement->parameters[2] =
+        DATABASE_TEXT, parameters->source_length > 0 ? parameters->source : NULL,
+        parameters->source_length};
+    statement->parameters[2] = text_array(scope != NULL ? &scope->names : NULL);
+    statement->parameters[3] = text_array(scope != NULL ? &scope->prefixes : NULL);
+    statement->parameters[4] =
         (struct database_parameter){DATABASE_INT4, &statement->most, sizeof(statement->most)};
-    statement->count = 3;
+    statement->count = ROWS_PARAMETERS_MOST;
 }
 
 void rows_begin(struct buffer *out)
@@ -134,7 +156,7 @@ void rows_begin(struct buffer *out)
     buffer_add_text(out, "{\"aggregates\":[");
 }
 
-void rows_end(const struct rows *rows, struct buffer *out, const struct query_string *asked,
+void rows_end(const struct rows *rows, struct buffer *out, const struct question *asked,
               const struct timespec *fetched_at)
 {
     struct tm tm;
@@ -144,6 +166,6 @@ void rows_end(const struct rows *rows, struct buffer *out, const struct query_st
     strftime(second, sizeof(second), "%Y-%m-%dT%H:%M:%S", &tm);
     buffer_printf(
         out, "%s],\"meta\":{\"totalCount\":%lld,\"daysRequested\":%d,\"fetchedAt\":\"%s.%03ldZ\"}}",
-        rows->count > 0 ? "}" : "", (long long)rows->count, asked->days, second,
+        rows->count > 0 ? "}" : "", (long long)rows->count, asked->parameters.days, second,
         fetched_at->tv_nsec / 1000000);
 }

@@ -5,15 +5,15 @@
 #ifndef STEEP_ROWS_H
 #define STEEP_ROWS_H
 
+#include "answer/question.h"
 #include "base/buffer.h"
 #include "db/database.h"
-#include "http/query_string.h"
 
 #include <stddef.h>
 #include <stdint.h>
 #include <time.h>
 
-enum { ROWS_PARAMETERS_MOST = 3, ROWS_HOUR_BYTES = 80 };
+enum { ROWS_PARAMETERS_MOST = 5, ROWS_HOUR_BYTES = 80 };
 
 /* The statement of a question. parameters point to the question and to this. */
 struct rows_statement {
@@ -25,7 +25,7 @@ struct rows_statement {
 };
 
 /* Sets the statement of a question, which must outlive it. */
-void rows_ask(struct rows_statement *statement, const struct query_string *asked);
+void rows_ask(struct rows_statement *statement, const struct question *asked);
 
 /* How far the text of an answer is; all 0 at first. */
 struct rows {
@@ -39,14 +39,14 @@ struct rows {
 
 /* The text before the rows, and that behind them. */
 void rows_begin(struct buffer *out);
-void rows_end(const struct rows *rows, struct buffer *out, const struct query_string *asked,
+void rows_end(const struct rows *rows, struct buffer *out, const struct question *asked,
               const struct timespec *fetched_at);
 
 /*
  * Adds rows that the database has given, from number first on, until out has so many bytes
  * or a row more. Returns the number of the first row that is left.
  */
-int rows_add(struct rows *rows, struct buffer *out, const struct query_string *asked,
+int rows_add(struct rows *rows, struct buffer *out, const struct question *asked,
              const struct database *db, int first, size_t bytes);
 
 #endif

@@ -7,11 +7,11 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct shared *leaders;
 static int parked;
 
-static struct shared *find(const struct query_string *asked)
+static struct shared *find(const struct question *asked)
 {
     struct shared *shared = leaders;
 
-    while (shared != NULL && !query_string_equal(shared->asked, asked))
+    while (shared != NULL && !question_equal(shared->asked, asked))
         shared = shared->next;
     return shared;
 }
@@ -29,7 +29,7 @@ static bool join(struct shared *shared, struct shared_member *(*park)(void *cont
     return true;
 }
 
-bool shared_lead(struct shared *shared, const struct query_string *asked,
+bool shared_lead(struct shared *shared, const struct question *asked,
                  struct shared_member *(*park)(void *context), void *context)
 {
     struct shared *other;

@@ -7,8 +7,8 @@
 #ifndef STEEP_SHARED_H
 #define STEEP_SHARED_H
 
+#include "answer/question.h"
 #include "base/attributes.h"
-#include "http/query_string.h"
 
 #include <stdbool.h>
 
@@ -22,11 +22,11 @@ struct shared_member {
 
 /* A question under way, on its leader's stack. */
 struct shared {
-    const struct query_string *asked; /* of a leader; it must outlive its lead */
-    struct shared_member *first;      /* who waits for the next run */
-    struct shared_member **last;      /* where the next one is added */
-    bool is_listed;                   /* others can join */
-    struct shared *next;              /* of another question */
+    const struct question *asked; /* of a leader; it must outlive its lead */
+    struct shared_member *first;  /* who waits for the next run */
+    struct shared_member **last;  /* where the next one is added */
+    bool is_listed;               /* others can join */
+    struct shared *next;          /* of another question */
 };
 
 /*
@@ -34,7 +34,7 @@ struct shared {
  * context under a lock, makes a member of the caller. True for a leader, which must go on until
  * shared_take_or_end has returned NULL, or shared_end was called.
  */
-bool shared_lead(struct shared *shared, const struct query_string *asked,
+bool shared_lead(struct shared *shared, const struct question *asked,
                  struct shared_member *(*park)(void *context), void *context) MUST_CHECK;
 
 /* Gives those that wait to the leader, in the order of their arrival; NULL for nobody. */

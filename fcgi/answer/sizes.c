@@ -6,23 +6,23 @@ enum { RECENT_MOST = 16 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
-    struct query_string asked;
+    struct question asked;
     enum size size;
     bool is_known;
 } recent[RECENT_MOST];
 static int next_recent;
 
-static int find(const struct query_string *asked, enum size size)
+static int find(const struct question *asked, enum size size)
 {
     int i = 0;
 
     while (i < RECENT_MOST && !(recent[i].is_known && recent[i].size == size &&
-                                query_string_equal(&recent[i].asked, asked)))
+                                question_equal(&recent[i].asked, asked)))
         i++;
     return i;
 }
 
-void sizes_note(const struct query_string *asked, enum size size, bool is_so)
+void sizes_note(const struct question *asked, enum size size, bool is_so)
 {
     int i;
 
@@ -31,7 +31,9 @@ void sizes_note(const struct query_string *asked, enum size size, bool is_so)
     if (i < RECENT_MOST) {
         recent[i].is_known = is_so;
     } else if (is_so) {
+        scope_release(recent[next_recent].asked.scope);
         recent[next_recent].asked = *asked;
+        recent[next_recent].asked.scope = scope_share(asked->scope);
         recent[next_recent].size = size;
         recent[next_recent].is_known = true;
         next_recent = (next_recent + 1) % RECENT_MOST;
@@ -39,7 +41,7 @@ void sizes_note(const struct query_string *asked, enum size size, bool is_so)
     pthread_mutex_unlock(&lock);
 }
 
-bool sizes_expect(const struct query_string *asked, enum size size)
+bool sizes_expect(const struct question *asked, enum size size)
 {
     bool is_so;
 

@@ -5,8 +5,8 @@
 #ifndef STEEP_SIZES_H
 #define STEEP_SIZES_H
 
+#include "answer/question.h"
 #include "base/attributes.h"
-#include "http/query_string.h"
 
 #include <stdbool.h>
 
@@ -17,9 +17,9 @@ enum size {
 };
 
 /* Notes whether the answer to a question had a size. */
-void sizes_note(const struct query_string *asked, enum size size, bool is_so);
+void sizes_note(const struct question *asked, enum size size, bool is_so);
 
 /* Whether the last note about it says so; false if there is none. */
-bool sizes_expect(const struct query_string *asked, enum size size) MUST_CHECK;
+bool sizes_expect(const struct question *asked, enum size size) MUST_CHECK;
 
 #endif

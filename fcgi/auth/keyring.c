@@ -38,7 +38,7 @@ void keyring_free(struct keyring *keyring)
     free(keyring->environment.keys);
     free(keyring->environment.tokens);
     free(keyring->snapshot.keys);
-    free(keyring->snapshot.tokens);
+    keyring_free_tokens(keyring->snapshot.tokens, keyring->snapshot.token_count);
     pthread_rwlock_destroy(&keyring->lock);
     free(keyring);
 }
@@ -179,6 +179,13 @@ const char *keyring_add_token(struct keyring *keyring, const char *token)
     return NULL;
 }
 
+void keyring_free_tokens(struct keyring_token *tokens, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        scope_release(tokens[i].scope);
+    free(tokens);
+}
+
 static void replace(struct keyring *keyring, struct ring snapshot)
 {
     struct ring old;
@@ -189,7 +196,7 @@ static void replace(struct keyring *keyring, struct ring snapshot)
     keyring->has_snapshot = true;
     pthread_rwlock_unlock(&keyring->lock);
     free(old.keys);
-    free(old.tokens);
+    keyring_free_tokens(old.tokens, old.token_count);
 }
 
 void keyring_replace_keys(struct keyring *keyring, struct keyring_key *keys, size_t count)
@@ -255,7 +262,8 @@ static const struct keyring_token *find_token(const struct ring *ring, const uns
 
 bool keyring_find_token(struct keyring *keyring,
                         const unsigned char digest[static BEARER_DIGEST_BYTES], int64_t now,
-                        char label[static KEYRING_LABEL_BYTES + 1], bool *is_complete)
+                        char label[static KEYRING_LABEL_BYTES + 1], struct scope **scope,
+                        bool *is_complete)
 {
     const struct keyring_token *environment, *read, *found;
 
@@ -265,6 +273,7 @@ bool keyring_find_token(struct keyring *keyring,
     found = read != NULL ? read : environment;
     if (found != NULL)
         memcpy(label, found->label, sizeof(found->label));
+    *scope = found != NULL && environment == NULL ? scope_share(found->scope) : NULL;
     *is_complete = keyring->has_snapshot;
     pthread_rwlock_unlock(&keyring->lock);
     return found != NULL;

@@ -10,6 +10,7 @@
 #define STEEP_KEYRING_H
 
 #include "auth/bearer.h"
+#include "auth/scope.h"
 #include "auth/signature.h"
 
 #include <stdbool.h>
@@ -35,6 +36,7 @@ struct keyring_token {
     unsigned char digest[BEARER_DIGEST_BYTES];
     int64_t expires; /* Unix time; KEYRING_NEVER */
     char label[KEYRING_LABEL_BYTES + 1];
+    struct scope *scope; /* NULL: all sources */
 };
 
 struct keyring;
@@ -55,10 +57,13 @@ const char *keyring_add_token(struct keyring *keyring, const char *token);
 
 /*
  * Replaces the database's snapshot. Takes ownership of the array, which comes from
- * malloc (NULL for none).
+ * malloc (NULL for none), and of the users of its scopes.
  */
 void keyring_replace_keys(struct keyring *keyring, struct keyring_key *keys, size_t count);
 void keyring_replace_tokens(struct keyring *keyring, struct keyring_token *tokens, size_t count);
+
+/* Frees tokens, and releases their scopes; takes NULL for none. */
+void keyring_free_tokens(struct keyring_token *tokens, size_t count);
 
 /* Counts the credentials of the environment and of the snapshot. */
 void keyring_count(struct keyring *keyring, size_t *environment, size_t *database);
@@ -76,10 +81,12 @@ size_t keyring_find_keys(struct keyring *keyring, const char *source, size_t len
 
 /*
  * Whether a digest is that of a token that has not expired at now (Unix time), and its
- * label. Compares with every token, each in constant time.
+ * label and scope, which the caller releases (NULL: all sources, as for every token of the
+ * environment, even if the database has it too). Compares with every token, each in constant time.
  */
 bool keyring_find_token(struct keyring *keyring,
                         const unsigned char digest[static BEARER_DIGEST_BYTES], int64_t now,
-                        char label[static KEYRING_LABEL_BYTES + 1], bool *is_complete);
+                        char label[static KEYRING_LABEL_BYTES + 1], struct scope **scope,
+                        bool *is_complete);
 
 #endif

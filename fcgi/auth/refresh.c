@@ -64,14 +64,32 @@ static enum database_verdict read_keys(struct database *db, struct keyring *keyr
     return DATABASE_DONE;
 }
 
+/*
+ * Reads a scope from the column of its names and the next, of its prefixes: both are NULL for
+ * all sources.
+ */
+static bool read_scope(const struct database *db, int row, int column, struct scope **scope)
+{
+    struct scope_array names, prefixes;
+
+    if (database_is_null(db, row, column) && database_is_null(db, row, column + 1))
+        return true;
+    if (database_is_null(db, row, column) || database_is_null(db, row, column + 1))
+        return false;
+    names.bytes = (const unsigned char *)database_bytes(db, row, column, &names.length);
+    prefixes.bytes = (const unsigned char *)database_bytes(db, row, column + 1, &prefixes.length);
+    *scope = scope_new(names, prefixes);
+    return *scope != NULL;
+}
+
 static enum database_verdict read_tokens(struct database *db, struct keyring *keyring,
                                          int64_t deadline, size_t *count)
 {
     struct keyring_token *tokens = NULL;
     enum database_verdict verdict =
         database_call(db,
-                      "SELECT label, token_sha256, floor(extract(epoch FROM expires_at))::bigint"
-                      " FROM public.list_access_tokens()",
+                      "SELECT label, token_sha256, floor(extract(epoch FROM expires_at))::bigint,"
+                      " names, prefixes FROM public.list_access_tokens()",
                       NULL, 0, deadline);
     int rows = verdict == DATABASE_DONE ? database_rows(db) : 0;
 
@@ -84,8 +102,9 @@ static enum database_verdict read_tokens(struct database *db, struct keyring *ke
         const char *label = database_bytes(db, i, 0, &label_length);
         const char *digest = database_bytes(db, i, 1, &digest_length);
 
-        if (label_length > KEYRING_LABEL_BYTES || digest_length != BEARER_DIGEST_BYTES) {
-            free(tokens);
+        if (label_length > KEYRING_LABEL_BYTES || digest_length != BEARER_DIGEST_BYTES ||
+            !read_scope(db, i, 3, &tokens[i].scope)) {
+            keyring_free_tokens(tokens, (size_t)rows);
             return DATABASE_FAILED;
         }
         memcpy(tokens[i].label, label, label_length);

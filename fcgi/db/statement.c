@@ -14,7 +14,7 @@
 #define NUMBER(macro) TEXT(macro)
 
 enum {
-    PARAMETERS_MOST = 4,
+    PARAMETERS_MOST = 5,
     NAME_BYTES = 24,
     SETTING_BYTES = 16,
     ROLL_BACK_MS = 1000,

@@ -118,7 +118,7 @@ def statements(stack, db):
 
 
 INSERT = "SELECT inserted_count FROM public.bulk_insert_events($1::text::jsonb)"
-COUNT = "SELECT source, date, hour, event_count FROM public.get_hourly_aggregates($1, $2) LIMIT $3"
+COUNT = "SELECT source, date, hour, event_count FROM public.get_hourly_aggregates($1, $2) LIMIT $5"
 
 
 def test_a_flood_of_strangers_causes_no_statement_and_delays_nobody(statements, flood, refusals, client, monitor, query):

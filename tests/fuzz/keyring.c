@@ -77,9 +77,11 @@ static bool is_token(struct keyring *keyring, const char *text)
     char label[KEYRING_LABEL_BYTES + 1];
     bool is_complete;
     bool is_found;
+    struct scope *scope;
 
     crypto_hash_sha256(digest, (const unsigned char *)text, strlen(text));
-    is_found = keyring_find_token(keyring, digest, 0, label, &is_complete);
+    is_found = keyring_find_token(keyring, digest, 0, label, &scope, &is_complete);
+    require(scope == NULL, "a token of the environment sees all sources");
     require(!is_found || strcmp(label, "environment") == 0, "a token has the label environment");
     return is_found;
 }

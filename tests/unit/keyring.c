@@ -9,6 +9,7 @@
 static struct keyring *keyring;
 static unsigned char keys[KEYRING_KEYS_FOUND][SIGNATURE_KEY_BYTES];
 static bool is_complete;
+static struct scope *scope; /* of the token that was found last */
 
 static int set_up(void **state)
 {
@@ -21,6 +22,8 @@ static int tear_down(void **state)
 {
     (void)state;
     keyring_free(keyring);
+    scope_release(scope);
+    scope = NULL;
     return 0;
 }
 
@@ -153,7 +156,9 @@ static bool find_token(const char *token, int64_t now, char *label)
     unsigned char digest[BEARER_DIGEST_BYTES];
 
     crypto_hash_sha256(digest, (const unsigned char *)token, strlen(token));
-    return keyring_find_token(keyring, digest, now, label, &is_complete);
+    scope_release(scope);
+    scope = NULL;
+    return keyring_find_token(keyring, digest, now, label, &scope, &is_complete);
 }
 
 static void finds_a_token_until_it_expires(void **state)
@@ -175,6 +180,48 @@ static void finds_a_token_until_it_expires(void **state)
     assert_string_equal(label, "second");
     assert_false(find_token("three", 0, label));
     assert_true(is_complete);
+}
+
+static struct scope *scope_of(const char *names)
+{
+    return scope_new((struct scope_array){(const unsigned char *)names, strlen(names)},
+                     (struct scope_array){(const unsigned char *)"", 0});
+}
+
+static void gives_a_token_its_scope(void **state)
+{
+    struct keyring_token *tokens = calloc(2, sizeof(*tokens));
+    char label[KEYRING_LABEL_BYTES + 1];
+    (void)state;
+    crypto_hash_sha256(tokens[0].digest, (const unsigned char *)"one", 3);
+    tokens[0].expires = 1000;
+    tokens[0].scope = scope_of("mac");
+    crypto_hash_sha256(tokens[1].digest, (const unsigned char *)"two", 3);
+    tokens[1].expires = KEYRING_NEVER;
+    keyring_replace_tokens(keyring, tokens, 2);
+    assert_true(find_token("two", 0, label));
+    assert_null(scope);
+    assert_true(find_token("one", 0, label));
+    assert_memory_equal(scope->names.bytes, "mac", 3);
+    /* A request keeps the scope that its token had. */
+    keyring_replace_tokens(keyring, NULL, 0);
+    assert_memory_equal(scope->names.bytes, "mac", 3);
+    assert_false(find_token("one", 0, label));
+    assert_null(scope);
+}
+
+static void never_limits_the_token_of_the_environment(void **state)
+{
+    struct keyring_token *token = calloc(1, sizeof(*token));
+    char label[KEYRING_LABEL_BYTES + 1];
+    (void)state;
+    assert_null(keyring_add_token(keyring, "one"));
+    crypto_hash_sha256(token->digest, (const unsigned char *)"one", 3);
+    token->expires = KEYRING_NEVER;
+    token->scope = scope_of("mac");
+    keyring_replace_tokens(keyring, token, 1);
+    assert_true(find_token("one", 0, label));
+    assert_null(scope);
 }
 
 static void trims_the_token_of_the_environment(void **state)
@@ -207,6 +254,8 @@ int main(void)
         TEST(refuses_an_invalid_list),
         TEST(refuses_a_ninth_key_of_a_source),
         TEST(finds_a_token_until_it_expires),
+        TEST(gives_a_token_its_scope),
+        TEST(never_limits_the_token_of_the_environment),
         TEST(trims_the_token_of_the_environment),
         TEST(never_matches_an_empty_token),
     };

@@ -5,12 +5,14 @@
 #include "unit.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { SOON_MS = 30, KNOWN = 16 };
 
-static const struct query_string WEEK = {.days = 7};
-static const struct query_string MONTH = {.days = 30};
-static const struct query_string LAPTOP = {.days = 7, .source_length = 6, .source = "laptop"};
+static const struct question WEEK = {.parameters = {.days = 7}};
+static const struct question MONTH = {.parameters = {.days = 30}};
+static const struct question LAPTOP = {
+    .parameters = {.days = 7, .source_length = 6, .source = "laptop"}};
 
 /* Parks the member given as context. */
 static struct shared_member *park(void *context)
@@ -40,10 +42,10 @@ static void those_that_ask_the_same_follow_the_leader(void **state)
     struct shared laptop;
     struct shared other;
     struct shared_member members[3];
-    struct query_string same = WEEK;
+    struct question same = WEEK;
 
     (void)state;
-    same.source[0] = 'x'; /* behind its length */
+    same.parameters.source[0] = 'x'; /* behind its length */
     assert_true(shared_lead(&week, &WEEK, park, NULL));
     assert_true(shared_lead(&month, &MONTH, park, NULL));
     assert_true(shared_lead(&laptop, &LAPTOP, park, NULL));
@@ -59,6 +61,46 @@ static void those_that_ask_the_same_follow_the_leader(void **state)
     assert_null(shared_end(&other));
     assert_null(shared_end(&month));
     assert_null(shared_end(&laptop));
+}
+
+static struct scope *scope_of(const char *names, const char *prefixes)
+{
+    return scope_new((struct scope_array){(const unsigned char *)names, strlen(names)},
+                     (struct scope_array){(const unsigned char *)prefixes, strlen(prefixes)});
+}
+
+static void only_those_of_the_same_scope_follow_the_leader(void **state)
+{
+    struct question team = {.parameters = WEEK.parameters, .scope = scope_of("ab", "c")};
+    struct question same = {.parameters = WEEK.parameters, .scope = scope_of("ab", "c")};
+    const struct question others[] = {
+        WEEK,
+        {.parameters = MONTH.parameters, .scope = team.scope},
+        {.parameters = WEEK.parameters, .scope = scope_of("a", "bc")},
+        {.parameters = WEEK.parameters, .scope = scope_of("aB", "c")},
+        {.parameters = WEEK.parameters, .scope = scope_of("", "c")},
+    };
+    struct shared leader;
+    struct shared other;
+    struct shared_member member;
+
+    (void)state;
+    assert_true(shared_lead(&leader, &team, park, NULL));
+    sizes_note(&team, SIZES_LONG, true);
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        assert_true(shared_lead(&other, &others[i], park, NULL));
+        assert_null(shared_end(&other));
+        assert_false(sizes_expect(&others[i], SIZES_LONG));
+    }
+    assert_false(shared_lead(&other, &same, park, &member));
+    assert_ptr_equal(shared_end(&leader), &member);
+    /* The note outlives the scope of who made it. */
+    scope_release(team.scope);
+    assert_true(sizes_expect(&same, SIZES_LONG));
+    sizes_note(&same, SIZES_LONG, false);
+    for (size_t i = 2; i < sizeof(others) / sizeof(others[0]); i++)
+        scope_release(others[i].scope);
+    scope_release(same.scope);
 }
 
 static void one_that_cannot_be_parked_leads_without_followers(void **state)
@@ -98,7 +140,7 @@ static void only_so_many_are_parked(void **state)
 
 static void knows_the_last_large_questions_by_their_form(void **state)
 {
-    struct query_string asked = LAPTOP;
+    struct question asked = LAPTOP;
 
     (void)state;
     assert_false(sizes_expect(&WEEK, SIZES_LARGE_PLAIN));
@@ -110,13 +152,13 @@ static void knows_the_last_large_questions_by_their_form(void **state)
     sizes_note(&WEEK, SIZES_LARGE_PLAIN, false);
     assert_false(sizes_expect(&WEEK, SIZES_LARGE_PLAIN));
     for (int i = 0; i <= KNOWN; i++) {
-        asked.source[0] = (char)('a' + i);
+        asked.parameters.source[0] = (char)('a' + i);
         sizes_note(&asked, SIZES_LARGE_GZIP, true);
     }
     assert_true(sizes_expect(&asked, SIZES_LARGE_GZIP));
-    asked.source[0] = 'b';
+    asked.parameters.source[0] = 'b';
     assert_true(sizes_expect(&asked, SIZES_LARGE_GZIP));
-    asked.source[0] = 'a';
+    asked.parameters.source[0] = 'a';
     assert_false(sizes_expect(&asked, SIZES_LARGE_GZIP));
 }
 
@@ -158,6 +200,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(those_that_ask_the_same_follow_the_leader),
+        cmocka_unit_test(only_those_of_the_same_scope_follow_the_leader),
         cmocka_unit_test(one_that_cannot_be_parked_leads_without_followers),
         cmocka_unit_test(only_so_many_are_parked),
         cmocka_unit_test(knows_the_last_large_questions_by_their_form),
