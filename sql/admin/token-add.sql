@@ -3,10 +3,12 @@
 -- :label    the token's label
 -- :digest   the token's SHA-256 in hexadecimal
 -- :days     days until it expires, or empty for never
+-- :sources  its scope, a line each, or empty for all sources
 WITH added AS (
-  INSERT INTO public.access_tokens (label, token_sha256, expires_at)
+  INSERT INTO public.access_tokens (label, token_sha256, expires_at, sources)
   VALUES (:'label', decode(:'digest', 'hex'),
-          now() + NULLIF(:'days', '')::integer * interval '24 hours')
+          now() + NULLIF(:'days', '')::integer * interval '24 hours',
+          string_to_array(NULLIF(:'sources', ''), E'\n'))
   ON CONFLICT DO NOTHING
   RETURNING 'added'
 ), existing AS (

@@ -1,7 +1,9 @@
--- Prints each token's label, times of creation and expiry, and whether it has expired.
+-- Prints each token's label, times of creation and expiry, whether it has expired, and its
+-- scope, a field each: * for all sources.
 SELECT label,
        to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
        coalesce(to_char(expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'never'),
-       CASE WHEN expires_at <= now() THEN 'expired' ELSE 'live' END
+       CASE WHEN expires_at <= now() THEN 'expired' ELSE 'live' END,
+       coalesce(array_to_string(sources, E'\t'), '*')
 FROM public.access_tokens
 ORDER BY label COLLATE "C";

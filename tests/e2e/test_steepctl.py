@@ -295,7 +295,7 @@ def test_options_may_come_before_the_label(stack, db, name):
     assert db.execute("SELECT expires_at > now() FROM public.access_tokens WHERE label = %s", (name,)).fetchone() == (True,)
 
 
-SUBCOMMANDS = ["setup", "migrate", "monitor add", "monitor list", "monitor remove", "token add", "token list", "token remove",
+SUBCOMMANDS = ["setup", "migrate", "monitor add", "monitor list", "monitor remove", "token add", "token scope", "token list", "token remove",
                "counts check", "counts rebuild", "prune", "roles", "status"]
 
 

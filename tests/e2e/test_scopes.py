@@ -1,0 +1,273 @@
+"""Tokens that see certain sources only: no answer of theirs depends on the data of another source."""
+
+import datetime
+import itertools
+import json
+import re
+import secrets
+from urllib.parse import urlencode
+
+import pytest
+
+from conftest import query_with, registered
+from fastcgi import program, query_params
+from stack import SLOWNESS, wait_for
+from test_health import BOTH
+from test_keyring import SOON, seconds_until
+from test_query import put
+from test_shared_answers import asked, instance, locked, wait_for_lock  # noqa: F401 (fixtures)
+from test_steepctl import refuses
+from wire import SECRETS
+
+HOUR = datetime.timedelta(hours=1)
+
+
+def new_token(stack, *sources, label=None, **more):
+    options = itertools.chain.from_iterable(("--source", source) for source in sources)
+    made = stack.steepctl("token", "add", label or f"scope-{secrets.token_hex(6)}", *options, **more).stdout.split()[-1]
+    SECRETS.add(made)
+    return made
+
+
+def works(client, token):
+    wait_for(lambda: query_with(client, token).status_code == 200, "the token to be taken up")
+    return token
+
+
+class Team:
+    """Sources that no other test has, and tokens for some of them; a name here is the end of a source's name."""
+
+    SOURCES = ["a", "b", "lab-1", "lab-2", "lab", "Lab-3", "other", "a b", "a%", "a'"]
+    SCOPES = {
+        "all": None,
+        "one": ["a"],
+        "two": ["a", "b"],
+        "prefix": ["lab-*"],
+        "name and prefix": ["b", "lab*"],
+        "overlapping": ["lab-1", "lab-*", "lab-1"],
+        "odd names": ["a b", "a%", "a'"],
+        "without events": ["nobody"],
+        "of no source": ["nobody*"],
+    }
+
+    def __init__(self, stack, db, client):
+        self.prefix = f"team-{secrets.token_hex(6)}-"
+        self.hours = [datetime.datetime.now(datetime.timezone.utc).replace(minute=30) - n * HOUR for n in (2, 3, 30, 200)]
+        for source in self.SOURCES:
+            self.put(db, source)
+        self.tokens = {scope: new_token(stack, *[self.prefix + name for name in names or []]) for scope, names in self.SCOPES.items()}
+        for token in self.tokens.values():
+            works(client, token)
+
+    def put(self, db, source, extra=0):
+        put(db, self.prefix + source, *self.hours, *self.hours[1:3], *([self.hours[0]] * extra))
+
+    def sees(self, scope, source):
+        names = self.SCOPES[scope]
+        return names is None or any(source.startswith(name[:-1]) if name.endswith("*") else source == name for name in names)
+
+    def hidden(self, scope):
+        return [source for source in self.SOURCES if not self.sees(scope, source)]
+
+    def visible(self, scope):
+        return [self.prefix + source for source in self.SOURCES if self.sees(scope, source)]
+
+
+@pytest.fixture(scope="module")
+def team(stack, clients):
+    with stack.connect() as db:
+        yield Team(stack, db, next(iter(clients.values())))
+
+
+GROUPINGS = {None: ("source", "date", "hour"), "hour": ("date", "hour"), "source": ("source",)}
+
+
+def ask(client, token, days=7, grouping=None, source=None, **more):
+    given = {"days": days, "group_by": grouping, "source": source}
+    return query_with(client, token, f"?{urlencode({name: value for name, value in given.items() if value is not None})}", **more)
+
+
+def stored(db, sources, days, grouping):
+    """What the answer for certain sources has to be, by the data model's own statement over the events."""
+    members = {"source": "source", "date": "to_char(timestamp AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+               "hour": "extract(hour FROM timestamp AT TIME ZONE 'UTC')::integer"}
+    wanted = GROUPINGS[grouping]
+    order = {None: "date DESC, hour DESC, source COLLATE \"C\"", "hour": "date DESC, hour DESC", "source": "count DESC, source COLLATE \"C\""}
+    columns = ", ".join(f"{members[name]} AS {name}" for name in wanted)
+    found = db.execute(f"SELECT * FROM (SELECT {columns}, count(*) AS count FROM public.events WHERE source = ANY (%s)"
+                       f" AND timestamp >= now() - make_interval(hours => 24 * %s) GROUP BY {', '.join(map(str, range(1, len(wanted) + 1)))})"
+                       f" AS counts ORDER BY {order[grouping]}", (sources, days)).fetchall()
+    return [dict(zip((*wanted, "eventCount"), row)) for row in found]
+
+
+@pytest.mark.parametrize("scope", [scope for scope in Team.SCOPES if scope != "all"])
+def test_a_token_gets_exactly_what_is_stored_of_its_sources(scope, team, db, client):
+    token, visible = team.tokens[scope], team.visible(scope)
+    for days, grouping in itertools.product((7, 30), GROUPINGS):
+        body = ask(client, token, days, grouping).json()
+        assert body["aggregates"] == stored(db, visible, days, grouping)
+        assert body["meta"]["totalCount"] == len(body["aggregates"])
+        for source in team.SOURCES:
+            name = team.prefix + source
+            body = ask(client, token, days, grouping, name).json()
+            assert body["aggregates"] == stored(db, [name] if name in visible else [], days, grouping)
+            assert body["meta"]["totalCount"] == len(body["aggregates"])
+
+
+def recorded(answer):
+    """All of an answer but its time and its id. The length of a compressed one depends on its time."""
+    varying = {"date", "x-request-id"} | ({"content-length"} if "content-encoding" in answer.headers else set())
+    headers = sorted((name.lower(), value) for name, value in answer.headers.multi_items() if name.lower() not in varying)
+    return answer.status_code, headers, re.sub(r'(?<="fetchedAt":")[^"]*', lambda m: "x" * len(m[0]), answer.text)
+
+
+def questions(team, scope):
+    sources = [None, *(team.prefix + source for source in team.SOURCES), f"{team.prefix}nobody", f"{team.prefix}lab-", "lab-*"]
+    for days, grouping, source in itertools.product((7, 30), GROUPINGS, sources):
+        yield {"days": days, "grouping": grouping, "source": source}
+    for method, coding in (("HEAD", "identity"), ("HEAD", "gzip"), ("GET", "gzip")):
+        yield {"method": method, "coding": coding}
+
+
+def record_all(client, team, scope):
+    def one(method="GET", coding="identity", **question):
+        query = urlencode({{"grouping": "group_by"}.get(name, name): value for name, value in question.items() if value is not None})
+        return recorded(client.request(method, f"/query?{query}", headers={"Authorization": f"Bearer {team.tokens[scope]}", "Accept-Encoding": coding}))
+
+    return {json.dumps(question, sort_keys=True): one(**question) for question in questions(team, scope)}
+
+
+@pytest.mark.parametrize("scope", ["one", "prefix", "name and prefix", "without events"])
+def test_no_answer_depends_on_the_data_of_another_source(scope, stack, team, db, client):
+    """Tokens x questions, before and after the others send more, register, and lose what they had."""
+    before = record_all(client, team, scope)
+    hidden = team.hidden(scope)
+    for source in hidden:
+        team.put(db, source, extra=50)
+    put(db, f"{team.prefix}new", *team.hours, team.hours[0] - 4 * HOUR)
+    registered(stack, f"{team.prefix}nobody")
+    assert record_all(client, team, scope) == before
+    db.execute("DELETE FROM public.events WHERE source = ANY (%s)", ([team.prefix + source for source in [*hidden, "new"]],))
+    try:
+        assert record_all(client, team, scope) == before
+    finally:
+        for source in hidden:
+            team.put(db, source)
+
+
+@pytest.mark.parametrize("scope", ["one", "prefix", "without events"])
+def test_another_source_is_answered_like_one_that_does_not_exist(scope, team, client):
+    token = team.tokens[scope]
+    for days, grouping in itertools.product((7, 30), GROUPINGS):
+        unknown = recorded(ask(client, token, days, grouping, f"{team.prefix}x"))
+        assert unknown[0] == 200 and '"aggregates":[]' in unknown[2]
+        for source in team.hidden(scope):
+            assert recorded(ask(client, token, days, grouping, team.prefix + source)) == unknown
+
+
+def test_an_answer_is_shared_by_tokens_of_an_equal_scope_only(stack, db, team, asked):  # noqa: F811
+    """The same question, asked while a statement for it waits, by every token and by another of an equal scope."""
+    twin = new_token(stack, *[team.prefix + name for name in reversed(["a", "b", "a"])])
+    wait_for(lambda: read_by(asked.instance, twin) == 200, "the token to be taken up")
+    tokens = [*[team.tokens[scope] for scope in Team.SCOPES if scope != "all"], twin]
+    with locked(stack):
+        for token in [team.tokens["two"], *tokens * 3]:
+            asked.ask("days=30", HTTP_AUTHORIZATION=f"Bearer {token}")
+        wait_for_lock(stack)
+    first, *answers = [json.loads(answer.content) for answer in asked.answers()]
+    expected = [stored(db, team.visible(scope), 30, None) for scope in Team.SCOPES if scope != "all"]
+    expected.append(stored(db, team.visible("two"), 30, None))
+    assert first["aggregates"] == expected[1]
+    assert [answer["aggregates"] for answer in answers] == expected * 3
+    both = [answers[at]["meta"]["fetchedAt"] for at in range(len(answers)) if at % len(tokens) in (1, len(tokens) - 1)]
+    assert len(both) == 6 and len(set(both)) == 1
+
+
+def read_by(instance, token):  # noqa: F811
+    return instance.ask(query_params(token, "days=7")).status_code
+
+
+def test_a_changed_scope_takes_effect_within_a_second(stack, team, client):
+    label = f"scope-{secrets.token_hex(6)}"
+    token = works(client, new_token(stack, team.prefix + "a", label=label))
+
+    def sources():
+        return {row["source"] for row in ask(client, token, grouping="source").json()["aggregates"]}
+
+    assert sources() == {team.prefix + "a"}
+    times = []
+    for scope in (["b"], ["lab-*"], ["a", "b"]):
+        names = [team.prefix + name for name in scope]
+        wanted = {team.prefix + source for source in team.SOURCES
+                  if any(source.startswith(name[:-1]) if name.endswith("*") else source == name for name in scope)}
+        stack.steepctl("token", "scope", label, *itertools.chain.from_iterable(("--source", name) for name in names))
+        times.append(seconds_until(lambda: sources() == wanted))
+    stack.steepctl("token", "scope", "--all", label)
+    times.append(seconds_until(lambda: set(team.visible("all")) <= sources()))
+    assert max(times) < SOON * SLOWNESS and min(times) < SLOWNESS
+
+
+def test_a_token_of_the_environment_has_no_scope(stack, team):
+    """Even if the database has it too, with a scope: the environment's tokens add to the database's."""
+    token = f"env-{secrets.token_hex(16)}"
+    SECRETS.add(token)
+    label = f"scope-{secrets.token_hex(6)}"
+    stack.steepctl("token", "add", label, "--stdin", "--source", team.prefix + "a", input=token)
+    with program(stack, "query", passed=BOTH, VIBETEA_SUBSCRIBER_TOKEN=token) as other:
+        wait_for(lambda: other.ask_health("/readyz/query").status_code == 200, "the tokens to be read")
+        body = json.loads(other.ask(query_params(token, "group_by=source")).content)
+        assert set(team.visible("all")) <= {row["source"] for row in body["aggregates"]}
+    assert "VIBETEA_SUBSCRIBER_TOKEN" in refuses(stack, "token", "scope", "environment", "--source", "a")
+    stack.steepctl("token", "remove", label)
+
+
+def listed(stack, label):
+    return [line.split("\t")[4:] for line in stack.steepctl("token", "list").stdout.splitlines() if line.split("\t")[0] == label]
+
+
+def test_token_list_shows_the_scope(stack, db):
+    label = f"scope-{secrets.token_hex(6)}"
+    new_token(stack, label=label)
+    assert listed(stack, label) == [["*"]]
+    names = ["b", "a b", "lab-*", "it's", "x,y", "$(id)", "\\n", "~"]
+    stack.steepctl("token", "scope", label, *itertools.chain.from_iterable(("--source", name) for name in names))
+    assert listed(stack, label) == [names]
+    stack.steepctl("token", "scope", label, "--all")
+    assert listed(stack, label) == [["*"]]
+
+
+BAD_SOURCES = ["", "*", "**", "a**", "*a", "a*b", "*a*", " a", "a ", "a\tb", "a\n", "a\nb", "ä", "x" * 256]
+
+
+@pytest.mark.parametrize("source", BAD_SOURCES, ids=lambda value: ascii(value)[:20])
+def test_a_bad_scope_is_refused_and_changes_nothing(source, stack, db):
+    label = f"scope-{secrets.token_hex(6)}"
+    for options in (["--source", source], ["--source", "a", "--source", source]):
+        assert refuses(stack, "token", "add", label, *options).startswith("steepctl: a source must ") or "*" in source
+        assert db.execute("SELECT count(*) FROM public.access_tokens WHERE label = %s", (label,)).fetchone() == (0,)
+    new_token(stack, "a", label=label)
+    refuses(stack, "token", "scope", label, "--source", source)
+    assert listed(stack, label) == [["a"]]
+
+
+def test_a_scope_of_nothing_is_wrong_usage(stack):
+    label = f"scope-{secrets.token_hex(6)}"
+    new_token(stack, "a", label=label)
+    for arguments in (["token", "scope", label], ["token", "scope", label, "--source"], ["token", "scope", "--all"],
+                      ["token", "scope", label, "--all", "--source", "b"], ["token", "add", f"{label}.2", "--source"]):
+        assert stack.steepctl(*arguments, check=False).returncode == 2
+    assert "VIBETEA_SUBSCRIBER_TOKEN" in refuses(stack, "token", "scope", f"{label}.2", "--all")
+    assert listed(stack, label) == [["a"]]
+
+
+def test_a_scope_has_at_most_500_sources(stack, db, team, client):
+    """The largest scope, of the longest names, is stored, read and sent with each query; one more is refused."""
+    label = f"scope-{secrets.token_hex(6)}"
+    names = [f"{n:03}".ljust(255, "x") for n in range(499)] + [team.prefix + "a"]
+    options = list(itertools.chain.from_iterable(("--source", name) for name in names))
+    token = works(client, new_token(stack, *names, label=label))
+    for grouping in GROUPINGS:
+        assert ask(client, token, grouping=grouping).json()["aggregates"] == stored(db, [team.prefix + "a"], 7, grouping)
+    assert "500" in refuses(stack, "token", "scope", label, *options, "--source", "b")
+    assert "500" in refuses(stack, "token", "scope", label, *["--source", "b"] * 10000)
+    assert listed(stack, label) == [names]
