@@ -26,6 +26,7 @@ SELECT format('SELECT pg_temp.measure(%s, %L, %L)', :sources, side, statement)
 FROM generate_series(1, 7) AS repeat, (VALUES
   (1, 'by hour', 'public.get_hourly_totals(30)'),
   (2, 'by source', 'public.get_source_totals(30)'),
-  (3, 'all rows', 'public.get_hourly_aggregates(30)')
+  (3, 'all rows', 'public.get_hourly_aggregates(30)'),
+  (4, 'a scope of 3', 'public.get_scoped_aggregates(30, NULL, ''{source-1,source-2,source-3}'', ''{}'')')
 ) AS sides (number, side, statement)
 ORDER BY repeat, CASE repeat % 2 WHEN 0 THEN number ELSE -number END \gexec

@@ -14,7 +14,7 @@ TABLES = ["access_tokens", "events", "hourly_counts", "monitor_keys", "schema_mi
 
 
 class Origin:
-    """A cluster with an archive of its WAL, a migrated database in it, a monitor's key, a token, and batches."""
+    """A cluster with an archive of its WAL, a migrated database in it, a monitor's key, two tokens, and batches."""
 
     def __init__(self, stack):
         self.stack = stack
@@ -31,6 +31,7 @@ class Origin:
         self.monitor = Monitor("laptop")
         self.steepctl("monitor", "add", "laptop", self.monitor.public_base64)
         self.token = self.steepctl("token", "add", "wall").split()[-1]
+        self.stranger = self.steepctl("token", "add", "stranger", "--source", "lap", "--source", "desktop-*").split()[-1]
         self.events = [self.monitor.event(timestamp=f"2026-02-{day:02}T{hour:02}:00:00Z", payload={"day": day})
                        for day in range(1, 20) for hour in range(0, 24, 5)]
         assert send(self.stack, self.cluster, self.monitor, [*self.events, self.monitor.event()])["inserted"] == len(self.events) + 1
@@ -120,8 +121,9 @@ def roles(cluster):
 
 
 def check_serving(origin, cluster):
-    """The programs take up where they left: what was sent is known, what is new is stored, and it is counted."""
+    """The programs take up where they left: what was sent is known, what is new is stored, and it is counted, for whom it is."""
     before = ask(origin.stack, cluster, origin.token)
+    assert before and ask(origin.stack, cluster, origin.stranger) == []
     answer = send(origin.stack, cluster, origin.monitor, origin.events[:50])
     assert (answer["inserted"], answer["duplicates"]) == (0, 50)
     assert send(origin.stack, cluster, origin.monitor, [origin.monitor.event()])["inserted"] == 1

@@ -183,6 +183,22 @@ def test_an_answer_is_shared_by_tokens_of_an_equal_scope_only(stack, db, team, a
     assert len(both) == 6 and len(set(both)) == 1
 
 
+def test_a_long_answer_has_the_scope_in_all_its_pieces(stack, db, client):
+    """More rows than query.fcgi takes without a cursor, asked twice: the second time it knows that."""
+    prefix = f"long-{secrets.token_hex(6)}-"
+    db.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+               " SELECT 'evt_' || %(prefix)s::text || s || '-' || h, %(prefix)s::text || s, date_trunc('hour', now()) - make_interval(hours => h), 'tool', '{}'"
+               " FROM generate_series(1, 14) AS s, generate_series(1, 700) AS h", {"prefix": prefix})
+    token = works(client, new_token(stack, f"{prefix}1*"))
+    other = works(client, new_token(stack, f"{prefix}*"))
+    for _ in range(2):
+        for who, count in ((other, 14), (token, 6), (other, 14)):
+            body = ask(client, who, days=30).json()
+            assert len(body["aggregates"]) == body["meta"]["totalCount"] == count * 700
+            assert len({row["source"] for row in body["aggregates"]}) == count
+    db.execute("DELETE FROM public.events WHERE starts_with(source, %s)", (prefix,))
+
+
 def read_by(instance, token):  # noqa: F811
     return instance.ask(query_params(token, "days=7")).status_code
 
