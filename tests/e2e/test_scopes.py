@@ -1,6 +1,7 @@
 """Tokens that see certain sources only: no answer of theirs depends on the data of another source."""
 
 import datetime
+import hashlib
 import itertools
 import json
 import re
@@ -181,6 +182,27 @@ def test_an_answer_is_shared_by_tokens_of_an_equal_scope_only(stack, db, team, a
     assert [answer["aggregates"] for answer in answers] == expected * 3
     both = [answers[at]["meta"]["fetchedAt"] for at in range(len(answers)) if at % len(tokens) in (1, len(tokens) - 1)]
     assert len(both) == 6 and len(set(both)) == 1
+
+
+def test_a_request_keeps_the_scope_that_its_token_had_when_it_began(stack, db, team, asked):  # noqa: F811
+    """Also one that waits for another's answer; and one that begins after a change is not given that answer."""
+    label, marker = f"scope-{secrets.token_hex(6)}", f"mark-{secrets.token_hex(16)}"
+    SECRETS.add(marker)
+    token = new_token(stack, team.prefix + "a", label=label)
+    wait_for(lambda: read_by(asked.instance, token) == 200, "the token to be taken up")
+    with locked(stack):
+        for _ in range(2):
+            asked.ask("days=30", HTTP_AUTHORIZATION=f"Bearer {token}")
+        wait_for_lock(stack)
+        # The marker is read together with the changed scope.
+        with db.transaction():
+            db.execute("UPDATE public.access_tokens SET sources = ARRAY[%s] WHERE label = %s", (team.prefix + "b", label))
+            db.execute("INSERT INTO public.access_tokens (label, token_sha256) VALUES (%s, %s)",
+                       (f"{label}.marker", hashlib.sha256(marker.encode()).digest()))
+        wait_for(lambda: asked.instance.ask(query_params(marker, "days=0")).status_code == 400, "the change to be taken up")
+        asked.ask("days=30", HTTP_AUTHORIZATION=f"Bearer {token}")
+    answers = [json.loads(answer.content)["aggregates"] for answer in asked.answers()]
+    assert answers == [stored(db, [team.prefix + source], 30, None) for source in ("a", "a", "b")]
 
 
 def test_a_long_answer_has_the_scope_in_all_its_pieces(stack, db, client):
