@@ -21,6 +21,7 @@ INSERT INTO decided VALUES
   ('table', 'hourly_counts', '', '', '', 'SELECT', '', ''),
   ('table', 'monitor_keys', '', '', '', 'SELECT', '', ''),
   ('table', 'schema_migrations', '', '', '', 'SELECT', '', ''),
+  ('table', 'source_renames', '', '', '', 'SELECT', '', ''),
 
   ('function', 'bulk_insert_batches(integer[],jsonb[])', 'EXECUTE', '', 'EXECUTE', '', '', ''),
   ('function', 'bulk_insert_events(jsonb)', 'EXECUTE', '', 'EXECUTE', '', '', ''),
@@ -41,10 +42,15 @@ INSERT INTO decided VALUES
   ('function', 'prune_events(interval,integer)', '', '', 'EXECUTE', '', 'EXECUTE', ''),
 
   -- For administrators only.
+  ('function', 'begin_erase(text)', '', '', '', '', '', ''),
+  ('function', 'begin_rename(text,text,boolean)', '', '', '', '', '', ''),
+  ('function', 'move_events(text,text,integer)', '', '', '', '', '', ''),
+  ('function', 'remove_events(text,timestamp with time zone,timestamp with time zone,integer)', '', '', '', '', '', ''),
   ('function', 'check_hourly_counts()', '', '', '', '', '', ''),
   ('function', 'rebuild_hourly_counts()', '', '', '', '', '', ''),
 
   -- For the functions above only.
+  ('function', 'find_source_events(text,timestamp with time zone,timestamp with time zone,integer)', '', '', '', '', '', ''),
   ('function', 'count_partial_hour(timestamp with time zone,text[])', '', '', '', '', '', ''),
   ('function', 'find_sources(text,text[],text[])', '', '', '', '', '', ''),
   ('function', 'is_scope(text[])', '', '', '', '', '', ''),
