@@ -296,7 +296,8 @@ def test_options_may_come_before_the_label(stack, db, name):
 
 
 SUBCOMMANDS = ["setup", "migrate", "monitor add", "monitor list", "monitor remove", "token add", "token scope", "token list", "token remove",
-               "counts check", "counts rebuild", "prune", "roles", "status"]
+               "source list", "source rename", "source erase", "events remove", "events export", "events import", "counts check",
+               "counts rebuild", "prune", "roles", "status"]
 
 
 def test_usage_and_manual_page_have_every_subcommand(stack):
@@ -307,7 +308,7 @@ def test_usage_and_manual_page_have_every_subcommand(stack):
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])
-@pytest.mark.parametrize("command", [*SUBCOMMANDS, "monitor", "token", "counts"])
+@pytest.mark.parametrize("command", [*SUBCOMMANDS, "monitor", "token", "source", "events", "counts"])
 def test_each_subcommand_has_help_and_does_nothing_then(command, option, stack, db):
     credentials = ("SELECT (SELECT count(*) FROM public.access_tokens), (SELECT count(*) FROM public.monitor_keys),"
                    " (SELECT count(*) FROM public.events)")

@@ -1,0 +1,32 @@
+-- Prints each source's first and newest event, its number of events and of keys, and its bytes:
+-- its part of the table of events and its indexes, by the number of events.
+--
+-- The events are counted from the hourly counts. These also tell the first and the newest hour
+-- of each source; each of these hours is read once, for all sources, from the index of times.
+SET timezone = UTC;
+SET jit = off;
+WITH counted AS MATERIALIZED (
+  SELECT source, sum(event_count) AS events, min(hour) AS first_hour, max(hour) AS newest_hour
+  FROM public.hourly_counts GROUP BY source
+), times AS MATERIALIZED (
+  SELECT hours.hour, found.source, found.first, found.newest
+  FROM (SELECT first_hour AS hour FROM counted UNION SELECT newest_hour FROM counted) AS hours
+  CROSS JOIN LATERAL (
+    SELECT e.source, min(e.timestamp) AS first, max(e.timestamp) AS newest
+    FROM public.events AS e
+    WHERE e.timestamp >= hours.hour AND e.timestamp <= hours.hour + interval '59 minutes 59.999999 seconds'
+    GROUP BY e.source
+  ) AS found
+), keys AS (
+  SELECT source COLLATE "C" AS source, count(*) AS keys FROM public.monitor_keys GROUP BY 1
+)
+SELECT regexp_replace(coalesce(counted.source, keys.source), '[[:cntrl:]]', '?', 'g'),
+  coalesce(NULLIF(to_char(oldest.first, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), ''), oldest.first::text, '-'),
+  coalesce(NULLIF(to_char(latest.newest, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), ''), latest.newest::text, '-'),
+  coalesce(counted.events, 0), coalesce(keys.keys, 0),
+  coalesce(round(counted.events * pg_total_relation_size('public.events') / sum(counted.events) OVER ()), 0)
+FROM counted
+FULL JOIN keys ON keys.source = counted.source
+LEFT JOIN times AS oldest ON oldest.source = counted.source AND oldest.hour = counted.first_hour
+LEFT JOIN times AS latest ON latest.source = counted.source AND latest.hour = counted.newest_hour
+ORDER BY coalesce(counted.source, keys.source);

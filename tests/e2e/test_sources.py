@@ -1,0 +1,389 @@
+"""Sources are listed, renamed and erased, and events removed: exactly, in steps, and while monitors send."""
+
+import concurrent.futures
+import contextlib
+import os
+import pty
+import random
+import re
+import secrets
+import signal
+import subprocess
+
+import pytest
+
+from conftest import registered
+from monitor import Monitor
+from stack import ROOT, SLOWNESS, wait_for
+
+# Of three hours for each source, some to the end of an hour.
+FILL = ("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+        " SELECT 'evt_' || %s || '_' || n, %s, timestamptz '2026-02-03 12:59:59.999999Z' + n %% 3 * interval '1 hour', 'tool',"
+        " jsonb_build_object('n', n) FROM generate_series(1, %s) AS n")
+EVERYTHING = "SELECT id, source, timestamp, event_type, payload::text, created_at FROM public.events ORDER BY id"
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+def fill(connection, source, number):
+    connection.execute(FILL, (source, source, number))
+
+
+def counted(connection):
+    """The events of each source; the hourly counts agree with them."""
+    assert connection.execute("SELECT * FROM public.check_hourly_counts()").fetchall() == []
+    return dict(connection.execute("SELECT source, count(*) FROM public.events GROUP BY source").fetchall())
+
+
+def keys_of(connection, source):
+    return {key for key, in connection.execute("SELECT public_key FROM public.monitor_keys WHERE source = %s", (source,))}
+
+
+@pytest.fixture
+def control(stack, database):
+    """steepctl with the test's database: its exit status, output and errors."""
+    def run(*arguments, **more):
+        done = stack.steepctl(*arguments, check=False, PGDATABASE=database.name, **more)
+        return done.returncode, done.stdout, done.stderr
+    return run
+
+
+@pytest.fixture
+def start(stack, database):
+    """steepctl with the test's database, in a session of its own that can be killed."""
+    with contextlib.ExitStack() as started:
+        def run(*arguments, **more):
+            settings = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, "text": True} | more
+            process = subprocess.Popen([str(ROOT / "deploy" / "steepctl"), *arguments], start_new_session=True,
+                                       env=stack.environment(PGDATABASE=database.name), **settings)
+            started.callback(lambda: process.poll() is None and process.kill())
+            return process
+        yield run
+
+
+@pytest.fixture
+def connection(database):
+    with database.connect() as connected:
+        yield connected
+
+
+@pytest.fixture
+def leaver(stack, db):
+    """A registered monitor for one test, which may remove it."""
+    made = registered(stack, f"leaver-{secrets.token_hex(6)}")
+    yield made
+    db.execute("DELETE FROM public.events WHERE starts_with(source, %s)", (made.source,))
+    db.execute("DELETE FROM public.monitor_keys WHERE starts_with(source, %s)", (made.source,))
+
+
+def add_key(connection, source, count=1):
+    for _ in range(count):
+        connection.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)", (source, secrets.token_bytes(32)))
+
+
+# list
+
+def test_the_list_shows_each_source_with_its_first_and_newest_event(control, connection):
+    assert control("source", "list") == (0, "", "")
+    fill(connection, "b", 30)
+    fill(connection, "a", 2)
+    fill(connection, "a\tb\né", 10)
+    add_key(connection, "b", 2)
+    add_key(connection, "only keys")
+    status, output, errors = control("source", "list")
+    assert (status, errors) == (0, "")
+    rows = [line.split("\t") for line in output.splitlines()]
+    first, later, last = (f"2026-02-03T{hour}:59:59Z" for hour in (12, 13, 14))
+    assert [row[:5] for row in rows] == [
+        ["a", later, last, "2", "0"], ["a?b?é", first, last, "10", "0"], ["b", first, last, "30", "2"], ["only keys", "-", "-", "0", "1"]]
+    # The table and its indexes, divided by the number of events.
+    size = connection.execute("SELECT pg_total_relation_size('public.events')").fetchone()[0]
+    assert [int(row[5]) for row in rows] == [round(size * share / 42) for share in (2, 10, 30, 0)]
+
+
+# rename
+
+def test_a_rename_moves_events_counts_and_keys_and_keeps_the_old_key(control, connection):
+    fill(connection, "old", 12345)
+    fill(connection, "other", 10)
+    add_key(connection, "old", 2)
+    before = connection.execute(EVERYTHING).fetchall()
+    assert control("source", "rename", "old", "new name") == (
+        0, "events moved: 12345\nkeys copied: 2\n"
+        "monitor old is still registered; when it sends the new name, run this again and steepctl monitor remove\n", "")
+    assert counted(connection) == {"new name": 12345, "other": 10}
+    assert connection.execute(EVERYTHING).fetchall() == [
+        (row[0], "new name" if row[1] == "old" else row[1], *row[2:]) for row in before]
+    assert keys_of(connection, "new name") == keys_of(connection, "old") != set()
+
+
+def test_a_rename_that_is_run_again_moves_what_arrived_since(control, connection):
+    fill(connection, "old", 10)  # without a key in the database, as with VIBETEA_PUBLIC_KEYS
+    assert control("source", "rename", "old", "new") == (0, "events moved: 10\nkeys copied: 0\n", "")
+    connection.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES ('evt_x', 'old', now(), 'tool', '{}')")
+    assert control("source", "rename", "old", "new") == (0, "events moved: 1\nkeys copied: 0\n", "")
+    assert control("source", "rename", "old", "new") == (0, "events moved: 0\nkeys copied: 0\n", "")
+    assert counted(connection) == {"new": 11}
+
+
+def test_a_name_that_has_events_is_taken_only_with_merge(control, connection):
+    fill(connection, "a", 5)
+    fill(connection, "b", 7)
+    before = connection.execute(EVERYTHING).fetchall()
+    assert control("source", "rename", "a", "b") == (
+        1, "", "steepctl: b has events already. To add those of the other source, use --merge.\n")
+    assert connection.execute(EVERYTHING).fetchall() == before
+    for arguments in (["a", "b", "--merge"], ["--merge", "b", "a"]):
+        assert control("source", "rename", *arguments)[0] == 0
+    assert counted(connection) == {"a": 12}
+
+
+BAD_NAMES = {"nothing": "", "a space at the start": " x", "a space at the end": "x ", "a tab": "a\tb", "not ASCII": "é",
+             "256 letters": "x" * 256, "a hyphen at the start": "-x"}
+
+
+@pytest.mark.parametrize("kind", BAD_NAMES)
+def test_an_invalid_new_name_is_refused(kind, control, connection):
+    fill(connection, "old", 3)
+    status, output, errors = control("source", "rename", "--", "old", BAD_NAMES[kind])
+    assert (status, output) == (1, "") and "monitor's name must" in errors
+    assert counted(connection) == {"old": 3}
+
+
+def test_what_has_an_invalid_name_can_be_renamed(control, connection):
+    for number, name in enumerate((" é\t", "-x", "--help", "--merge", "' || 'x", "\\")):
+        fill(connection, name, 3)
+        assert control("source", "rename", "--", name, "good", "x")[0] == 2
+        assert control("source", "rename", "--", name, f"good{number}") == (0, "events moved: 3\nkeys copied: 0\n", ""), name
+    assert counted(connection) == {f"good{number}": 3 for number in range(6)}
+
+
+def test_a_rename_to_itself_or_of_nothing_is_refused(control, connection):
+    fill(connection, "old", 3)
+    assert control("source", "rename", "old", "old") == (1, "", "steepctl: a source cannot be renamed to itself\n")
+    assert control("source", "rename", "none", "new") == (1, "", "steepctl: there is no source none\n")
+    for arguments in ([], ["old"], ["old", "new", "more"], ["old", "--new"], ["old", "new", "--yes"]):
+        assert control("source", "rename", *arguments)[0] == 2
+    assert counted(connection) == {"old": 3}
+    add_key(connection, "old", 5)
+    add_key(connection, "full", 4)
+    assert control("source", "rename", "old", "full") == (
+        1, "", "steepctl: a source has at most 8 public keys. Remove a key that is no longer used.\n")
+    assert counted(connection) == {"old": 3}
+
+
+def test_two_renames_at_once_do_not_meet_in_one_name(control, start, database, connection):
+    fill(connection, "a", 12000)
+    fill(connection, "b", 5)
+    with database.connect(autocommit=False) as holding:
+        holding.execute("SELECT FROM public.events WHERE source = 'a' AND id = 'evt_a_2' FOR UPDATE")  # of the newest hour
+        first = start("source", "rename", "a", "new")
+        wait_for(lambda: connection.execute(WAITING).fetchone() == (1,), "the first rename to be in its second step")
+        assert counted(connection) == {"a": 7000, "new": 5000, "b": 5}  # a step is a transaction
+        others = [start(*arguments) for arguments in (
+            ["source", "rename", "b", "new"], ["source", "rename", "a", "new"], ["source", "erase", "b", "--yes"],
+            ["events", "remove", "--from", "2000-01-01"])]
+        for other in others:
+            assert other.communicate(timeout=60 * SLOWNESS) == (
+                "", "steepctl: another steepctl is renaming or erasing a source or removing events. Wait until it has ended.\n")
+            assert other.returncode == 1
+        holding.rollback()
+    assert first.communicate(timeout=60 * SLOWNESS) == ("events moved: 12000\nkeys copied: 0\n", "")
+    assert control("source", "rename", "b", "new")[0] == 1
+    assert counted(connection) == {"new": 12000, "b": 5}
+
+
+@pytest.mark.parametrize("command", [["source", "rename", "a", "new", "--quiet"], ["source", "erase", "a", "--yes", "--quiet"],
+                                     ["events", "remove", "--source", "a", "--from", "2026-02-03", "--quiet"]])
+def test_what_was_killed_at_a_random_point_ends_as_if_it_had_not_been(command, control, start, connection):
+    fill(connection, "a", 40000)
+    fill(connection, "b", 100)
+    add_key(connection, "b")
+    for _ in range(5):
+        process = start(*command)
+        left = connection.execute("SELECT count(*) FROM public.events WHERE source = 'a'").fetchone()[0]
+        limit = random.randint(0, left)
+        wait_for(lambda: process.poll() is not None
+                 or connection.execute("SELECT count(*) FROM public.events WHERE source = 'a'").fetchone()[0] <= limit, "some steps")
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert sum(counted(connection).values()) <= 40100
+    status, _, errors = control(*command)
+    assert status == 0 or errors == "steepctl: there is no source a\n"
+    assert counted(connection) == {"b": 100} | ({"new": 40000} if "rename" in command else {})
+    assert len(keys_of(connection, "b")) == 1
+
+
+def test_a_monitor_sends_while_its_source_is_renamed(stack, db, leaver, client):
+    """All is stored, under one of the names, and a second run moves the rest."""
+    new = f"{leaver.source}-new"
+    fill(db, leaver.source, 30000)
+    sent = []
+    with contextlib.ExitStack() as ending:
+        process = subprocess.Popen([str(ROOT / "deploy" / "steepctl"), "source", "rename", leaver.source, new], env=stack.environment(),
+                                   stdout=subprocess.PIPE, text=True)
+        ending.callback(process.communicate)
+        while process.poll() is None:
+            # Of an hour that the rename moves, and of the present.
+            events = [leaver.event(timestamp="2026-02-03T13:10:00Z"), leaver.event()]
+            assert leaver.post(client, events).json()["inserted"] == 2
+            sent += events
+    assert process.returncode == 0 and len(sent) >= 2
+    assert stack.steepctl("source", "rename", leaver.source, new).returncode == 0
+    stored = dict(db.execute("SELECT source, count(*) FROM public.events WHERE source IN (%s, %s) GROUP BY 1", (leaver.source, new)).fetchall())
+    assert stored == {new: 30000 + len(sent)}
+    assert db.execute("SELECT * FROM public.check_hourly_counts() WHERE source IN (%s, %s)", (leaver.source, new)).fetchall() == []
+    # Both names are accepted until the old one is removed.
+    renamed = Monitor(new, bytes(leaver.key))
+    assert renamed.post(client, [renamed.event()]).json()["inserted"] == 1
+    assert leaver.post(client, [leaver.event()]).json()["inserted"] == 1
+    stack.steepctl("monitor", "remove", leaver.source)
+    assert renamed.post(client, [renamed.event()]).json()["inserted"] == 1
+
+
+# erase
+
+def test_an_erasure_asks_for_the_name_again(control, start, connection):
+    fill(connection, "a", 10)
+    add_key(connection, "a", 2)
+    question = ("This deletes 10 events, 3 hourly counts and 2 keys of a.\nTo go on, type the name again: "
+                "steepctl: a was not erased: the name typed is another\n")
+    for answer in ("", "\n", "b\n", "A\n", "a \n", "yes\n"):
+        assert control("source", "erase", "a", input=answer) == (1, "", question)
+    assert (counted(connection), len(keys_of(connection, "a"))) == ({"a": 10}, 2)
+    process = start("source", "erase", "a", stdin=subprocess.PIPE)
+    process.stdin.write("a\n")
+    process.stdin.flush()
+    wait_for(lambda: (counted(connection), keys_of(connection, "a")) == ({}, set()), "the source to be erased")
+    # What a program stores that does not know yet that the keys are gone.
+    connection.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES ('evt_x', 'a', now(), 'tool', '{}')")
+    output, _ = process.communicate(timeout=60 * SLOWNESS)
+    assert (process.returncode, output) == (0, "events deleted: 11\nhourly counts deleted: 3\nkeys removed: 2\n")
+    assert counted(connection) == {}
+
+
+def test_an_erasure_deletes_one_source_alone(control, connection):
+    for source in ("a", "a%", "A", "ab"):
+        fill(connection, source, 12000)
+    assert control("source", "erase", "--yes", "a") == (0, "events deleted: 12000\nhourly counts deleted: 3\nkeys removed: 0\n", "")
+    assert counted(connection) == {"a%": 12000, "A": 12000, "ab": 12000}
+    assert control("source", "erase", "--yes", "a") == (1, "", "steepctl: there is no source a\n")
+    for arguments in ([], ["a", "b"], ["a", "--merge"]):
+        assert control("source", "erase", *arguments)[0] == 2
+
+
+def test_an_erasure_reports_events_that_are_not_counted(control, connection):
+    connection.execute("SET session_replication_role = replica")
+    fill(connection, "a", 10)
+    connection.execute("RESET session_replication_role")
+    sentence = "steepctl: a has events that are not counted; run steepctl counts rebuild, and erase it again\n"
+    assert control("source", "erase", "a", "--yes") == (1, "", sentence)
+    connection.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES ('evt_x', 'a', now(), 'tool', '{}')")
+    assert control("source", "erase", "a", "--yes") == (1, "events deleted: 1\nhourly counts deleted: 1\nkeys removed: 0\n", sentence)
+    assert control("counts", "rebuild")[0] == 0
+    assert control("source", "erase", "a", "--yes")[:2] == (0, "events deleted: 10\nhourly counts deleted: 3\nkeys removed: 0\n")
+
+
+def test_an_erased_monitor_leaves_nothing_although_it_sends(stack, db, leaver, client):
+    answers = []
+
+    def send():
+        while not answers or "inserted" in answers[-1]:
+            answers.append(leaver.post(client, [leaver.event()]).json())
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(send)
+        wait_for(lambda: answers, "the first batch")
+        stack.steepctl("source", "erase", "--yes", leaver.source)
+        sending.result()
+    assert answers[-1]["error"] == "unknown_source"
+    assert db.execute("SELECT count(*) FROM public.events WHERE source = %s", (leaver.source,)).fetchone() == (0,)
+    assert leaver.source not in stack.steepctl("source", "list").stdout
+
+
+# events remove
+
+def test_a_dry_run_counts_by_source_and_day_what_would_be_removed(control, connection):
+    for source in ("b", "a", "c"):
+        connection.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+                           " SELECT 'evt_' || %s || n, %s, timestamptz '2026-02-03 00:00Z' + n * interval '8 hours', 'tool', '{}'"
+                           " FROM generate_series(0, 8) AS n", (source, source))
+    bounds = ["--from", "2026-02-03T08:00:00Z", "--to", "2026-02-05"]
+    assert control("events", "remove", *bounds, "--dry-run") == (0, "".join(
+        f"{source}\t2026-02-0{day}\t{number}\n" for source in "abc" for day, number in ((3, 2), (4, 3))), "")
+    assert control("events", "remove", "--source", "b", "--to", "2026-02-03T09:00:00+01:00", "--dry-run") == (0, "b\t2026-02-03\t1\n", "")
+    assert counted(connection) == {"a": 9, "b": 9, "c": 9}
+    assert control("events", "remove", "--source", "b", *bounds) == (0, "events removed: 5\n", "")
+    assert counted(connection) == {"a": 9, "b": 4, "c": 9}
+    assert control("events", "remove", "--from", "2026-02-05T16:00:00.000001Z") == (0, "events removed: 0\n", "")
+    assert control("events", "remove", *bounds) == (0, "events removed: 10\n", "")
+    assert counted(connection) == {"a": 4, "b": 4, "c": 4}
+
+
+def test_future_events_are_removed(control, connection):
+    for number, shift in enumerate(("-1 minute", "5 minutes", "3 days", "80 years")):
+        connection.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+                           " VALUES (%s, 'a', now() + %s::interval, 'tool', '{}')", (f"evt_{number}", shift))
+    connection.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES ('evt_b', 'b', 'infinity', 'tool', '{}')")
+    assert control("events", "remove", "--future", "--source", "a") == (0, "events removed: 3\n", "")
+    assert control("events", "remove", "--future", "--dry-run") == (0, "b\tinfinity\t1\n", "")
+    assert control("events", "remove", "--future") == (0, "events removed: 1\n", "")
+    assert connection.execute("SELECT id FROM public.events").fetchall() == [("evt_0",)]
+
+
+@pytest.mark.parametrize("arguments, status", [
+    ([], 1), (["--source", "a"], 1), (["--source", "", "--future"], 1), (["--future", "--from", "2026-02-03"], 1), (["--quiet", "--yes"], 2),
+    (["a", "--future"], 2), (["--from", "2026-02-30"], 1), (["--from", "now"], 1), (["--to", "infinity"], 1), (["--to", ""], 1),
+    (["--from", "2026-02-03T00:00:00"], 1), (["--from", "2026-02-03T25:00:00Z"], 1), (["--from", "2026-02-03\n2026-02-04"], 1),
+    (["--from", "2026-02-03", "--to", "2026-02-03"], 1), (["--from", "2026-02-04", "--to", "2026-02-03"], 1)])
+def test_invalid_bounds_are_refused(arguments, status, control, connection):
+    fill(connection, "a", 10)
+    for more in ([], ["--dry-run"]):
+        done = control("events", "remove", *arguments, *more)
+        assert done[:2] == (status, "") and done[2], done
+        assert status == 2 or re.fullmatch(r"steepctl: [^\n]+\n", done[2]), done
+    assert counted(connection) == {"a": 10}
+
+
+# progress
+
+@pytest.fixture
+def clock(tmp_path):
+    """A PATH on which each look at the time is 4 s after the one before."""
+    script = tmp_path / "bin" / "date"
+    script.parent.mkdir()
+    script.write_text(f"#!/bin/sh\nread -r now <'{tmp_path}/now'\necho $((now + 4)) | tee '{tmp_path}/now'\n")
+    script.chmod(0o755)
+    (tmp_path / "now").write_text("1000\n")
+    return f"{script.parent}:{os.environ['PATH']}"
+
+
+def test_progress_is_a_line_every_ten_seconds(control, connection, clock):
+    fill(connection, "a", 33333)
+    for name, quiet in (("b", []), ("c", ["--quiet"])):
+        connection.execute("TRUNCATE public.source_renames")
+        status, output, errors = control("source", "rename", "a" if name == "b" else "b", name, *quiet, PATH=clock)
+        assert (status, output) == (0, "events moved: 33333\nkeys copied: 0\n")
+        # Steps of 5000 events, 4 s each: a line at 12 s and at 24 s.
+        assert errors == ("" if quiet else "steepctl: 15000 of 33333 events (45 %), 1250 a second, 15 s left\n"
+                          "steepctl: 30000 of 33333 events (90 %), 1250 a second, 3 s left\n")
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_progress_is_drawn_on_a_terminal_and_wiped_away(quiet, start, stack, connection, clock):
+    fill(connection, "a", 12000)
+    reader, terminal = pty.openpty()
+    path, os.environ["PATH"] = os.environ["PATH"], clock
+    try:
+        process = start("source", "rename", "a", "b", *quiet, stderr=terminal)
+    finally:
+        os.environ["PATH"] = path
+    assert process.communicate(timeout=60 * SLOWNESS)[0] == "events moved: 12000\nkeys copied: 0\n"
+    os.write(terminal, b".")
+    drawn = ""
+    while not drawn.endswith("."):
+        drawn += os.read(reader, 65536).decode()
+    os.close(terminal)
+    os.close(reader)
+    assert drawn == "." if quiet else drawn.endswith("\r\x1b[K.")
+    assert quiet or drawn.startswith("\r5000 of 12000 events (41 %), 1250 a second, 6 s left\x1b[K\r10000 of 12000 events")
