@@ -10,6 +10,7 @@
 #include "db/array.h"
 #include "db/group.h"
 #include "event/batch.h"
+#include "import/import.h"
 #include "process/service.h"
 
 #include <sodium.h>
@@ -19,7 +20,7 @@
 #include <string.h>
 
 static const char ALLOW[] = "POST, OPTIONS";
-static const char USAGE[] = "usage: ingest.fcgi [-t | -V | --check-key KEY]\n"
+static const char USAGE[] = "usage: ingest.fcgi [-t | -V | --check-key KEY | --import]\n"
                             "Serves FastCGI on a listening socket that it inherits.\n";
 
 enum {
@@ -355,5 +356,7 @@ int main(int argc, char **argv)
 
     if (argc == 3 && strcmp(argv[1], "--check-key") == 0)
         return check_key(argv[2]);
+    if (argc == 2 && strcmp(argv[1], "--import") == 0)
+        return import_main();
     return service_main(&SERVICE, argc, argv);
 }

@@ -105,13 +105,14 @@ static void free_reader(struct reader *reader)
         json_tokener_free(reader->tokener);
 }
 
+/* Everything but its size. */
 static enum error check_one(struct reader *reader, const struct scan_event *scanned,
                             const struct event_text *source)
 {
     struct event event;
     enum error error;
 
-    if (scanned->length > BATCH_EVENT_BYTES || scanned->depth > BATCH_EVENT_DEPTH)
+    if (scanned->depth > BATCH_EVENT_DEPTH)
         return ERROR_INVALID_EVENT;
     /* A raw control character is the event's own fault; other bad JSON is the batch's. */
     if (!scanned->is_json)
@@ -127,7 +128,9 @@ static enum error check_all(struct reader *reader, struct batch *batch,
                             const struct event_text *source)
 {
     for (size_t i = 0; i < batch->count; i++) {
-        enum error error = check_one(reader, &batch->events[i], source);
+        const struct scan_event *scanned = &batch->events[i];
+        enum error error = scanned->length > BATCH_EVENT_BYTES ? ERROR_INVALID_EVENT
+                                                               : check_one(reader, scanned, source);
 
         if (error == ERROR_INVALID_REQUEST || error == ERROR_INTERNAL)
             return error;
@@ -143,6 +146,26 @@ enum error batch_check(struct batch *batch, const char *source, size_t source_le
     struct reader reader = {.tokener = NULL};
     enum error error = check_all(&reader, batch, &wanted);
 
+    free_reader(&reader);
+    return error;
+}
+
+enum error batch_check_single(const char *body, size_t length)
+{
+    struct reader reader = {.tokener = NULL};
+    struct scan scan;
+    struct scan_event event;
+    struct scan_event other;
+    enum error error;
+
+    if (!utf8_valid((const unsigned char *)body, length))
+        return ERROR_INVALID_REQUEST;
+    scan_begin(&scan, body, length);
+    if (scan_next(&scan, &event) != SCAN_EVENT || scan_next(&scan, &other) != SCAN_END)
+        return ERROR_INVALID_REQUEST;
+    if (event.nodes > BATCH_NODES)
+        return ERROR_INVALID_EVENT;
+    error = check_one(&reader, &event, NULL);
     free_reader(&reader);
     return error;
 }

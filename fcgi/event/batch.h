@@ -53,6 +53,16 @@ enum error batch_split(struct batch *batch, const char *body, size_t length) MUS
  */
 enum error batch_check(struct batch *batch, const char *source, size_t source_length) MUST_CHECK;
 
+/*
+ * Checks the event of an array that must have just one, as batch_check does, except that it
+ * may have any source (see event_check) and any size: jsonb prints an event longer than it
+ * was sent. body[length] must be a readable NUL.
+ *
+ * ERROR_INVALID_REQUEST: not an array of one event, not UTF-8, or not JSON;
+ * ERROR_INVALID_EVENT also for more than 200,000 objects and arrays.
+ */
+enum error batch_check_single(const char *body, size_t length) MUST_CHECK;
+
 /* Adds an event to rejected; its index must be above those there. Ignores one beyond the batch. */
 void batch_reject(struct batch *batch, size_t index, enum error error);
 

@@ -20,6 +20,12 @@ static bool is_id(const struct event_text *id)
            !utf8_has_control((const unsigned char *)id->text, id->length);
 }
 
+static bool is_source(const struct event_text *source)
+{
+    return source->text != NULL && source->length > 0 && source->length <= EVENT_SOURCE_BYTES &&
+           !utf8_has_control((const unsigned char *)source->text, source->length);
+}
+
 static bool is_timestamp(const struct event_text *timestamp)
 {
     int64_t ignored;
@@ -42,7 +48,9 @@ enum error event_check(const struct event *event, const struct event_text *sourc
 {
     if (!is_id(&event->id))
         return ERROR_INVALID_EVENT_ID;
-    if (!event_text_equals(&event->source, source->text, source->length))
+    if (source == NULL && !is_source(&event->source))
+        return ERROR_INVALID_SOURCE;
+    if (source != NULL && !event_text_equals(&event->source, source->text, source->length))
         return ERROR_SOURCE_MISMATCH;
     if (!is_timestamp(&event->timestamp))
         return ERROR_INVALID_TIMESTAMP;

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { EVENT_ID_BYTES = 255 };
+enum { EVENT_ID_BYTES = 255, EVENT_SOURCE_BYTES = 255 };
 
 /* Borrowed bytes, not terminated; text is NULL if there are none. */
 struct event_text {
@@ -28,6 +28,8 @@ struct event {
  * Returns the first rule that an event breaks, in this order:
  * ERROR_INVALID_EVENT_ID, ERROR_SOURCE_MISMATCH (it must equal source),
  * ERROR_INVALID_TIMESTAMP, ERROR_INVALID_EVENT_TYPE, ERROR_INVALID_PAYLOAD.
+ * If source is NULL, the event may have any source that a query can ask for, else
+ * ERROR_INVALID_SOURCE: 1 to 255 bytes of UTF-8 without control characters.
  */
 enum error event_check(const struct event *event, const struct event_text *source) MUST_CHECK;
 
