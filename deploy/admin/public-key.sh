@@ -58,15 +58,10 @@ check_key() {
 	44:* | 60:*) ;;
 	*) refuse_key ;;
 	esac
-	for folder in "${STEEP_LIBEXEC-}" "${STEEP_BUILD-}" "$here/../build" /usr/lib/steep; do
-		if [ -n "$folder" ] && [ -x "$folder/ingest.fcgi" ]; then
-			checked=$("$folder/ingest.fcgi" --check-key "$1" 2>&1) || case $checked in
-			'not an Ed25519 public key'*) refuse_key ;;
-			*) refuse "$checked" ;;
-			esac
-			printf '%s' "$checked"
-			return
-		fi
-	done
-	refuse 'cannot find ingest.fcgi, which checks keys; set STEEP_LIBEXEC to its folder'
+	program=$(ingest_program)
+	checked=$("$program" --check-key "$1" 2>&1) || case $checked in
+	'not an Ed25519 public key'*) refuse_key ;;
+	*) refuse "$checked" ;;
+	esac
+	printf '%s' "$checked"
 }

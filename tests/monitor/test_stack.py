@@ -42,6 +42,21 @@ def test_pending_events_are_stored_once_the_key_is_registered(stack, sender):
     wait_for(lambda: sender.pending() == 0, "nothing to be pending")
 
 
+def test_an_export_of_its_events_is_sent_again(stack, sender):
+    register(stack, sender)
+    sender.start()
+    notes = ["\\", '"', "\n", "é\u2028", "\x01", ""]
+    sender.feed(*(json.dumps(sender.event(payload={"note": note})) for note in notes))
+    wait_for(lambda: sender.send_now() or len(stored(stack, sender)) == len(notes), "the events to be stored", every=0.5)
+    before = stored(stack, sender)
+    exported = stack.steepctl("events", "export", "--source", sender.identity.source).stdout
+    with stack.connect() as connection:
+        connection.execute("DELETE FROM public.events WHERE source = %s", (sender.identity.source,))
+    sender.feed(exported.encode())
+    wait_for(lambda: sender.send_now() or stored(stack, sender) == before, "the events to be stored again", every=0.5)
+    assert not sender.rejected()
+
+
 # Values in a payload; monitor and server must agree on which of them are valid.
 VALUES = [
     "1", "-0", "1e5", "1E+5", "0.1e-5", "123456789012345678901234567890", "1e308", "1e309", "1e-400", "01", "+1", ".5", "1.", "0x1",
