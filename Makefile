@@ -6,8 +6,8 @@
 #   make unit          run the unit tests only
 #   make fuzz          fuzz each target for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
 #   make fuzz-merge    add to tests/fuzz/corpus the inputs found that cover more code
-#   make soak          200 faults under a million events, valgrind, and thousands of groups of
-#                      batches; more than half an hour
+#   make soak          200 faults under a million events, valgrind, thousands of groups of
+#                      batches, and a million events of Supabase; more than half an hour
 #   make valgrind      10,000 requests under valgrind
 #   make monitor-soak  a million events through steep-monitor under faults; a quarter of an hour
 #   make bench         measure, see tests/bench/run (bench-quick: three minutes)
@@ -122,7 +122,7 @@ fuzz-merge:
 
 soak:
 	tests/run soak valgrind
-	BATCHES=20000 PYTEST="-k each_of_thousands" tests/run e2e
+	BATCHES=20000 SUPABASE_EVENTS=1000000 PYTEST="-k 'each_of_thousands or supabase'" tests/run e2e
 
 valgrind:
 	tests/run valgrind
