@@ -1,13 +1,11 @@
-# The export and import of events. Sourced by steepctl.
-# shellcheck shell=sh
+# The export, import and removal of events. Sourced by steepctl.
+# shellcheck shell=sh disable=SC2034,SC2154 # set by steepctl, and read by other files of it
 
 # check_time TIME OPTION: PostgreSQL checks the rest; it would also take words such as now.
 check_time() {
-	case $1 in
-	[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9] | [0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9][Tt\ ]*[Zz] | \
-		[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9][Tt\ ]*[+-][0-9][0-9]:[0-9][0-9]) ;;
-	*) refuse "$2 must be a date, such as 2026-02-01, or a date and time with its offset, such as 2026-02-01T08:00:00Z" ;;
-	esac
+	date='[0-9]{4}-[0-9]{2}-[0-9]{2}' time='[0-9]{2}:[0-9]{2}:[0-9]{2}([.][0-9]+)?'
+	printf '%s' "$1" | grep -qzxE "$date([Tt ]$time([Zz]|[+-][0-9]{2}:[0-9]{2}))?" ||
+		refuse "$2 must be a date, such as 2026-02-01, or a date and time with its offset, such as 2026-02-01T08:00:00Z"
 }
 
 # events_export [--source NAME] [--from TIME] [--to TIME]
@@ -39,4 +37,48 @@ events_import() {
 		export PGOPTIONS
 	fi
 	exec "$program" --import
+}
+
+events_remove() {
+	name='' from='' to='' future=false is_dry=''
+	while [ $# -gt 0 ]; do
+		case $1 in
+		--source | --from | --to)
+			[ $# -gt 1 ] || misused
+			case $1 in
+			--source)
+				[ -n "$2" ] || refuse 'the name of a source must not be empty'
+				name=$2
+				;;
+			--from)
+				check_time "$2" "$1"
+				from=$2
+				;;
+			--to)
+				check_time "$2" "$1"
+				to=$2
+				;;
+			esac
+			shift
+			;;
+		--future) future=true ;;
+		--dry-run) is_dry=yes ;;
+		--quiet) quiet=yes ;;
+		*) misused ;;
+		esac
+		shift
+	done
+	case $future:$from$to in
+	true:?*) refuse '--future cannot be combined with --from and --to' ;;
+	false:) refuse 'give --from, --to or --future; steepctl source erase deletes all of a source' ;;
+	esac
+	objection=$(run_sql admin/events-bounds.sql -v from="$from" -v to="$to")
+	[ -z "$objection" ] || refuse "$objection"
+	set -- -v source="$name" -v from="$from" -v to="$to" -v future="$future"
+	if [ -n "$is_dry" ]; then
+		run_sql admin/events-count.sql "$@"
+	else
+		run_steps events admin/events-remove.sql "$@"
+		printf 'events removed: %s\n' "$changed"
+	fi
 }

@@ -296,7 +296,7 @@ def test_options_may_come_before_the_label(stack, db, name):
 
 
 SUBCOMMANDS = ["setup", "migrate", "monitor add", "monitor list", "monitor remove", "token add", "token scope", "token list", "token remove",
-               "source list", "source rename", "source erase", "events remove", "events export", "events import", "counts check",
+               "source list", "source rename", "source erase", "events export", "events import", "events remove", "counts check",
                "counts rebuild", "prune", "roles", "status"]
 
 

@@ -1,0 +1,97 @@
+# What steepctl asks the database, through psql. Sourced by steepctl.
+# shellcheck shell=sh disable=SC2154 # set by steepctl
+
+# In a checkout: the database of deploy/run, if it is running. Else that of the installed
+# programs, as PostgreSQL's administrator if it is on this machine.
+choose_database() {
+	[ -z "${PGHOST-}" ] || return 0
+	if [ -d "$here/admin" ]; then
+		take_settings "${STEEP_STATE:-$here/../var}/run.env" PGUSER STEEP_URL STEEP_CA
+	else
+		take_settings /etc/steep/ingest.env
+		case ${PGHOST-} in /*) export PGUSER="${PGUSER:-postgres}" ;; esac
+	fi
+}
+
+# take_settings FILE [NAME…]: exports the database's variables from FILE, and those named.
+take_settings() {
+	[ -r "$1" ] || return 0
+	file=$1
+	shift
+	for variable in PGHOST PGPORT PGDATABASE "$@"; do
+		value=$(setting_of "$file" "$variable")
+		[ -z "$value" ] || export "$variable=$value"
+	done
+}
+
+# run_sql FILE [-v NAME=VALUE]…: runs a file of sql/; an error ends steepctl with one
+# sentence.
+run_sql() {
+	file=$sql/$1
+	shift
+	{
+		errors=$(psql -X -q -A -t -F '	' -v ON_ERROR_STOP=1 "$@" -f "$sql/admin/session.sql" -f "$file" 2>&1 1>&3 3>&-)
+	} 3>&1 || {
+		# 128 + SIGPIPE: whoever read the output has ended.
+		[ $? -ne 141 ] || exit 141
+		refuse "$(sentence "$errors")"
+	}
+}
+
+# run_steps UNIT FILE [-v NAME=VALUE]…: runs a file of sql/ that prepares steps, then the steps,
+# and shows their progress. Sets $prepared to the numbers that the file reported, of which the
+# first is that of the UNITs to change, and $changed to how many the steps changed.
+run_steps() {
+	unit=$1 file=$sql/$2
+	shift 2
+	report=$({
+		psql -X -q -v ON_ERROR_STOP=1 "$@" -f "$sql/admin/session.sql" -f "$sql/admin/lock-sources.sql" -f "$file" \
+			-f "$sql/admin/steps.sql" 2>&1 || echo "psql ended with status $?"
+	} | read_steps "$unit")
+	case $report in
+	failed*) refuse "$(sentence "${report#failed}")" ;;
+	esac
+	changed=${report%% *} prepared=${report#* }
+}
+
+# read_steps UNIT: reads what psql reports. Prints the number changed and what was prepared; or
+# "failed" and what psql printed.
+read_steps() {
+	changed=0 prepared=0 messages=''
+	begin_progress
+	while IFS= read -r line; do
+		case $line in
+		'prepared '*) prepared=${line#* } ;;
+		psql:*' INFO:  '*)
+			changed=$((changed + ${line##* INFO:  }))
+			show_progress "$changed" "${prepared%% *}" "$1"
+			;;
+		'psql ended with status '*)
+			end_progress
+			printf 'failed%s%s' "$messages" "$line"
+			return 0
+			;;
+		*) messages="$messages$line
+" ;;
+		esac
+	done
+	end_progress
+	printf '%s %s' "$changed" "$prepared"
+}
+
+sentence() {
+	case $1 in
+	*'connection to server'* | *'could not translate'*)
+		printf 'no connection to the database: %s' "$(printf '%s\n' "$1" | sed -n '
+			1s/.*on socket "\([^"]*\)" failed: \(No such file.*\)/\1: \2/
+			1s/.*failed: //;1s/^psql: error: //;1s/^FATAL:  //;1p')"
+		;;
+	*'relation "public.'*'does not exist'* | *'function public.'*'does not exist'*) printf 'the database is not migrated; run steepctl migrate' ;;
+	*'lock timeout'*) printf 'another session holds a conflicting lock; see pg_stat_activity' ;;
+	*'could not write'*'Broken pipe'*) printf 'the reader of the output ended early' ;;
+	*'could not write'*) printf 'the output is incomplete: %s' "$(printf '%s\n' "$1" | sed -n 's/.*could not write [^:]*: //p' | head -n 1)" ;;
+	*'permission denied'* | *'row-level security'*) printf 'permission denied; set PGUSER to a role that may administer the database' ;;
+	*ERROR:*) printf '%s\n' "$1" | sed -n 's/^psql:.*:[0-9]*: ERROR:  //p;s/^HINT:  /. /p' | tr -d '\n' ;;
+	*) printf 'psql failed: %s' "$1" ;;
+	esac
+}
