@@ -3,9 +3,7 @@
  * get_hourly_aggregates, or with their totals. README.md describes the HTTP side.
  */
 #include "answer/query.h"
-#include "answer/answer.h"
 #include "answer/lead.h"
-#include "answer/turns.h"
 #include "auth/bearer.h"
 #include "base/clock.h"
 #include "base/metrics.h"
@@ -56,31 +54,6 @@ static enum error take_query(const struct worker *worker, const struct request *
     return error;
 }
 
-/* Answers a question whose answer was too large to be built whole when it was last asked. */
-static void answer_large(struct worker *worker, struct query *query)
-{
-    struct answer built = {.asked = NULL};
-    bool is_wanted[ANSWER_FORMS] = {false};
-    bool has_turn = turns_take(worker->config, query->deadline);
-    enum error error = ERROR_UNAVAILABLE;
-
-    is_wanted[query->form] = true;
-    if (has_turn)
-        error = answer_build(&built, worker, &query->asked, is_wanted, query->deadline);
-    if (error != ERROR_NONE) {
-        worker_release(worker);
-        query_refuse(worker, query, error);
-    } else if (answer_is_whole(&built, query->form)) {
-        worker_release(worker);
-        query_send(worker, query, &built);
-    } else {
-        query_stream(worker, query, &built);
-    }
-    if (has_turn)
-        turns_give_back();
-    answer_free(&built);
-}
-
 static void answer(struct worker *worker, struct request *request)
 {
     struct query query = {.request = request, .deadline = worker_deadline(worker, request)};
@@ -92,8 +65,6 @@ static void answer(struct worker *worker, struct request *request)
                      : ANSWER_PLAIN;
     if (error != ERROR_NONE)
         query_refuse(worker, &query, error);
-    else if (answer_was_large(&query.asked, query.form))
-        answer_large(worker, &query);
     else
         lead_answer(worker, &query);
     scope_release(query.asked.scope);

@@ -14,15 +14,21 @@ static const enum size SIZES_LARGE[ANSWER_FORMS] = {
     [ANSWER_GZIP] = SIZES_LARGE_GZIP,
 };
 
+/* A source has a row for each hour, and so has the total of them all. */
+static bool may_be_long(const struct question *asked)
+{
+    return asked->parameters.source_length == 0 && asked->parameters.grouping != QUERY_BY_HOUR;
+}
+
 /*
  * A cursor costs a sixth more than a call, which has an end if there are fewer rows than a
- * piece. Who asked for more will do so again.
+ * piece, and else was made in vain. Who asked for more will do so again.
  */
 static enum error open_rows(struct answer *answer, struct worker *worker, int64_t deadline)
 {
     struct rows_statement statement;
     enum database_verdict verdict = DATABASE_DONE;
-    bool is_long = sizes_expect(answer->asked, SIZES_LONG);
+    bool is_long = sizes_expect(answer->asked, SIZES_LONG, may_be_long(answer->asked));
 
     rows_ask(&statement, answer->asked);
     if (!is_long) {
@@ -155,7 +161,7 @@ enum error answer_build(struct answer *answer, struct worker *worker, const stru
 
 bool answer_was_large(const struct question *asked, enum answer_form form)
 {
-    return sizes_expect(asked, SIZES_LARGE[form]);
+    return sizes_expect(asked, SIZES_LARGE[form], false);
 }
 
 bool answer_is_whole(const struct answer *answer, enum answer_form form)

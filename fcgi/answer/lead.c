@@ -16,6 +16,8 @@ struct lead {
     struct shared shared;
     struct query *own;           /* its own request; NULL once that needs no run */
     struct shared_member *first; /* the others */
+    bool is_large;               /* it runs only in a turn, once, for one form */
+    bool has_turn;
 };
 
 static struct query *query_of(struct shared_member *member)
@@ -129,6 +131,16 @@ static void fail(struct lead *lead, enum error error)
     record_begin(&worker->record, "");
 }
 
+/* Ends the lead. Those that it has not answered ask again. */
+static void end(struct lead *lead)
+{
+    const struct query *query;
+
+    add_members(lead, shared_end(&lead->shared));
+    while ((query = first_query(lead)) != NULL)
+        put_back_first(lead, query);
+}
+
 /*
  * Streams the answer to the leader's own request, if that is what it has and there is a turn.
  * The lead ends, since that takes as long as the client does.
@@ -136,17 +148,16 @@ static void fail(struct lead *lead, enum error error)
 static bool stream_own(struct lead *lead, struct answer *answer)
 {
     struct query *own = lead->own;
-    const struct query *other;
 
-    if (own == NULL || !answer_can_stream(answer, own->form) || !turns_try(lead->worker->config))
+    if (own == NULL || !answer_can_stream(answer, own->form))
+        return false;
+    lead->has_turn = lead->has_turn || turns_try(lead->worker->config);
+    if (!lead->has_turn)
         return false;
     lead->own = NULL;
-    add_members(lead, shared_end(&lead->shared));
-    while ((other = first_query(lead)) != NULL)
-        put_back_first(lead, other);
+    end(lead);
     note_request(lead->worker, own);
     query_stream(lead->worker, own, answer);
-    turns_give_back();
     return true;
 }
 
@@ -183,7 +194,9 @@ static void run(struct lead *lead)
 
     worker_note_progress(worker);
     record_begin(&worker->record, first_query(lead)->request->id);
-    error = worker_error(worker_connect(worker, deadline));
+    lead->has_turn = lead->is_large && turns_take(worker->config, deadline);
+    error = lead->has_turn == lead->is_large ? worker_error(worker_connect(worker, deadline))
+                                             : ERROR_UNAVAILABLE;
     add_members(lead, shared_take(&lead->shared));
     for (const struct query *query = first_query(lead); query != NULL;
          query = next_query(lead, query))
@@ -194,6 +207,8 @@ static void run(struct lead *lead)
         deliver(lead, &built);
     else
         fail(lead, error);
+    if (lead->has_turn)
+        turns_give_back();
     answer_free(&built);
 }
 
@@ -222,13 +237,18 @@ static struct shared_member *park(void *context)
 void lead_answer(struct worker *worker, struct query *query)
 {
     struct parking parking = {worker, query};
-    struct lead lead = {.worker = worker, .own = query};
+    struct lead lead = {
+        .worker = worker, .own = query, .is_large = answer_was_large(&query->asked, query->form)};
 
-    if (!shared_lead(&lead.shared, &query->asked, park, &parking))
+    if (!shared_lead(&lead.shared, &query->asked,
+                     lead.is_large ? (int)query->form : SHARED_ANY_FORM, park, &parking))
         return;
     do {
         run(&lead);
-        add_members(&lead, first_query(&lead) != NULL ? shared_take(&lead.shared)
-                                                      : shared_take_or_end(&lead.shared));
+        if (lead.is_large)
+            end(&lead);
+        else
+            add_members(&lead, first_query(&lead) != NULL ? shared_take(&lead.shared)
+                                                          : shared_take_or_end(&lead.shared));
     } while (first_query(&lead) != NULL);
 }

@@ -1,6 +1,8 @@
 /*
  * How requests that ask the same at the same time (answer/shared.h) are answered: their leader
- * runs the question, and again as long as others have asked it meanwhile.
+ * runs the question, and again as long as others have asked it meanwhile. If the answer was too
+ * large to be built whole when it was last asked, the leader waits for a turn (answer/turns.h)
+ * and runs it once.
  */
 #ifndef STEEP_LEAD_H
 #define STEEP_LEAD_H

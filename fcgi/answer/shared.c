@@ -7,11 +7,11 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct shared *leaders;
 static int parked;
 
-static struct shared *find(const struct question *asked)
+static struct shared *find(const struct question *asked, int form)
 {
     struct shared *shared = leaders;
 
-    while (shared != NULL && !question_equal(shared->asked, asked))
+    while (shared != NULL && !(shared->form == form && question_equal(shared->asked, asked)))
         shared = shared->next;
     return shared;
 }
@@ -29,16 +29,16 @@ static bool join(struct shared *shared, struct shared_member *(*park)(void *cont
     return true;
 }
 
-bool shared_lead(struct shared *shared, const struct question *asked,
+bool shared_lead(struct shared *shared, const struct question *asked, int form,
                  struct shared_member *(*park)(void *context), void *context)
 {
     struct shared *other;
     bool is_leader = true;
 
-    *shared = (struct shared){.asked = asked};
+    *shared = (struct shared){.asked = asked, .form = form};
     shared->last = &shared->first;
     pthread_mutex_lock(&lock);
-    other = find(asked);
+    other = find(asked, form);
     if (other != NULL) {
         /* One that can't be parked leads, and nobody follows it. */
         is_leader = !join(other, park, context);

@@ -1,6 +1,6 @@
 /*
- * Which of the recent questions had large answers, so that what is too large is not tried in
- * vain each time: the last 16 that were noted. Any thread may call this.
+ * How large the answers to recent questions were, so that what is too large is not tried in vain
+ * each time: the last 64 questions that were noted. Any thread may call this.
  */
 #ifndef STEEP_SIZES_H
 #define STEEP_SIZES_H
@@ -14,12 +14,13 @@ enum size {
     SIZES_LARGE_PLAIN, /* not to be built whole, as it is */
     SIZES_LARGE_GZIP,  /* nor compressed */
     SIZES_LONG,        /* DATABASE_PIECE_ROWS rows or more */
+    SIZES,
 };
 
 /* Notes whether the answer to a question had a size. */
 void sizes_note(const struct question *asked, enum size size, bool is_so);
 
-/* Whether the last note about it says so; false if there is none. */
-bool sizes_expect(const struct question *asked, enum size size) MUST_CHECK;
+/* Whether the last note about it says so, or what is otherwise expected if there is none. */
+bool sizes_expect(const struct question *asked, enum size size, bool otherwise) MUST_CHECK;
 
 #endif

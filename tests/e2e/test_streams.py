@@ -21,6 +21,7 @@ from fastcgi import STDIN, STDOUT, connect, head, program, query_params, read_an
 from stack import ROOT, SLOWNESS, addresses, alive, free_port, reachable_folder, running, wait_for
 from test_health import BOTH, Manager
 from test_metrics import scrape
+from test_shared_answers import has_read, locked
 from wire import check_error, check_retry_after, header
 
 TOKEN = "stream-token"
@@ -379,3 +380,49 @@ def test_after_a_session_that_answered_too_late_the_next_question_is_answered(ho
                 finally:
                     os.kill(session, signal.SIGCONT)
         assert instance.ask(query_params(TOKEN, "source=x")).status_code == 200
+
+
+def test_a_question_with_many_rows_is_run_once_though_it_is_the_first(home, serving):
+    def seen(statement):
+        with home.connect() as db:
+            return db.execute(statement).fetchone()[0]
+
+    def rows_read():
+        return seen("SELECT (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'hourly_counts')"
+                    " + (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'hourly_counts')")
+
+    others, before = seen(f"SELECT count(*) {SESSIONS}"), rows_read()
+    with serving() as instance, ask_for_all(instance) as connection:
+        assert read_rest(connection)[1]
+    # A session counts what it read before it ends.
+    wait_for(lambda: seen(f"SELECT count(*) {SESSIONS}") == others, "the sessions to end")
+    assert SOURCES * HOURS <= rows_read() - before < 2 * SOURCES * HOURS
+
+
+# The last one, as it deletes rows.
+
+def test_all_who_ask_what_is_no_longer_large_get_their_answers(home, serving):
+    """Half of a small machine's two connections may stream, so that only one of them has a turn at first."""
+    with serving(STEEP_DEADLINE=str(20 * SLOWNESS), PGOPTIONS="-c lock_timeout=60s") as instance, contextlib.ExitStack() as opened:
+        for encoding in ({}, {"HTTP_ACCEPT_ENCODING": "gzip"}):
+            with ask_for_all(instance, **encoding) as connection:
+                assert read_rest(connection)[1]
+        assert scrape(instance, "query")["steep_answers_streamed_total"] == 2
+        with home.connect() as db:
+            # So few remain that each socket takes a whole answer before anybody reads it.
+            db.execute("DELETE FROM public.hourly_counts WHERE source <> (SELECT min(source) FROM public.hourly_counts)"
+                       " OR hour < now() - interval '3 days'")
+        rows = rows_of(home, 30)
+        waiting = []
+        with locked(home):
+            for number in range(200):
+                waiting.append(opened.enter_context(ask_for_all(instance, **({"HTTP_ACCEPT_ENCODING": "gzip"} if number % 2 else {}))))
+                wait_for(lambda: has_read(waiting[-1]), "the question to be read", every=0.002)
+        answers = []
+        for connection in waiting:
+            with connection:  # libfcgi waits for its end
+                answers.append(read_answer(connection))
+        assert [answer.status_code for answer in answers] == [200] * 200
+        for number, answer in enumerate(answers):
+            check_whole(gzip.decompress(answer.content) if number % 2 else answer.content, rows)
+        assert scrape(instance, "query")["steep_answers_streamed_total"] == 2

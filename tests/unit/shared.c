@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SOON_MS = 30, KNOWN = 16 };
+enum { SOON_MS = 30, KNOWN = 64 };
 
 static const struct question WEEK = {.parameters = {.days = 7}};
 static const struct question MONTH = {.parameters = {.days = 30}};
@@ -46,18 +46,18 @@ static void those_that_ask_the_same_follow_the_leader(void **state)
 
     (void)state;
     same.parameters.source[0] = 'x'; /* behind its length */
-    assert_true(shared_lead(&week, &WEEK, park, NULL));
-    assert_true(shared_lead(&month, &MONTH, park, NULL));
-    assert_true(shared_lead(&laptop, &LAPTOP, park, NULL));
-    assert_false(shared_lead(&other, &same, park, &members[0]));
-    assert_false(shared_lead(&other, &WEEK, park, &members[1]));
+    assert_true(shared_lead(&week, &WEEK, SHARED_ANY_FORM, park, NULL));
+    assert_true(shared_lead(&month, &MONTH, SHARED_ANY_FORM, park, NULL));
+    assert_true(shared_lead(&laptop, &LAPTOP, SHARED_ANY_FORM, park, NULL));
+    assert_false(shared_lead(&other, &same, SHARED_ANY_FORM, park, &members[0]));
+    assert_false(shared_lead(&other, &WEEK, SHARED_ANY_FORM, park, &members[1]));
     assert_ptr_equal(shared_take(&week), &members[0]);
     assert_ptr_equal(members[0].next, &members[1]);
     assert_null(members[1].next);
-    assert_false(shared_lead(&other, &WEEK, park, &members[2]));
+    assert_false(shared_lead(&other, &WEEK, SHARED_ANY_FORM, park, &members[2]));
     assert_ptr_equal(shared_take_or_end(&week), &members[2]);
     assert_null(shared_take_or_end(&week));
-    assert_true(shared_lead(&other, &WEEK, park, NULL));
+    assert_true(shared_lead(&other, &WEEK, SHARED_ANY_FORM, park, NULL));
     assert_null(shared_end(&other));
     assert_null(shared_end(&month));
     assert_null(shared_end(&laptop));
@@ -85,18 +85,18 @@ static void only_those_of_the_same_scope_follow_the_leader(void **state)
     struct shared_member member;
 
     (void)state;
-    assert_true(shared_lead(&leader, &team, park, NULL));
+    assert_true(shared_lead(&leader, &team, SHARED_ANY_FORM, park, NULL));
     sizes_note(&team, SIZES_LONG, true);
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
-        assert_true(shared_lead(&other, &others[i], park, NULL));
+        assert_true(shared_lead(&other, &others[i], SHARED_ANY_FORM, park, NULL));
         assert_null(shared_end(&other));
-        assert_false(sizes_expect(&others[i], SIZES_LONG));
+        assert_false(sizes_expect(&others[i], SIZES_LONG, false));
     }
-    assert_false(shared_lead(&other, &same, park, &member));
+    assert_false(shared_lead(&other, &same, SHARED_ANY_FORM, park, &member));
     assert_ptr_equal(shared_end(&leader), &member);
     /* The note outlives the scope of who made it. */
     scope_release(team.scope);
-    assert_true(sizes_expect(&same, SIZES_LONG));
+    assert_true(sizes_expect(&same, SIZES_LONG, false));
     sizes_note(&same, SIZES_LONG, false);
     for (size_t i = 2; i < sizeof(others) / sizeof(others[0]); i++)
         scope_release(others[i].scope);
@@ -111,9 +111,9 @@ static void one_that_cannot_be_parked_leads_without_followers(void **state)
     struct shared_member member;
 
     (void)state;
-    assert_true(shared_lead(&first, &WEEK, park_none, NULL));
-    assert_true(shared_lead(&second, &WEEK, park_none, NULL));
-    assert_false(shared_lead(&third, &WEEK, park, &member));
+    assert_true(shared_lead(&first, &WEEK, SHARED_ANY_FORM, park_none, NULL));
+    assert_true(shared_lead(&second, &WEEK, SHARED_ANY_FORM, park_none, NULL));
+    assert_false(shared_lead(&third, &WEEK, SHARED_ANY_FORM, park, &member));
     assert_null(shared_take_or_end(&second));
     assert_ptr_equal(shared_end(&first), &member);
 }
@@ -127,39 +127,63 @@ static void only_so_many_are_parked(void **state)
 
     (void)state;
     assert_non_null(members);
-    assert_true(shared_lead(&first, &WEEK, park, NULL));
+    assert_true(shared_lead(&first, &WEEK, SHARED_ANY_FORM, park, NULL));
     for (int i = 0; i < SHARED_PARKED_MOST; i++)
-        assert_false(shared_lead(&other, &WEEK, park, &members[i]));
-    assert_true(shared_lead(&other, &WEEK, park, &surplus));
+        assert_false(shared_lead(&other, &WEEK, SHARED_ANY_FORM, park, &members[i]));
+    assert_true(shared_lead(&other, &WEEK, SHARED_ANY_FORM, park, &surplus));
     assert_null(shared_end(&other));
     assert_int_equal(count(shared_take(&first)), SHARED_PARKED_MOST);
-    assert_false(shared_lead(&other, &WEEK, park, &surplus));
+    assert_false(shared_lead(&other, &WEEK, SHARED_ANY_FORM, park, &surplus));
     assert_int_equal(count(shared_end(&first)), 1);
     free(members);
 }
 
-static void knows_the_last_large_questions_by_their_form(void **state)
+static void those_of_a_form_follow_a_leader_of_that_form(void **state)
+{
+    struct shared all;
+    struct shared plain;
+    struct shared other;
+    struct shared_member member;
+
+    (void)state;
+    assert_true(shared_lead(&all, &WEEK, SHARED_ANY_FORM, park, NULL));
+    assert_true(shared_lead(&plain, &WEEK, 0, park, NULL));
+    assert_true(shared_lead(&other, &WEEK, 1, park, NULL));
+    assert_null(shared_end(&other));
+    assert_false(shared_lead(&other, &WEEK, 0, park, &member));
+    assert_null(shared_end(&all));
+    assert_ptr_equal(shared_end(&plain), &member);
+}
+
+static void knows_the_sizes_of_recent_answers(void **state)
+{
+    (void)state;
+    assert_false(sizes_expect(&WEEK, SIZES_LARGE_PLAIN, false));
+    assert_true(sizes_expect(&WEEK, SIZES_LARGE_PLAIN, true));
+    sizes_note(&WEEK, SIZES_LARGE_PLAIN, true);
+    sizes_note(&WEEK, SIZES_LARGE_PLAIN, true);
+    assert_true(sizes_expect(&WEEK, SIZES_LARGE_PLAIN, false));
+    assert_false(sizes_expect(&WEEK, SIZES_LARGE_GZIP, false));
+    assert_true(sizes_expect(&WEEK, SIZES_LARGE_GZIP, true));
+    assert_false(sizes_expect(&MONTH, SIZES_LARGE_PLAIN, false));
+    sizes_note(&WEEK, SIZES_LARGE_PLAIN, false);
+    assert_false(sizes_expect(&WEEK, SIZES_LARGE_PLAIN, true));
+}
+
+static void forgets_the_sizes_of_the_oldest_answer_first(void **state)
 {
     struct question asked = LAPTOP;
 
     (void)state;
-    assert_false(sizes_expect(&WEEK, SIZES_LARGE_PLAIN));
-    sizes_note(&WEEK, SIZES_LARGE_PLAIN, true);
-    sizes_note(&WEEK, SIZES_LARGE_PLAIN, true);
-    assert_true(sizes_expect(&WEEK, SIZES_LARGE_PLAIN));
-    assert_false(sizes_expect(&WEEK, SIZES_LARGE_GZIP));
-    assert_false(sizes_expect(&MONTH, SIZES_LARGE_PLAIN));
-    sizes_note(&WEEK, SIZES_LARGE_PLAIN, false);
-    assert_false(sizes_expect(&WEEK, SIZES_LARGE_PLAIN));
     for (int i = 0; i <= KNOWN; i++) {
-        asked.parameters.source[0] = (char)('a' + i);
+        asked.parameters.source[0] = (char)('0' + i);
         sizes_note(&asked, SIZES_LARGE_GZIP, true);
     }
-    assert_true(sizes_expect(&asked, SIZES_LARGE_GZIP));
-    asked.parameters.source[0] = 'b';
-    assert_true(sizes_expect(&asked, SIZES_LARGE_GZIP));
-    asked.parameters.source[0] = 'a';
-    assert_false(sizes_expect(&asked, SIZES_LARGE_GZIP));
+    assert_true(sizes_expect(&asked, SIZES_LARGE_GZIP, false));
+    asked.parameters.source[0] = '1';
+    assert_true(sizes_expect(&asked, SIZES_LARGE_GZIP, false));
+    asked.parameters.source[0] = '0';
+    assert_false(sizes_expect(&asked, SIZES_LARGE_GZIP, false));
 }
 
 static void half_of_the_connections_are_turns_and_at_least_one(void **state)
@@ -203,7 +227,9 @@ int main(void)
         cmocka_unit_test(only_those_of_the_same_scope_follow_the_leader),
         cmocka_unit_test(one_that_cannot_be_parked_leads_without_followers),
         cmocka_unit_test(only_so_many_are_parked),
-        cmocka_unit_test(knows_the_last_large_questions_by_their_form),
+        cmocka_unit_test(those_of_a_form_follow_a_leader_of_that_form),
+        cmocka_unit_test(knows_the_sizes_of_recent_answers),
+        cmocka_unit_test(forgets_the_sizes_of_the_oldest_answer_first),
         cmocka_unit_test(half_of_the_connections_are_turns_and_at_least_one),
         cmocka_unit_test(two_workers_leave_one_for_other_answers),
     };
