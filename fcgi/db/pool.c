@@ -1,13 +1,13 @@
 #include "db/pool.h"
 
 #include "base/clock.h"
+#include "db/canceller.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 enum {
     FIRST_CONNECT_MS = 500,
-    CANCEL_MS = 2000, /* for the answer of a statement that was cancelled, before the next try */
     WOKEN_MOST = 16,
 };
 
@@ -23,12 +23,8 @@ struct pool {
     bool is_away;
     int count;
     int free_count;
-    int late_count;
-    struct database **late; /* the first is the canceller's */
-    pthread_t canceller;
-    bool has_canceller;
-    pthread_cond_t work; /* for the canceller */
-    bool is_ending;
+    int late_count; /* how many the canceller has */
+    struct canceller *canceller;
     struct database **free; /* the last one used is taken first: its caches are warm */
     /* For waiters; they stay, so that one can be signalled after its waiter has gone. */
     pthread_cond_t *conditions;
@@ -290,8 +286,8 @@ struct database *pool_take(struct pool *pool, int64_t deadline)
 static void put_back(struct pool *pool, struct database *db)
 {
     if (database_is_late(db)) {
-        pool->late[pool->late_count++] = db;
-        pthread_cond_signal(&pool->work);
+        pool->late_count++;
+        canceller_add(pool->canceller, db);
     } else if (pool->first != NULL) {
         hand_over(pool, db);
     } else {
@@ -307,46 +303,15 @@ void pool_give_back(struct pool *pool, struct database *db)
     unlock(pool);
 }
 
-/*
- * Cancels the statements of late connections, in turn. It has a thread of its own because a
- * frozen server may let a cancel request wait without end.
- */
-static void *cancel_late(void *arg)
+/* Called by the canceller. */
+static void take_back(void *context, struct database *db)
 {
-    struct pool *pool = arg;
+    struct pool *pool = context;
 
     pthread_mutex_lock(&pool->lock);
-    while (!pool->is_ending) {
-        struct database *db;
-
-        if (pool->late_count == 0) {
-            pthread_cond_wait(&pool->work, &pool->lock);
-            continue;
-        }
-        db = pool->late[0];
-        unlock(pool);
-        database_cancel(db, clock_ms() + CANCEL_MS);
-        pthread_mutex_lock(&pool->lock);
-        pool->late_count--;
-        memmove(pool->late, pool->late + 1, (size_t)pool->late_count * sizeof(struct database *));
-        put_back(pool, db);
-        unlock(pool);
-        pthread_mutex_lock(&pool->lock);
-    }
+    pool->late_count--;
+    put_back(pool, db);
     unlock(pool);
-    return NULL;
-}
-
-/* False if it still waits for the server. */
-static bool end_canceller(struct pool *pool)
-{
-    if (!pool->has_canceller)
-        return true;
-    pthread_mutex_lock(&pool->lock);
-    pool->is_ending = true;
-    pthread_cond_signal(&pool->work);
-    unlock(pool);
-    return clock_join(pool->canceller, clock_ms() + 2 * CANCEL_MS);
 }
 
 void pool_allow_leaving(struct pool *pool, struct pool_waiter **members, size_t count)
@@ -392,7 +357,6 @@ struct pool *pool_new(const char *name, int connections, int workers, int wait_m
     if (pool == NULL)
         return NULL;
     pthread_mutex_init(&pool->lock, NULL);
-    pthread_cond_init(&pool->work, NULL);
     pool->last = &pool->first;
     pool->most_waiting = workers > 1 ? workers / 2 : 1;
     pool->limits = (struct connection_limits){.first_connect_ms = FIRST_CONNECT_MS,
@@ -400,7 +364,6 @@ struct pool *pool_new(const char *name, int connections, int workers, int wait_m
                                               .note_away = note_away,
                                               .context = pool};
     pool->free = calloc((size_t)connections, sizeof(struct database *));
-    pool->late = calloc((size_t)connections, sizeof(struct database *));
     pool->conditions = calloc((size_t)workers, sizeof(pthread_cond_t));
     pool->unused = calloc((size_t)workers, sizeof(pthread_cond_t *));
     while (pool->conditions != NULL && pool->unused != NULL && pool->unused_count < workers) {
@@ -409,8 +372,7 @@ struct pool *pool_new(const char *name, int connections, int workers, int wait_m
         pthread_cond_init(condition, NULL);
         pool->unused[pool->unused_count++] = condition;
     }
-    while (pool->free != NULL && pool->late != NULL && pool->unused_count == workers &&
-           pool->count < connections) {
+    while (pool->free != NULL && pool->unused_count == workers && pool->count < connections) {
         struct database *db = database_new(name, &pool->limits);
 
         if (db == NULL)
@@ -418,9 +380,9 @@ struct pool *pool_new(const char *name, int connections, int workers, int wait_m
         pool->connections[pool->count++] = db;
         pool->free[pool->free_count++] = db;
     }
-    pool->has_canceller = pool->count == connections &&
-                          pthread_create(&pool->canceller, NULL, cancel_late, pool) == 0;
-    if (pool->has_canceller)
+    if (pool->count == connections)
+        pool->canceller = canceller_new(connections, take_back, pool);
+    if (pool->canceller != NULL)
         return pool;
     pool_free(pool);
     return NULL;
@@ -429,14 +391,12 @@ struct pool *pool_new(const char *name, int connections, int workers, int wait_m
 void pool_free(struct pool *pool)
 {
     /* The process ends, and with it a thread that still waits. */
-    if (pool == NULL || !end_canceller(pool))
+    if (pool == NULL || !canceller_free(pool->canceller))
         return;
     for (int i = 0; i < pool->count; i++)
         database_free(pool->connections[i]);
-    pthread_cond_destroy(&pool->work);
     pthread_mutex_destroy(&pool->lock);
     free(pool->free);
-    free(pool->late);
     free(pool->conditions);
     free(pool->unused);
     free(pool);
