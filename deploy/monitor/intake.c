@@ -102,16 +102,25 @@ static void complete_line(struct intake *intake, struct spool_item *item)
         item->time = moment_uptime();
 }
 
-static enum spool_verdict flush(struct intake *intake)
+/* The positions behind the lines that were taken; returns their number. */
+static size_t get_positions(const struct intake *intake,
+                            struct position positions[static INTAKE_INPUTS])
 {
-    struct position positions[INTAKE_INPUTS];
     size_t count = 0;
-    enum spool_verdict verdict;
 
     for (size_t i = 0; i < intake->count; i++) {
         if (intake->inputs[i]->kind == INPUT_FILE && intake->inputs[i]->position.inode != 0)
             positions[count++] = intake->inputs[i]->position;
     }
+    return count;
+}
+
+static enum spool_verdict flush(struct intake *intake)
+{
+    struct position positions[INTAKE_INPUTS];
+    const size_t count = get_positions(intake, positions);
+    enum spool_verdict verdict;
+
     verdict = spool_flush(intake->spool, positions, count,
                           intake->is_ending && intake_input(intake)->kind != INPUT_FILE);
     if (verdict == SPOOL_TAKEN)
@@ -122,6 +131,9 @@ static enum spool_verdict flush(struct intake *intake)
 /* Adds an item, after a flush if there is no room for it. */
 static enum spool_verdict add(struct intake *intake, const struct spool_item *item)
 {
+    struct position positions[INTAKE_INPUTS];
+
+    spool_mark(intake->spool, positions, get_positions(intake, positions));
     if (!spool_add(intake->spool, item)) {
         enum spool_verdict verdict = flush(intake);
 

@@ -6,7 +6,7 @@
 #include "input.h"
 #include "spool.h"
 
-enum { INTAKE_INPUTS = 16 }; /* the current file, and rotated ones that are not yet quiet */
+enum { INTAKE_INPUTS = SPOOL_POSITIONS }; /* the current file, and others that are not quiet yet */
 
 struct intake {
     struct completer *completer;

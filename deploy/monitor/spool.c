@@ -13,6 +13,7 @@ enum {
     SHARES = 16, /* of the spool: what is dropped at once */
     MIN_ADDED_BYTES = 128 * 1024,
     MAX_ADDED_BYTES = 1024 * 1024,
+    MARKED_BYTES = MAX_ADDED_BYTES / SPOOL_MARKS, /* at least, between two marks */
     MIN_JOURNAL_BYTES = 64 * 1024,
     MAX_JOURNAL_BYTES = 16 * 1024 * 1024,
     MAX_KEPT_BYTES = 32 * 1024 * 1024, /* of rejected events, and an eighth of the spool */
@@ -31,6 +32,7 @@ struct added {
 
 /* What a flush has written so far. */
 struct flush {
+    size_t length; /* of what was added: what it commits */
     sqlite3_stmt *insert;
     int64_t serial;
     int64_t lanes[2][2], counts[2][2]; /* by has_source and has_timestamp; 0: not yet looked up */
@@ -163,6 +165,35 @@ bool spool_add(struct spool *spool, const struct spool_item *item)
     return true;
 }
 
+void spool_mark(struct spool *spool, const struct position *positions, size_t count)
+{
+    const size_t last = spool->mark_count == 0 ? 0 : spool->marks[spool->mark_count - 1].length;
+    struct spool_mark *mark = &spool->marks[spool->mark_count];
+
+    if (spool->added_length < last + MARKED_BYTES || spool->mark_count == SPOOL_MARKS)
+        return;
+    mark->length = spool->added_length;
+    mark->count = count;
+    memcpy(mark->positions, positions, count * sizeof(*positions));
+    spool->mark_count++;
+}
+
+/* Removes from what was added the items up to a length, which is that of a mark or of all. */
+static void remove_added(struct spool *spool, size_t length)
+{
+    size_t kept = 0;
+
+    spool->added_length -= length;
+    memmove(spool->added, spool->added + length, spool->added_length);
+    for (size_t i = 0; i < spool->mark_count; i++) {
+        if (spool->marks[i].length <= length)
+            continue;
+        spool->marks[kept] = spool->marks[i];
+        spool->marks[kept++].length -= length;
+    }
+    spool->mark_count = kept;
+}
+
 /* Finds an event's lane, or makes it; 0 if it can't. */
 static int64_t find_lane(struct spool *spool, const struct spool_item *item)
 {
@@ -212,7 +243,7 @@ static bool write_items(struct spool *spool, struct flush *flush)
 
     flush->insert = sql_prepare(
         spool->database, "INSERT INTO events (serial, lane, time, text) VALUES (?, ?, ?, ?)", "");
-    for (size_t at = 0; at < spool->added_length && is_done;) {
+    for (size_t at = 0; at < flush->length && is_done;) {
         struct added added;
 
         memcpy(&added, spool->added + at, sizeof(added));
@@ -268,11 +299,11 @@ static int64_t count_pages(struct spool *spool, bool is_free)
     return sql_number(spool->database, is_free ? "PRAGMA freelist_count" : "PRAGMA page_count");
 }
 
-/* Sees to it that what was added fits. */
+/* Sees to it that what the flush commits fits. */
 static enum spool_verdict make_room(struct spool *spool, struct flush *flush)
 {
     while ((uint64_t)(count_pages(spool, false) - count_pages(spool, true)) * STORE_PAGE_BYTES +
-               spool->added_length >
+               flush->length >
            spool->limit) {
         const int64_t dropped = flush->dropped;
 
@@ -318,35 +349,49 @@ static bool write_counts(struct spool *spool, const struct flush *flush)
     return is_done;
 }
 
-static bool is_free(const struct spool *spool, uint64_t bytes)
+static uint64_t free_bytes(const struct spool *spool)
 {
     struct statvfs disk;
 
-    return statvfs(spool->folder, &disk) != 0 || (uint64_t)disk.f_bavail * disk.f_frsize >= bytes;
+    return statvfs(spool->folder, &disk) != 0 ? UINT64_MAX
+                                              : (uint64_t)disk.f_bavail * disk.f_frsize;
+}
+
+static uint64_t least(uint64_t one, uint64_t other)
+{
+    return one < other ? one : other;
 }
 
 /*
- * Whether the disk has room for what was added, in the journal and then in the database, and
- * for the sender to remove events after that: a disk that the spool filled up would stay full.
+ * Finds out how much of what was added the disk has room for, in the journal and then in the
+ * database, and for the sender to remove events after that: a disk that the spool filled up
+ * would stay full. *mark is the last one before which everything fits, or NULL if all fits.
  */
-static bool has_disk_space(struct spool *spool)
+static bool find_fitting(struct spool *spool, const struct spool_mark **mark)
 {
-    const uint64_t added = spool->added_length + spool->added_length / 4;
-    uint64_t needed = 2 * added + RESERVED_BYTES;
+    const uint64_t journal = (uint64_t)spool->journal_pages * STORE_PAGE_BYTES;
+    uint64_t unused = 0, used = 0, room;
 
-    if (is_free(spool, needed + BATCH_BYTES + (uint64_t)spool->journal_pages * STORE_PAGE_BYTES))
+    *mark = NULL;
+    if (free_bytes(spool) >= 2 * (spool->added_length + spool->added_length / 4) + RESERVED_BYTES +
+                                 BATCH_BYTES + journal)
         return true;
     /* What is in the journal may need room in the database, or there is room in the journal. */
     if (spool->database != NULL) {
-        const uint64_t unused = (uint64_t)count_pages(spool, true) * STORE_PAGE_BYTES;
-        const uint64_t used = (uint64_t)count_pages(spool, false) * STORE_PAGE_BYTES - unused;
-
         store_empty_journal(spool->database);
-        needed += used + added < BATCH_BYTES ? used + added : BATCH_BYTES;
-        needed -= unused < added ? unused : added;
+        unused = (uint64_t)count_pages(spool, true) * STORE_PAGE_BYTES;
+        used = (uint64_t)count_pages(spool, false) * STORE_PAGE_BYTES - unused;
     }
-    if (is_free(spool, needed))
-        return true;
+    room = free_bytes(spool);
+    for (size_t i = spool->mark_count + 1; i-- > 0;) {
+        const size_t length = i < spool->mark_count ? spool->marks[i].length : spool->added_length;
+        const uint64_t added = length + length / 4;
+
+        *mark = i < spool->mark_count ? &spool->marks[i] : NULL;
+        if (room >=
+            2 * added + RESERVED_BYTES + least(used + added, BATCH_BYTES) - least(unused, added))
+            return true;
+    }
     snprintf(spool->problem, sizeof(spool->problem), "%s", strerror(ENOSPC));
     return false;
 }
@@ -366,8 +411,8 @@ void spool_tidy(struct spool *spool)
             left = count_pages(spool, true);
         }
         store_empty_journal(spool->database);
-    } else if (!is_free(spool, RESERVED_BYTES + BATCH_BYTES +
-                                   (uint64_t)spool->journal_pages * STORE_PAGE_BYTES)) {
+    } else if (free_bytes(spool) <
+               RESERVED_BYTES + BATCH_BYTES + (uint64_t)spool->journal_pages * STORE_PAGE_BYTES) {
         store_empty_journal(spool->database);
     }
 }
@@ -388,12 +433,19 @@ void spool_report_loss(const char *event, int64_t events, const char *detail)
 static enum spool_verdict flush_added(struct spool *spool, const struct position *positions,
                                       size_t count, bool is_last)
 {
-    struct flush flush = {0};
+    struct flush flush = {.length = spool->added_length};
+    const struct spool_mark *mark = NULL;
     enum spool_verdict verdict;
-    bool is_done;
+    bool is_done, is_all;
 
-    if ((!is_last && !has_disk_space(spool)) || !spool_begin(spool))
+    if ((!is_last && !find_fitting(spool, &mark)) || !spool_begin(spool))
         return SPOOL_FAILED;
+    is_all = mark == NULL;
+    if (!is_all) {
+        flush.length = mark->length;
+        positions = mark->positions;
+        count = mark->count;
+    }
     find_last_serial(spool);
     flush.serial = spool->last_serial;
     verdict = is_last ? SPOOL_TAKEN : make_room(spool, &flush);
@@ -404,15 +456,18 @@ static enum spool_verdict flush_added(struct spool *spool, const struct position
     if (!spool_end(spool, is_done))
         return verdict == SPOOL_FULL ? SPOOL_FULL : SPOOL_FAILED;
     spool->last_serial = flush.serial;
-    spool->added_length = 0;
     spool->followed = count;
+    remove_added(spool, flush.length);
     spool_report_loss("spool_dropped", flush.dropped,
                       "the spool is full, dropped its oldest events");
     spool_report_loss("rejected_dropped", flush.forgotten,
                       "too many rejected events, dropped the oldest");
     if (flush.dropped > 0)
         spool_tidy(spool);
-    return SPOOL_TAKEN;
+    if (is_all)
+        return SPOOL_TAKEN;
+    snprintf(spool->problem, sizeof(spool->problem), "%s", strerror(ENOSPC));
+    return SPOOL_FAILED;
 }
 
 enum spool_verdict spool_flush(struct spool *spool, const struct position *positions, size_t count,
@@ -422,9 +477,8 @@ enum spool_verdict spool_flush(struct spool *spool, const struct position *posit
 
     pthread_mutex_lock(&spool->lock);
     verdict = flush_added(spool, positions, count, is_last);
-    if (verdict == SPOOL_TAKEN)
-        pthread_cond_signal(&spool->changed);
-    else
+    pthread_cond_signal(&spool->changed);
+    if (verdict != SPOOL_TAKEN)
         memcpy(spool->pause, spool->problem, sizeof(spool->pause));
     pthread_mutex_unlock(&spool->lock);
     return verdict;

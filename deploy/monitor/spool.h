@@ -33,6 +33,18 @@ struct lane {
     int64_t waiting, accepted;              /* events; batches */
 };
 
+enum {
+    SPOOL_POSITIONS = 16, /* followed files: the current one, and rotated ones */
+    SPOOL_MARKS = 16,
+};
+
+/* A place in what was added up to which it can be committed alone. */
+struct spool_mark {
+    size_t length;
+    size_t count;
+    struct position positions[SPOOL_POSITIONS];
+};
+
 struct spool {
     const char *folder;
     const char *name; /* fills in the source */
@@ -44,6 +56,8 @@ struct spool {
     /* What the main thread alone uses. */
     char *added;
     size_t added_length, added_room;
+    struct spool_mark marks[SPOOL_MARKS];
+    size_t mark_count;
     size_t followed;               /* positions of the last flush */
     char pause[SQL_PROBLEM_BYTES]; /* why the last flush failed */
 
@@ -83,9 +97,16 @@ void spool_close(struct spool *spool);
 bool spool_add(struct spool *spool, const struct spool_item *item) MUST_CHECK;
 
 /*
+ * Tells where in the followed files the next item begins, at most SPOOL_POSITIONS: on a disk
+ * without room for all that was added, a flush commits what is before it.
+ */
+void spool_mark(struct spool *spool, const struct position *positions, size_t count);
+
+/*
  * Commits what was added, with the positions behind it, in a transaction. After
- * anything but SPOOL_TAKEN nothing is lost; try again later. is_last: even if
- * the spool is full and blocks.
+ * anything but SPOOL_TAKEN nothing is lost; try again later: there may be room on the disk
+ * for the rest once the sender has removed what was committed. is_last: even if the spool is
+ * full and blocks.
  */
 enum spool_verdict spool_flush(struct spool *spool, const struct position *positions, size_t count,
                                bool is_last) MUST_CHECK;

@@ -302,7 +302,7 @@ def test_a_full_disk_loses_no_accepted_event_and_is_logged(serve, nowhere, disk,
     # Once a second at most, or the log fills another disk.
     assert len([r for r in sender.log() if "No space" in str(r)]) <= 6
     accepted = sender.pending()
-    assert accepted > 0 or source == "file"
+    assert accepted > 0
     server = serve(port=port)
     sender.send_now()
     wait_for(lambda: len(set(numbers(server))) >= accepted, "accepted events to be sent", 40)
@@ -311,6 +311,34 @@ def test_a_full_disk_loses_no_accepted_event_and_is_logged(serve, nowhere, disk,
     assert sorted(set(numbers(server))) == list(range(1, 8001))
     assert not sender.log("spool_dropped") and not sender.rejected()
     assert sender.process.poll() is None
+
+
+@pytest.mark.mounts
+@pytest.mark.parametrize("mib", [1, 2, 4])
+@pytest.mark.parametrize("source", ["stdin", "file"])
+def test_a_backlog_that_the_disk_has_no_room_for_is_sent_bit_by_bit(serve, nowhere, disk, tmp_path, source, mib):
+    """It is committed in parts; each has the position behind it, so a kill loses and doubles nothing."""
+    sender, port = nowhere
+    disk.make_room(mib << 20)
+    lines = [json.dumps({"type": "tool", "payload": {"number": number, "text": "x" * 200}}) for number in range(1, 12_001)]
+    file = tmp_path / "events.ndjson"
+    file.write_text("".join(f"{line}\n" for line in lines))
+    committed = 0
+    for _ in range(3 if source == "file" else 0):
+        sender.start(file, prefix=disk.prefix)
+        wait_for(lambda: sender.log("input_paused"), "a disk without room for the rest")
+        assert sender.pending() >= max(committed, 100)
+        committed = sender.pending()
+        sender.end(signal.SIGKILL)
+    server = serve(port=port)
+    if source == "file":
+        sender.start(file, prefix=disk.prefix)
+    else:
+        sender.start(prefix=disk.prefix)
+        Feeder(sender, lines).start()
+    wait_for(lambda: len(numbers(server)) >= 12_000 and sender.pending() == 0, "every line", 60)
+    assert sorted(numbers(server)) == list(range(1, 12_001))
+    assert sender.log("input_paused") and not sender.log("spool_error") and not sender.log("spool_dropped")
 
 
 @pytest.mark.mounts
