@@ -199,36 +199,43 @@ def test_an_event_that_is_refused_alone_is_rejected_once_another_was_accepted(se
 
 @pytest.mark.parametrize("count", [70, 200])
 def test_many_refused_events_do_not_hold_up_those_behind_them(server, sender, count):
+    """Those behind them are so many that a search at random doesn't pass over all of them."""
+    others = total = 3000
+    accepted, refused = [], set()  # those that were sent alone, since others were accepted
+
     def answer(exchange):
         numbers = [event["payload"]["number"] for event in events_of(exchange.request)]
-        return (GENERAL_REFUSALS["a proxy's page"] if min(numbers) <= count else stored)(exchange)
+        if min(numbers) > count:
+            accepted.extend(numbers)
+            refused.clear()
+            return stored(exchange)
+        refused.update(numbers if len(numbers) == 1 else [])
+        return GENERAL_REFUSALS["a proxy's page"](exchange)
 
-    def sent(total):
+    def sends(condition):
         sender.send_now()
-        return sender.counted("sent") == total
+        return condition()
 
-    server.always = answer
+    # Nothing is refused until all of them are in the spool.
+    server.always = error(503, "unavailable", {"Retry-After": "3600"})
     sender.start()
-    sender.feed(*sender.lines(count + 300))
-    wait_for(lambda: sent(300), "the others to be sent", 60)
-    wait_for(lambda: sender.counted("rejected") > 0, "the first of them to be rejected")
-    # Others were not yet refused when the last one was accepted: it takes more of them.
-    total = 300
+    sender.feed(*sender.lines(count + others))
+    wait_for(lambda: sender.pending() == count + others, "the events to be in the spool")
+    server.always = answer
+    wait_for(lambda: sends(lambda: len(accepted) == total), "the others to be sent", 120, 0.02)
+    wait_for(lambda: sends(lambda: sender.counted("rejected") > 0), "the first of them to be rejected", 60)
+    # Those that were not yet refused when the last one was accepted wait until another is.
     while sender.pending() > 0:
         sender.feed(*sender.lines(1))
         total += 1
-        wait_for(lambda: sent(total), "another to be sent", 60)
-        time.sleep(0.5)
-        sender.send_now()
-    assert total < 400
+        wait_for(lambda: sends(lambda: len(accepted) == total), "another to be sent", 120, 0.02)
+        wait_for(lambda: sends(lambda: len(refused) >= sender.pending()), "those that are pending to be refused", 120, 0.02)
+    assert total < others + 100
     assert {as_event(each)["payload"]["number"] for each in sender.rejected()} == set(range(1, count + 1))
-    came = [event["payload"]["number"] for request in server.requests for event in events_of(request)
-            if min(each["payload"]["number"] for each in events_of(request)) > count]
-    assert sorted(came) == list(range(count + 1, count + total + 1))
+    assert sorted(accepted) == list(range(count + 1, count + total + 1)) and sender.counted("sent") == total
     # It looked for another event behind the first few of them.
     alone = [request for request in server.requests if len(events_of(request)) == 1]
-    accepted = [place for place, request in enumerate(alone) if events_of(request)[0]["payload"]["number"] > count]
-    assert accepted[0] < 20
+    assert [events_of(request)[0]["payload"]["number"] > count for request in alone].index(True) < 20
 
 
 def number_of(event):
