@@ -121,7 +121,7 @@ def test_any_other_status_is_not_an_acknowledgement(server, sender, status):
 
 
 def test_server_errors_are_retried_with_exponential_backoff_and_jitter(server, sender):
-    server.answer(*[error(500, "internal_error")] * 6)
+    server.always = error(500, "internal_error")
     sender.start()
     sender.feed(*sender.lines(1))
     for _ in range(6):
@@ -271,14 +271,17 @@ def test_an_event_that_is_still_refused_holds_up_no_other(server, sender):
 
 
 def test_a_server_that_begins_to_refuse_everything_is_not_flooded(server, sender):
+    def sent():
+        sender.send_now()
+        return sender.counted("sent")
+
     server.always = refusing(lambda event: number_of(event) == 1)
     sender.start()
     sender.feed(*sender.lines(1))
     sender.wait_for("skipped")
     for number in (2, 3):
         sender.feed(*sender.lines(1))
-        sender.send_now()
-        wait_for(lambda: sender.counted("sent") == number - 1, "another to be sent")
+        wait_for(lambda: sent() == number - 1, "another to be sent")
     server.always = refusing(lambda event: True)
     server.requests.clear()
     sender.feed(*sender.lines(5000))
@@ -335,11 +338,12 @@ def test_a_refused_event_that_is_accepted_later_is_not_rejected(server, sender):
 
 def test_nginx_that_is_spoken_to_without_tls_or_a_certificate_empties_no_spool(server, sender):
     """Its 400, 495, 496 and 497 are JSON in our own form where it is our own site."""
-    server.answer(*[error(400, "invalid_request")] * 40)
+    server.always = error(400, "invalid_request")
     sender.start()
     sender.feed(*sender.lines(1500))
     server.wait(12)
-    assert not sender.rejected() and sender.pending() == 1500
+    wait_for(lambda: sender.pending() == 1500, "the events to be in the spool")
+    assert not sender.rejected()
 
 
 def as_event(record):

@@ -34,7 +34,7 @@ def test_a_kill_in_the_middle_of_a_write_loses_and_doubles_nothing(server, sende
         with contextlib.suppress(AssertionError):  # it may be killed before it has started
             sender.start("--spool-size", "1", "--block", file, LD_PRELOAD=str(killer), KILL_FILE=f"/{name}", KILL_AT=str(place),
                          ASAN_OPTIONS="verify_asan_link_order=0")
-        deadline = time.monotonic() + 3 * SLOWNESS
+        deadline = time.monotonic() + 10 * SLOWNESS
         while sender.process.poll() is None and time.monotonic() < deadline:
             append(file, *sender.lines(40))
             time.sleep(0.1)

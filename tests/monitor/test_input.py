@@ -197,9 +197,12 @@ def test_the_size_limit_includes_fields_that_are_filled_in(sender, taken):
     assert [record["line"] for record in sender.log("input_rejected")] == ["1"]
 
 
-def test_large_events_are_sent_in_batches_of_at_most_1_MiB(server, sender, taken):
-    lines = [sized(sender, 60_000) for _ in range(60)]
-    taken(*lines, count=60)
+def test_large_events_are_sent_in_batches_of_at_most_1_MiB(server, sender):
+    sender.start(STEEP_BATCH_INTERVAL_SECS="3600")
+    sender.feed(*[sized(sender, 60_000) for _ in range(60)])
+    wait_for(lambda: sender.pending() == 60, "the events to be in the spool")
+    sender.send_now()
+    wait_for(lambda: sender.counted("sent") == 60, "all of them to be sent")
     # The scripted server checks the size of each; few of them are small.
     assert len(server.requests) <= 8
 

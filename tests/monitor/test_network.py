@@ -86,7 +86,8 @@ def test_an_unreachable_server_is_retried(serve, make_sender):
 def test_a_name_that_does_not_resolve_is_retried(make_sender):
     sender = make_sender("https://steep.invalid").start()
     sender.feed(*sender.lines(2))
-    record = sender.wait_for("batch", status=0)
+    sender.wait_for("batch", status=0)
+    record = sender.log("batch", status=0)[0]
     assert record["detail"] and int(record["retry_ms"]) <= 1000
     assert sender.pending() == 2
 

@@ -24,11 +24,18 @@ def test_a_batch_is_sent_after_the_interval(server, sender):
     assert 2 <= first.at - began <= 3 + 4 * SLOWNESS
 
 
+def is_signalled(pid):
+    """Whether a signal to the process waits to be read."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(re.search(r"^ShdPnd:\s+(\w+)", status, re.MULTILINE)[1], 16) != 0
+
+
 def test_a_signal_without_pending_events_changes_nothing_for_the_next(server, sender):
     sender.start(STEEP_BATCH_INTERVAL_SECS="3")
     sender.feed(*sender.lines(1))
     wait_for(lambda: sender.counted("sent") == 1, "the first event to be sent")
     sender.send_now()
+    wait_for(lambda: not is_signalled(sender.process.pid), "the signal to be read")
     time.sleep(0.5)
     began = time.monotonic()
     sender.feed(*sender.lines(1))
@@ -96,7 +103,7 @@ def test_it_ends_within_5_seconds_of_sigterm_while_the_server_hangs(server, send
     wait_for(lambda: sender.pending() == 4, "the events to be in the spool")
     began = time.monotonic()
     assert sender.end() == 0
-    assert time.monotonic() - began < 5 + 2 * SLOWNESS
+    assert time.monotonic() - began < 5 + 5 * SLOWNESS
     assert sender.log("stopped")[-1]["pending"] == "4"
     first = server.wait(1)[0]
     server.always = error(503, "unavailable")
@@ -113,7 +120,7 @@ def test_the_last_flush_does_not_wait_for_a_retry(server, sender):
     wait_for(lambda: sender.pending() == 2, "the events to be in the spool")
     began = time.monotonic()
     assert sender.end() == 0
-    assert time.monotonic() - began < 5 + 2 * SLOWNESS and sender.pending() == 2
+    assert time.monotonic() - began < 5 + 5 * SLOWNESS and sender.pending() == 2
 
 
 def test_the_same_ids_are_sent_again_after_a_kill_during_a_request(server, sender):
@@ -267,9 +274,9 @@ def test_a_wrong_command_line_prints_the_usage(sender, arguments):
 
 
 def switches(pid):
-    """The number of context switches of all its threads."""
+    """How often its threads have waited: a busy machine takes the CPU from them more often than that."""
     status = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
-    return sum(int(number) for text in status for number in re.findall(r"ctxt_switches:\s+(\d+)", text))
+    return sum(int(number) for text in status for number in re.findall(r"^voluntary_ctxt_switches:\s+(\d+)", text, re.MULTILINE))
 
 
 def test_an_idle_process_wakes_at_most_once_a_second(server, make_sender, serve, tmp_path):
@@ -288,10 +295,11 @@ def test_an_idle_process_wakes_at_most_once_a_second(server, make_sender, serve,
             sender.send_now()
             sender.wait_for("batch")
     time.sleep(2)
+    began = time.monotonic()
     before = [switches(sender.process.pid) for sender in senders]
     time.sleep(6)
     woken = [switches(sender.process.pid) - count for sender, count in zip(senders, before)]
-    assert max(woken) <= 7, woken
+    assert max(woken) <= time.monotonic() - began + 1, woken
 
 
 @pytest.mark.parametrize("options", [("-V", "-h"), ("--version", "--help")])

@@ -1,8 +1,11 @@
 """steep-monitor rejected list, retry and discard."""
 
+import fcntl
 import json
 import signal
 import subprocess
+import sys
+import termios
 import time
 
 import pytest
@@ -95,6 +98,11 @@ def test_a_running_process_says_under_which_name_lines_are_read_again(server, se
     assert [event["source"] for event in events_of(server.requests[0])] == ["second"]
 
 
+def unread(sender):
+    """How many bytes of its standard input it has not read yet."""
+    return int.from_bytes(fcntl.ioctl(sender.process.stdin, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
 @pytest.mark.parametrize("how", [None, signal.SIGTERM, signal.SIGKILL])
 def test_retry_while_the_input_is_paused_sends_each_line_once(server, sender, how):
     server.always = error(503, "unavailable", {"Retry-After": "1"})
@@ -111,7 +119,8 @@ def test_retry_while_the_input_is_paused_sends_each_line_once(server, sender, ho
     while not sender.log("input_paused"):
         sender.feed(*[json.dumps(sender.event(source="other", payload={"number": 0, "text": "x" * 800})) for _ in range(20)])
         fed += 20
-        time.sleep(0.1)
+        # A pipe that is full when the input pauses would hold up the next line for ever.
+        wait_for(lambda: unread(sender) == 0 or sender.log("input_paused"), "the lines to be read")
     for count in (20, 0, 0):
         assert sender.run("rejected", "retry").stdout.startswith(f"{count} ")
     assert not sender.rejected()

@@ -289,6 +289,7 @@ def disk(nowhere):
 def test_a_full_disk_loses_no_accepted_event_and_is_logged(serve, nowhere, disk, tmp_path, source):
     sender, port = nowhere
     lines = sender.lines(8000)
+    began = time.monotonic()
     file = tmp_path / "events.ndjson"
     if source == "file":
         file.write_text("".join(f"{line}\n" for line in lines))
@@ -300,7 +301,7 @@ def test_a_full_disk_loses_no_accepted_event_and_is_logged(serve, nowhere, disk,
     assert full[-1]["level"] in ("warning", "error")
     time.sleep(2)
     # Once a second at most, or the log fills another disk.
-    assert len([r for r in sender.log() if "No space" in str(r)]) <= 6
+    assert len([r for r in sender.log() if "No space" in str(r)]) <= 4 + time.monotonic() - began
     accepted = sender.pending()
     assert accepted > 0
     server = serve(port=port)
