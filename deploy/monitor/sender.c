@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 enum {
-    COMMIT_RETRY_MS = 1000,
+    COMMIT_RETRY_MS = 1000, /* also after the spool can't be read */
     CLOCK_CHECK_MS = 1000,
     NEAR_REFUSALS = 4,     /* one after the other, before events are passed over */
     WORKING_REFUSALS = 64, /* the same, if others were accepted before */
@@ -371,8 +371,14 @@ static bool send_batch(struct sender *sender, struct route *route)
 
     route->tried_at = clock_ms();
     if (!spool_load(sender->spool, &route->lane, route->next,
-                    route->count > 0 ? route->count : route->limit, outgoing) ||
-        outgoing->count == 0) {
+                    route->count > 0 ? route->count : route->limit, outgoing)) {
+        route->retry_at = clock_ms() + COMMIT_RETRY_MS;
+        pthread_mutex_lock(&sender->spool->lock);
+        start_stopping(sender);
+        pthread_mutex_unlock(&sender->spool->lock);
+        return true;
+    }
+    if (outgoing->count == 0) {
         begin_anew(route);
         return true;
     }

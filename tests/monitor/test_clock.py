@@ -43,9 +43,8 @@ def library(tmp_path_factory):
     return made
 
 
-@pytest.fixture
-def clock(tmp_path, library, sender):
-    """A clock that is not set."""
+def unset_clock(tmp_path, library, sender):
+    """A sender's clock that is not set."""
     folder = tmp_path / "clock"
     folder.mkdir()
     made = Clock(folder, library)
@@ -53,6 +52,11 @@ def clock(tmp_path, library, sender):
     made.boot(1)
     sender.environment |= made.environment
     return made
+
+
+@pytest.fixture
+def clock(tmp_path, library, sender):
+    return unset_clock(tmp_path, library, sender)
 
 
 def undated(sender):

@@ -16,6 +16,7 @@ from disk import empty_disk
 from scripted import error, events_of, stored
 from sender import PROGRAM
 from stack import free_port, wait_for
+from test_clock import library, unset_clock
 
 
 @pytest.fixture
@@ -23,6 +24,11 @@ def nowhere(make_sender):
     """A sender whose server is not running, and the port to start it on."""
     port = free_port()
     return make_sender(f"https://127.0.0.1:{port}"), port
+
+
+@pytest.fixture
+def clock(tmp_path, library, nowhere):
+    return unset_clock(tmp_path, library, nowhere[0])
 
 
 def numbers(server):
@@ -389,6 +395,27 @@ def test_a_small_disk_never_stays_full(serve, nowhere, disk, tmp_path, mib):
     wait_for(lambda: sender.counted("sent") == 60_000 and sender.pending() == 0, "all of them to be sent", 40)
     assert set(numbers(server)) == set(range(1, 60_001))
     assert not sender.log("spool_error") and not sender.log("spool_dropped") and not sender.rejected()
+
+
+@pytest.mark.mounts
+def test_a_disk_that_was_full_for_long_holds_up_no_event_once_it_has_room(serve, nowhere, disk, clock):
+    """When the boot began is written before the first of its events is sent; the sender's tries don't become rarer."""
+    sender, port = nowhere
+    server = serve(port=port)
+    sender.start(prefix=disk.prefix)
+    sender.feed('{"type":"tool","payload":{"number":1}}')
+    wait_for(lambda: sender.pending() == 1, "the event to be in the spool")
+    disk.fill()
+    clock.set()
+
+    def is_full():
+        disk.fill()  # what the journal took
+        return len(sender.log("spool_error")) >= 8
+
+    wait_for(is_full, "some tries", 30)
+    assert not server.requests
+    disk.make_room()
+    server.wait_for_events(1)
 
 
 @pytest.mark.mounts
