@@ -3,13 +3,8 @@
 # shellcheck shell=sh disable=SC2154 # what they set
 stack=''
 
-free_port() {
-	/usr/bin/python3 -c '
-import socket
-with socket.socket() as probe:
-    probe.bind(("127.0.0.1", 0))
-    print(probe.getsockname()[1])'
-}
+# shellcheck source=/dev/null # deploy/common/port.sh
+. "$top/deploy/common/port.sh"
 
 # Starts deploy/run and sets the variables of its run.env; ends the caller where
 # that fails, with what it said.

@@ -7,24 +7,10 @@ check_ports() {
 		fail "port $port is in use; set another with STEEP_PORT"
 	fi
 	if [ -z "$metrics_port" ]; then
-		metrics_port=$(free_port) || fail 'cannot find a free port for the metrics; set one with STEEP_METRICS_PORT'
+		until metrics_port=$(free_port) && [ "$metrics_port" != "$port" ]; do :; done
 	elif [ -n "$(listeners "$metrics_port")" ]; then
 		fail "port $metrics_port is in use; set another with STEEP_METRICS_PORT"
 	fi
-}
-
-# Prints a port that the kernel chose, and that is free for IPv6 too.
-free_port() {
-	for _ in 1 2 3 4 5; do
-		found=$(perl -MSocket -e '
-			socket(PROBE, AF_INET, SOCK_STREAM, 0) && bind(PROBE, pack_sockaddr_in(0, INADDR_LOOPBACK)) or exit 1;
-			print((unpack_sockaddr_in(getsockname(PROBE)))[0])') || return 1
-		if [ "$found" != "$port" ] && [ -z "$(listeners "$found")" ]; then
-			echo "$found"
-			return
-		fi
-	done
-	return 1
 }
 
 # The site of the tree, with the five snippets that depend on the installation.

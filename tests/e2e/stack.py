@@ -4,6 +4,7 @@ import base64
 import contextlib
 import itertools
 import os
+import random
 import re
 import shlex
 import signal
@@ -48,9 +49,12 @@ def call(*command, timeout=900, **options):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One below those that the kernel gives to outgoing connections, which would take it before it is used."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def reachable_folder(name):
