@@ -3,8 +3,11 @@
 --
 -- The events are counted from the hourly counts. These also tell the first and the newest hour
 -- of each source; each of these hours is read once, for all sources, from the index of times.
-SET timezone = UTC;
-SET jit = off;
+BEGIN;
+-- TRUNCATE locks the events before the counts; locking in another order could deadlock.
+LOCK TABLE public.events IN ACCESS SHARE MODE;
+SET LOCAL timezone = UTC;
+SET LOCAL jit = off;
 WITH counted AS MATERIALIZED (
   SELECT source, sum(event_count) AS events, min(hour) AS first_hour, max(hour) AS newest_hour
   FROM public.hourly_counts GROUP BY source
@@ -24,9 +27,10 @@ SELECT regexp_replace(coalesce(counted.source, keys.source), '[[:cntrl:]]', '?',
   coalesce(NULLIF(to_char(oldest.first, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), ''), oldest.first::text, '-'),
   coalesce(NULLIF(to_char(latest.newest, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), ''), latest.newest::text, '-'),
   coalesce(counted.events, 0), coalesce(keys.keys, 0),
-  coalesce(round(counted.events * pg_total_relation_size('public.events') / sum(counted.events) OVER ()), 0)
+  coalesce(round(counted.events * (SELECT pg_total_relation_size('public.events')) / sum(counted.events) OVER ()), 0)
 FROM counted
 FULL JOIN keys ON keys.source = counted.source
 LEFT JOIN times AS oldest ON oldest.source = counted.source AND oldest.hour = counted.first_hour
 LEFT JOIN times AS latest ON latest.source = counted.source AND latest.hour = counted.newest_hour
 ORDER BY coalesce(counted.source, keys.source);
+COMMIT;

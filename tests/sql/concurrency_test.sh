@@ -216,7 +216,7 @@ run_psql -c "$(batch_of m 10 a 1)" >/dev/null
 echo 'SELECT * FROM public.get_hourly_aggregates();' >"$scratch/query.sql"
 sql=$here/../../sql
 for file in "$sql/status.sql" "$sql/admin/counts-check.sql" "$sql/admin/counts-rebuild.sql" \
-	"$sql/admin/prune-check.sql" "$scratch/query.sql"; do
+	"$sql/admin/prune-check.sql" "$sql/admin/source-list.sql" "$scratch/query.sql"; do
 	hold 'LOCK TABLE public.events'
 	run_psql -v known= -v access="$(cat "$sql/access.sql")" -v connections= -v days=1 -f "$file" >"$scratch/waits" 2>&1 &
 	waiting=$!
