@@ -39,14 +39,14 @@ run_sql() {
 }
 
 # run_steps UNIT FILE [-v NAME=VALUE]…: runs a file of sql/ that prepares steps, then the steps,
-# and shows their progress. Sets $prepared to the numbers that the file reported, of which the
-# first is that of the UNITs to change, and $changed to how many the steps changed.
+# and shows their progress. Sets $prepared to the words that the file's :begin returned, of which
+# the first is the number of UNITs to change, and $changed to how many the steps changed.
 run_steps() {
 	unit=$1 file=$sql/$2
 	shift 2
 	report=$({
-		psql -X -q -v ON_ERROR_STOP=1 "$@" -f "$sql/admin/session.sql" -f "$sql/admin/lock-sources.sql" -f "$file" \
-			-f "$sql/admin/steps.sql" 2>&1 || echo "psql ended with status $?"
+		psql -X -q -v ON_ERROR_STOP=1 "$@" -f "$sql/admin/session.sql" -f "$file" -f "$sql/admin/steps.sql" 2>&1 ||
+			echo "psql ended with status $?"
 	} | read_steps "$unit")
 	case $report in
 	failed*) refuse "$(sentence "${report#failed}")" ;;
@@ -61,7 +61,7 @@ read_steps() {
 	begin_progress
 	while IFS= read -r line; do
 		case $line in
-		'prepared '*) prepared=${line#* } ;;
+		psql:*' INFO:  prepared '*) prepared=${line##* INFO:  prepared } ;;
 		psql:*' INFO:  '*)
 			changed=$((changed + ${line##* INFO:  }))
 			show_progress "$changed" "${prepared%% *}" "$1"

@@ -2,9 +2,10 @@
 -- :source   the source, or empty for all
 -- :from     the time of the first, or empty
 -- :to       the time before which they are, or empty
-SET timezone = 'UTC';
-SET synchronize_seqscans = off;
-SET row_security = off;
+BEGIN;
+SET LOCAL timezone = 'UTC';
+SET LOCAL synchronize_seqscans = off;
+SET LOCAL row_security = off;
 
 -- JSON's text has no control characters, so with these as delimiter and quote COPY changes
 -- nothing in it. A time as JSON is RFC 3339's.
@@ -17,3 +18,4 @@ COPY (
     AND (:'from' = '' OR timestamp >= nullif(:'from', '')::timestamptz)
     AND (:'to' = '' OR timestamp < nullif(:'to', '')::timestamptz)
 ) TO STDOUT (FORMAT csv, DELIMITER E'\x02', QUOTE E'\x01');
+COMMIT;

@@ -1,10 +1,7 @@
--- Begins to erase a source; reports the number of its events and of the keys that were removed.
--- steps.sql deletes the events.
+-- Prepares to erase a source, for steps.sql: the number of its events, and of the keys that were
+-- removed.
 -- :source   the source
-BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
-SELECT public.begin_erase(:'source') AS keys \gset
-COMMIT;
-SELECT coalesce(sum(event_count), 0) AS events FROM public.hourly_counts WHERE source = :'source' \gset
-\warn prepared :events :keys
-SELECT set_config('steep.rows', :'events', false),
-  set_config('steep.step', format('SELECT public.remove_events(%L)', :'source'), false) \g /dev/null
+SELECT format('SELECT concat_ws('' '', coalesce(sum(event_count), 0), public.begin_erase(%L))'
+    ' FROM public.hourly_counts WHERE source = %L', :'source', :'source') AS begin,
+  format('SELECT public.remove_events(%L)', :'source') AS step
+\gset

@@ -1,22 +1,56 @@
--- Runs a statement again and again until it returns 0, each time in a transaction of its own.
--- Prints how many rows each step changed, as INFO, which steepctl's show_progress reads.
--- It is one command, so a pooler keeps it in one session.
--- steep.step    the statement, which returns a number of rows; set by the file before
--- steep.rows    how many rows it had to change at first. After so many it ends with the first
---               step that is smaller, since a monitor may send faster than steps find nothing
-DO $$
+-- Prepares steps, and then runs a statement again and again until it returns 0, each time in a
+-- transaction of its own. Reports as INFO, which steepctl's read_steps reads, what was prepared
+-- and how many rows each step changed.
+--
+-- All of it is one command, with its values in its text, because a pooler may give each command
+-- another session, with the settings of an earlier steepctl.
+--
+-- The lock lets one steepctl at a time rename or erase sources or remove events: two renames at
+-- once could each find the new name free. It ends with the session, that of a steepctl that was
+-- killed at the end of its step; and with this command, since a pooler keeps the session.
+--
+-- :begin   a statement that prepares the steps, and returns one text: how many rows there are to
+--          change, and more words. After so many rows this ends with the first step that is
+--          smaller, since a monitor may send faster than steps find nothing
+-- :step    the statement of a step, which returns a number of rows
+SELECT format('DO %L', format($do$
 DECLARE
+  prepared text;
   total bigint := 0;
   step bigint;
   largest bigint := 0;
 BEGIN
+  SET LOCAL lock_timeout = '3s';
+  BEGIN
+    PERFORM pg_advisory_lock('public.source_renames'::regclass::oid::bigint);
+  EXCEPTION WHEN lock_not_available THEN
+    RAISE EXCEPTION 'another steepctl is renaming or erasing a source or removing events' USING HINT = 'Wait until it has ended.';
+  END;
+  COMMIT;
+
   LOOP
-    EXECUTE current_setting('steep.step') INTO STRICT step;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
+    SET LOCAL lock_timeout = '10s';
+    BEGIN
+      IF prepared IS NULL THEN
+        EXECUTE %L INTO STRICT prepared;
+      ELSE
+        EXECUTE %L INTO STRICT step;
+      END IF;
+    EXCEPTION WHEN OTHERS OR query_canceled THEN
+      PERFORM pg_advisory_unlock('public.source_renames'::regclass::oid::bigint);
+      RAISE;
+    END;
     COMMIT;
+    IF step IS NULL THEN
+      RAISE INFO 'prepared %%', prepared;
+      CONTINUE;
+    END IF;
     total := total + step;
-    RAISE INFO '%', step;
-    EXIT WHEN step = 0 OR step < largest AND total >= current_setting('steep.rows')::bigint;
+    RAISE INFO '%%', step;
+    EXIT WHEN step = 0 OR step < largest AND total >= split_part(prepared, ' ', 1)::bigint;
     largest := greatest(largest, step);
   END LOOP;
+  PERFORM pg_advisory_unlock('public.source_renames'::regclass::oid::bigint);
 END
-$$;
+$do$, :'begin', :'step')) \gexec

@@ -13,10 +13,11 @@ import pytest
 from conftest import registered, stored_all
 from fastcgi import ingest_params, program, query_params
 from monitor import encode
-from stack import SLOWNESS, reachable_folder, wait_for
+from stack import ROOT, SLOWNESS, reachable_folder, wait_for
 from test_health import BOTH
 from test_metrics import scrape
 from test_outage import locked
+from test_sources import counted, fill
 
 PORT = 6432
 TOKEN = "pooled-token"
@@ -32,14 +33,14 @@ class Pooler:
         self.environment = {"PGHOST": str(self.folder), "PGPORT": str(PORT)}
         self.process = None
 
-    def configure(self, mode="transaction", **settings):
+    def configure(self, mode="transaction", database=None, **settings):
         # Since 1.21 it can keep track of prepared statements; a client can't know whether it does.
         version = subprocess.run(["/usr/sbin/pgbouncer", "--version"], text=True, capture_output=True, check=True).stdout
         if tuple(map(int, re.search(r"(\d+)\.(\d+)", version).groups())) >= (1, 21):
             settings["max_prepared_statements"] = 0
-        (self.folder / "users").write_text('"steep_ingest" ""\n"steep_query" ""\n')
+        (self.folder / "users").write_text("".join(f'"{user}" ""\n' for user in ("steep_ingest", "steep_query", self.stack.pg["PGUSER"])))
         (self.folder / "pgbouncer.ini").write_text("\n".join([
-            "[databases]", f"steep = host={self.stack.pg['PGHOST']} port={self.stack.pg['PGPORT']} dbname={self.stack.pg['PGDATABASE']}",
+            "[databases]", f"steep = host={self.stack.pg['PGHOST']} port={self.stack.pg['PGPORT']} dbname={database or self.stack.pg['PGDATABASE']}",
             "[pgbouncer]", f"pool_mode = {mode}", f"unix_socket_dir = {self.folder}", f"listen_port = {PORT}",
             "auth_type = trust", f"auth_file = {self.folder}/users", *(f"{name} = {value}" for name, value in settings.items()), ""]))
 
@@ -172,3 +173,67 @@ def test_keys_are_looked_for_where_notifications_may_not_arrive(stack, pooler, m
         finally:
             stack.steepctl("monitor", "remove", "e2e-pooled")
         wait_for(lambda: post(instance, late, [late.event()]).status_code == 401, "the key to be forgotten")
+
+
+@pytest.fixture
+def rotation(stack, pooler, database):
+    """A pooler that gives each transaction of an administrator another of three sessions, each with settings of others."""
+    pooler.configure(database=database.name, default_pool_size=3, server_round_robin=1)
+    pooler.start()
+    with contextlib.ExitStack() as opened:
+        clients = [opened.enter_context(pooler.connect(stack.pg["PGUSER"])) for _ in range(3)]
+        for client in clients:
+            client.execute("BEGIN")
+        for client in clients:
+            client.execute("SET timezone = 'Asia/Kolkata'; SET datestyle = 'German'; COMMIT")
+        pids = [clients[0].execute("SELECT pg_backend_pid()").fetchone() for _ in range(6)]
+        assert len(set(pids)) == 3 and pids[:3] == pids[3:]
+    return pooler.environment | {"PGDATABASE": "steep"}
+
+
+LOCKS = ("SELECT count(*) FROM pg_locks AS locks JOIN pg_database ON pg_database.oid = locks.database"
+         " WHERE datname = current_database() AND locktype = 'advisory'")
+
+
+def test_sources_are_listed_renamed_and_erased_and_events_removed_through_a_pooler(stack, database, rotation):
+    def control(*arguments):
+        done = stack.steepctl(*arguments, check=False, **rotation)
+        return done.returncode, done.stdout, done.stderr
+
+    with database.connect() as connection:
+        for source in ("a", "b"):
+            fill(connection, source, 12000)
+        listed = [line.split("\t")[:4] for line in control("source", "list")[1].splitlines()]
+        assert listed == [[source, "2026-02-03T12:59:59Z", "2026-02-03T14:59:59Z", "12000"] for source in ("a", "b")]
+        assert control("source", "rename", "nobody", "new") == (1, "", "steepctl: there is no source nobody\n")
+        assert connection.execute(LOCKS).fetchone() == (0,)
+        assert control("source", "rename", "a", "new") == (0, "events moved: 12000\nkeys copied: 0\n", "")
+        assert control("events", "remove", "--source", "new", "--from", "2026-02-03T14:00:00Z", "--dry-run") == (0, "new\t2026-02-03\t4000\n", "")
+        assert control("events", "remove", "--source", "new", "--from", "2026-02-03T14:00:00Z") == (0, "events removed: 4000\n", "")
+        assert control("source", "erase", "--yes", "new") == (0, "events deleted: 8000\nhourly counts deleted: 2\nkeys removed: 0\n", "")
+        assert counted(connection) == {"b": 12000}
+        assert connection.execute(LOCKS).fetchone() == (0,)
+
+
+def test_a_step_that_fails_in_a_poolers_session_leaves_no_lock(stack, database, rotation):
+    def rename():
+        return subprocess.Popen([str(ROOT / "deploy" / "steepctl"), "source", "rename", "a", "new"], text=True, start_new_session=True,
+                                env=stack.environment(**rotation), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    with database.connect() as connection, database.connect(autocommit=False) as holding:
+        fill(connection, "a", 12000)
+        for end in ("pg_cancel_backend(pid)", "pg_terminate_backend(pid)", None):
+            holding.execute("SELECT FROM public.events WHERE id = 'evt_a_2' FOR UPDATE")  # of the last step
+            process = rename()
+            waiting = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            wait_for(lambda: connection.execute(f"SELECT pid {waiting}").fetchone(), "the rename to wait")
+            if end is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            else:
+                connection.execute(f"SELECT {end} {waiting}")
+            assert process.communicate(timeout=60 * SLOWNESS)[0] == "" and process.returncode != 0
+            holding.rollback()
+            wait_for(lambda: connection.execute(LOCKS).fetchone() == (0,), "the lock to end")
+        process = rename()
+        assert process.communicate(timeout=60 * SLOWNESS)[1] == "" and process.returncode == 0
+        assert counted(connection) == {"new": 12000}
