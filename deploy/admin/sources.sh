@@ -32,7 +32,14 @@ source_rename() {
 	check_name "$new"
 	[ "$old" != "$new" ] || refuse 'a source cannot be renamed to itself'
 	run_steps events admin/source-rename.sql -v old="$old" -v new="$new" -v merge="$merge"
-	printf 'events moved: %s\nkeys copied: %s\n' "$changed" "${prepared#* }"
+	# shellcheck disable=SC2086 # two numbers, and labels
+	set -- $prepared
+	printf 'events moved: %s\nkeys copied: %s\n' "$changed" "$2"
+	shift 2
+	for label; do
+		printf '%s was added to the scope of token %s\n' "$new" "$label"
+	done
+	print_tokens "$old" "$new"
 	remaining=$(run_sql admin/source-info.sql -v source="$old")
 	case $remaining in
 	*'	0' | '') ;;
@@ -79,6 +86,7 @@ source_erase() {
 		total=$((total + changed)) keys=$((keys + ${prepared#* }))
 	fi
 	printf 'events deleted: %s\nhourly counts deleted: %s\nkeys removed: %s\n' "$total" "$2" "$keys"
+	print_tokens "$name" ''
 	[ -z "$(run_sql admin/source-info.sql -v source="$name")" ] ||
 		refuse "$name still sends events; remove its key from VIBETEA_PUBLIC_KEYS in the environment of ingest.fcgi, and erase it again"
 	check_uncounted
@@ -88,4 +96,18 @@ source_erase() {
 check_uncounted() {
 	[ "$(run_sql admin/has-events.sql -v source="$name")" = f ] ||
 		refuse "$name has events that are not counted; run steepctl counts rebuild, and erase it again"
+}
+
+# print_tokens NAME NEW: the tokens whose scope may have to be changed, now that NAME is called
+# NEW, or was erased if that is empty.
+print_tokens() {
+	listed=$(run_sql admin/source-tokens.sql -v source="$1" -v new="$2")
+	[ -z "$listed" ] || printf '%s\n' "$listed" | while IFS='	' read -r change label command; do
+		case $change:$command in
+		lost:-) printf 'token %s sees %s and not %s, which its scope cannot have as well\n' "$label" "$1" "$2" ;;
+		lost:*) printf 'token %s sees %s and not %s; to change that: %s\n' "$label" "$1" "$2" "$command" ;;
+		gained:*) printf 'token %s does not see %s, but now sees its events, as its scope has %s\n' "$label" "$1" "$2" ;;
+		named:*) printf 'token %s still names %s; to change that: %s\n' "$label" "$1" "$command" ;;
+		esac
+	done
 }

@@ -1,8 +1,9 @@
--- Prepares a rename, for steps.sql: the number of events to move, and of keys that were copied.
+-- Prepares a rename, for steps.sql: the number of events to move, the number of keys that were
+-- copied, and the labels of the tokens whose scope got the new name.
 -- :old     the source's name
 -- :new     its new name
 -- :merge   true if the new name may have events, else false
 SELECT format('SELECT concat_ws('' '', (SELECT coalesce(sum(event_count), 0) FROM public.hourly_counts WHERE source = %L),'
-    ' public.begin_rename(%L, %L, %L))', :'old', :'old', :'new', :'merge') AS begin,
+    ' keys, array_to_string(labels, '' '')) FROM public.begin_rename(%L, %L, %L)', :'old', :'old', :'new', :'merge') AS begin,
   format('SELECT public.move_events(%L, %L)', :'old', :'new') AS step
 \gset

@@ -112,6 +112,21 @@ COMMENT ON FUNCTION public.is_scope(text[]) IS
 
 REVOKE ALL ON FUNCTION public.is_scope(text[]) FROM PUBLIC;
 
+CREATE FUNCTION public.has_source(scope text[], source_name text)
+RETURNS boolean
+LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+  SELECT EXISTS (
+    SELECT FROM unnest(scope) AS source
+    WHERE CASE WHEN source LIKE '%*' THEN starts_with(source_name, rtrim(source, '*')) ELSE source_name = source END
+  );
+$$;
+
+COMMENT ON FUNCTION public.has_source(text[], text) IS 'Whether a token of this scope, which is not NULL, sees a source';
+
+REVOKE ALL ON FUNCTION public.has_source(text[], text) FROM PUBLIC;
+
 CREATE TABLE public.access_tokens (
   label text PRIMARY KEY CHECK (label COLLATE "C" ~ '^[A-Za-z0-9._-]{1,64}$'),
   token_sha256 bytea NOT NULL UNIQUE CHECK (octet_length(token_sha256) = 32),

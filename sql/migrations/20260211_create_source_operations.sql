@@ -146,8 +146,14 @@ REVOKE ALL ON FUNCTION public.move_events(text, text, integer) FROM PUBLIC;
 
 -- The keys first: a monitor that is already set to the new name may send at once. The old
 -- source keeps its own, since a monitor drops a batch that is refused.
-CREATE FUNCTION public.begin_rename(old_name text, new_name text, is_merge boolean DEFAULT false)
-RETURNS bigint
+--
+-- A token whose scope names the old source shall not lose sight of it, so it gets the new name,
+-- once: what an administrator then takes away stays away. It gets none that already belongs to
+-- another, by events or by a key, since it would see the other's data; nor one with *, which in
+-- a scope would be the beginning of others.
+CREATE FUNCTION public.begin_rename(
+  old_name text, new_name text, is_merge boolean DEFAULT false, OUT keys bigint, OUT labels text[]
+)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 SET timezone = 'UTC'
@@ -156,7 +162,12 @@ DECLARE
   is_begun CONSTANT boolean := EXISTS (
     SELECT FROM public.source_renames WHERE old_source = old_name AND new_source = new_name
   );
-  copied bigint;
+  has_events CONSTANT boolean := EXISTS (SELECT FROM public.hourly_counts WHERE source = new_name);
+  has_other_key CONSTANT boolean := EXISTS (
+    SELECT public_key FROM public.monitor_keys WHERE source = new_name
+    EXCEPT
+    SELECT public_key FROM public.monitor_keys WHERE source = old_name
+  );
 BEGIN
   IF (new_name COLLATE "C" ~ '^[!-~]([ -~]{0,253}[!-~])?$') IS NOT TRUE THEN
     RAISE EXCEPTION 'a monitor''s name must be printable ASCII without a space at either end'
@@ -168,9 +179,7 @@ BEGIN
     AND NOT EXISTS (SELECT FROM public.monitor_keys WHERE source = old_name)
   THEN
     RAISE EXCEPTION 'there is no source %', old_name USING ERRCODE = 'no_data_found';
-  ELSIF NOT is_begun AND NOT coalesce(is_merge, false)
-    AND EXISTS (SELECT FROM public.hourly_counts WHERE source = new_name)
-  THEN
+  ELSIF has_events AND NOT is_begun AND NOT coalesce(is_merge, false) THEN
     RAISE EXCEPTION '% has events already', new_name
       USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'To add those of the other source, use --merge.';
   END IF;
@@ -178,16 +187,25 @@ BEGIN
   INSERT INTO public.monitor_keys (source, public_key)
   SELECT new_name, public_key FROM public.monitor_keys WHERE source = old_name ORDER BY slot
   ON CONFLICT (source, public_key) DO NOTHING;
-  GET DIAGNOSTICS copied = ROW_COUNT;
+  GET DIAGNOSTICS keys = ROW_COUNT;
+
+  labels := '{}';
+  IF NOT (is_begun OR has_events OR has_other_key OR new_name LIKE '%*%' OR old_name LIKE '%*') THEN
+    WITH changed AS (
+      UPDATE public.access_tokens SET sources = sources || new_name
+      WHERE old_name = ANY (sources) AND NOT public.has_source(sources, new_name) AND cardinality(sources) < 500
+      RETURNING label
+    )
+    SELECT coalesce(array_agg(label ORDER BY label COLLATE "C"), '{}') INTO labels FROM changed;
+  END IF;
 
   DELETE FROM public.source_renames WHERE old_source = new_name AND new_source = old_name;
   INSERT INTO public.source_renames (old_source, new_source) VALUES (old_name, new_name) ON CONFLICT DO NOTHING;
-  RETURN copied;
 END
 $$;
 
 COMMENT ON FUNCTION public.begin_rename(text, text, boolean) IS
-  'Copies the keys of a source to its new name, records the rename and returns how many keys were new; refuses a new name that has events, unless is_merge or the rename was begun before';
+  'Copies the keys of a source to its new name, adds this to the scopes that name the source, unless it belongs to another, and records the rename; returns how many keys were new and the labels of the tokens; refuses a new name that has events, unless is_merge or the rename was begun before';
 
 REVOKE ALL ON FUNCTION public.begin_rename(text, text, boolean) FROM PUBLIC;
 

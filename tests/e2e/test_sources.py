@@ -12,9 +12,10 @@ import subprocess
 
 import pytest
 
-from conftest import registered
+from conftest import query_with, registered
 from monitor import Monitor
 from stack import ROOT, SLOWNESS, wait_for
+from wire import SECRETS
 
 # Of three hours for each source, some to the end of an hour.
 FILL = ("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
@@ -239,6 +240,118 @@ def test_a_monitor_sends_while_its_source_is_renamed(stack, db, leaver, client):
     assert leaver.post(client, [leaver.event()]).json()["inserted"] == 1
     stack.steepctl("monitor", "remove", leaver.source)
     assert renamed.post(client, [renamed.event()]).json()["inserted"] == 1
+
+
+# tokens whose scope a rename or an erasure concerns
+
+def add_tokens(connection, **scopes):
+    for label, sources in scopes.items():
+        connection.execute("INSERT INTO public.access_tokens (label, token_sha256, sources) VALUES (%s, sha256(%s::bytea), %s)", (label, label, sources))
+
+
+def scopes_of(connection):
+    return dict(connection.execute("SELECT label, sources FROM public.access_tokens").fetchall())
+
+
+def about_tokens(output):
+    """The lines of a command's output that are about tokens."""
+    return [line for line in output.splitlines() if " token " in f" {line}"]
+
+
+def run_command(stack, database, line):
+    """Run the command that such a line ends with, as a shell reads it."""
+    done = subprocess.run(["sh", "-c", line.split(": ", 1)[1]], text=True, capture_output=True,
+                          env=stack.environment(PGDATABASE=database.name, PATH=f"{ROOT / 'deploy'}:{os.environ['PATH']}"))
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_token_that_names_a_source_sees_it_by_its_new_name_too(control, connection):
+    fill(connection, "old", 3)
+    add_key(connection, "old", 1)
+    add_tokens(connection, all=None, exact=["old"], among=["x", "old"], covered=["old", "ne*"], other=["older"], beginning=["o*"])
+    output = control("source", "rename", "old", "new")[1]
+    assert about_tokens(output) == [
+        "new was added to the scope of token among", "new was added to the scope of token exact",
+        "token beginning sees old and not new; to change that: steepctl token scope beginning --source 'o*' --source new"]
+    expected = {"all": None, "exact": ["old", "new"], "among": ["x", "old", "new"], "covered": ["old", "ne*"], "other": ["older"], "beginning": ["o*"]}
+    assert scopes_of(connection) == expected
+    # What an administrator takes away is not added again, but reported.
+    assert control("token", "scope", "exact", "--source", "old")[0] == 0
+    assert about_tokens(control("source", "rename", "old", "new")[1])[1:] == [
+        "token exact sees old and not new; to change that: steepctl token scope exact --source old --source new"]
+    assert scopes_of(connection) == expected | {"exact": ["old"]}
+
+
+def test_a_rename_shows_no_token_what_another_machine_sent(control, stack, database, connection):
+    """It says which tokens see one of the names alone, and the command that it prints changes that."""
+    odd = ["old", "it's", "a b", "$(id)", "`id`", "\\", "--source", "lab-*", "~"]
+    add_tokens(connection, odd=odd, names=["new"], beginning=["n*"], both=["old", "n*"], full=["old"] * 500, expired=["old"])
+    connection.execute("UPDATE public.access_tokens SET expires_at = now() WHERE label = 'expired'")
+    before = scopes_of(connection)
+    fill(connection, "old", 3)
+    add_key(connection, "new", 1)  # which has sent nothing yet
+    for arguments, events in (([], "0"), (["--merge"], "2")):
+        fill(connection, "new", int(events))
+        connection.execute("TRUNCATE public.source_renames")
+        output = control("source", "rename", "old", "new", *arguments)[1]
+        lines = about_tokens(output)
+        assert lines[:3] + lines[4:] == [
+            "token beginning does not see old, but now sees its events, as its scope has new",
+            "token full sees old and not new, which its scope cannot have as well",
+            "token names does not see old, but now sees its events, as its scope has new"]
+        assert lines[3].startswith("token odd sees old and not new; to change that: steepctl token scope odd --source old --source 'it'")
+        assert scopes_of(connection) == before
+        connection.execute("UPDATE public.events SET source = 'old' WHERE source = 'new'")
+    run_command(stack, database, lines[3])
+    assert scopes_of(connection) == before | {"odd": [*odd, "new"]}
+
+
+@pytest.mark.parametrize("new", ["ne*", "n*w", "*"])
+def test_a_new_name_with_an_asterisk_is_added_to_no_scope(new, control, connection):
+    """There it would be the beginning of other names, or be refused."""
+    fill(connection, "old", 3)
+    add_tokens(connection, exact=["old"])
+    assert about_tokens(control("source", "rename", "old", new)[1]) == [
+        f"token exact sees old and not {new}, which its scope cannot have as well"]
+    assert counted(connection) == {new: 3} and scopes_of(connection) == {"exact": ["old"]}
+
+
+def test_an_erasure_names_the_tokens_whose_scope_has_the_source(control, stack, database, connection):
+    """A machine that gets the name later would be seen by them."""
+    for source in ("a", "a*"):
+        fill(connection, source, 3)
+    add_tokens(connection, alone=["a"], among=["a b", "a", "c"], beginning=["a*"], other=["b"], all=None)
+    before = scopes_of(connection)
+    output = control("source", "erase", "--yes", "a")[1]
+    lines = about_tokens(output)
+    assert lines == ["token alone still names a; to change that: steepctl token remove alone",
+                     "token among still names a; to change that: steepctl token scope among --source 'a b' --source c"]
+    assert scopes_of(connection) == before
+    for line in lines:
+        run_command(stack, database, line)
+    assert scopes_of(connection) == {label: scope for label, scope in before.items() if label != "alone"} | {"among": ["a b", "c"]}
+    assert about_tokens(control("source", "erase", "--yes", "a*")[1]) == []
+
+
+def test_a_dashboard_keeps_its_machine_when_that_is_renamed(stack, db, leaver, client):
+    new = f"{leaver.source}-new"
+    label = f"scope-{secrets.token_hex(6)}"
+    token = stack.steepctl("token", "add", label, "--source", leaver.source).stdout.split()[-1]
+    SECRETS.add(token)
+    for source in (leaver.source, f"{leaver.source}-other"):
+        db.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+                   " SELECT 'evt_' || %s || n, %s, now() - n * interval '1 minute', 'tool', '{}' FROM generate_series(1, 60) AS n", (source, source))
+
+    def seen():
+        answer = query_with(client, token, "?group_by=source")
+        return answer.status_code == 200 and {row["source"]: row["eventCount"] for row in answer.json()["aggregates"]}
+
+    wait_for(lambda: seen() == {leaver.source: 60}, "the token to be taken up")
+    stack.steepctl("source", "rename", leaver.source, new)
+    wait_for(lambda: seen() == {new: 60}, "the scope to be taken up")
+    leaver.post(client, [leaver.event()])
+    assert seen() == {new: 60, leaver.source: 1}
+    stack.steepctl("token", "remove", label)
 
 
 # erase

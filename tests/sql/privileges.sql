@@ -53,6 +53,7 @@ INSERT INTO decided VALUES
   ('function', 'find_source_events(text,timestamp with time zone,timestamp with time zone,integer)', '', '', '', '', '', ''),
   ('function', 'count_partial_hour(timestamp with time zone,text[])', '', '', '', '', '', ''),
   ('function', 'find_sources(text,text[],text[])', '', '', '', '', '', ''),
+  ('function', 'has_source(text[],text)', '', '', '', '', '', ''),
   ('function', 'is_scope(text[])', '', '', '', '', '', ''),
 
   -- For triggers only.

@@ -96,25 +96,78 @@ FROM (VALUES
 SELECT throws_ok($$SELECT public.begin_rename('m0', 'm1')$$, '55000', 'm1 has events already', 'a name that has events is refused');
 SELECT is_empty('SELECT FROM public.source_renames', '... and none of these is recorded');
 SELECT is((SELECT count(*) FROM public.monitor_keys WHERE source <> 'm0'), 0::bigint, '... and no key copied');
-SELECT is(public.begin_rename('m0', 'new'), 3::bigint, 'the keys are copied');
+SELECT is((public.begin_rename('m0', 'new')).keys, 3::bigint, 'the keys are copied');
 SELECT results_eq($$SELECT public_key, slot FROM public.monitor_keys WHERE source = 'new' ORDER BY slot$$,
   $$SELECT public_key, slot FROM public.monitor_keys WHERE source = 'm0' ORDER BY slot$$, '... and the old name keeps its own');
 SELECT is(public.move_events('m0', 'new', 10), 10::bigint);
-SELECT is(public.begin_rename('m0', 'new'), 0::bigint, 'a rename can be begun again, although the new name has events');
+SELECT is((public.begin_rename('m0', 'new')).keys, 0::bigint, 'a rename can be begun again, although the new name has events');
 SELECT throws_ok($$SELECT public.begin_rename('m1', 'new')$$, '55000', 'new has events already', '... but not one of another source');
-SELECT is(public.begin_rename('m1', 'new', true), 0::bigint, '... unless they shall be merged');
+SELECT is((public.begin_rename('m1', 'new', true)).keys, 0::bigint, '... unless they shall be merged');
 SELECT throws_ok($$SELECT public.begin_rename('new', 'm0')$$, '55000', 'm0 has events already', '... nor one in the other direction');
-SELECT is(public.begin_rename('new', 'm0', true), 0::bigint);
+SELECT is((public.begin_rename('new', 'm0', true)).keys, 0::bigint);
 SELECT throws_ok($$SELECT public.begin_rename('m0', 'new')$$, '55000', NULL, 'a rename back forgets the first one');
 INSERT INTO public.monitor_keys (source, public_key) SELECT 'full', sha256(n::text::bytea) FROM generate_series(3, 10) AS n;
 SELECT throws_ok($$SELECT public.begin_rename('m0', 'full')$$, '23514', 'a source has at most 8 public keys', 'keys that do not fit refuse the rename');
 SELECT is_empty($$SELECT FROM public.source_renames WHERE new_source = 'full'$$, '... which is not begun');
 
+-- Tokens whose scope names the old source. Those of the other functions' tests have none.
+DELETE FROM public.access_tokens;
+INSERT INTO public.access_tokens (label, token_sha256, sources)
+SELECT label, sha256(label::bytea), sources FROM (VALUES
+  ('all', NULL), ('exact', ARRAY['t']), ('Among', ARRAY['a', 't']), ('both', ARRAY['t', 'u']), ('covered', ARRAY['t', 'u*']),
+  ('prefix', ARRAY['t*']), ('other', ARRAY['tt']), ('499', ARRAY['t'] || array_fill('x'::text, ARRAY[498])),
+  ('500', ARRAY['t'] || array_fill('x'::text, ARRAY[499]))
+) AS tokens (label, sources);
+CREATE TEMP TABLE scopes AS SELECT label, sources FROM public.access_tokens;
+CREATE FUNCTION pg_temp.changed() RETURNS SETOF text LANGUAGE sql AS $$
+  SELECT label || ':' || right(t.sources::text, 6)
+  FROM public.access_tokens AS t JOIN pg_temp.scopes USING (label)
+  WHERE t.sources IS DISTINCT FROM scopes.sources ORDER BY label COLLATE "C"
+$$;
+CREATE FUNCTION pg_temp.reset() RETURNS void LANGUAGE sql AS $$
+  UPDATE public.access_tokens AS t SET sources = scopes.sources FROM pg_temp.scopes WHERE scopes.label = t.label;
+  DELETE FROM public.source_renames; DELETE FROM public.monitor_keys; DELETE FROM public.events;
+  INSERT INTO public.monitor_keys (source, public_key) VALUES ('t', sha256('t')), ('lab*', sha256('lab')), ('r', sha256('r'));
+  INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES ('evt_t', 't', now(), 'tool', '{}');
+$$;
+SELECT pg_temp.reset();
+SELECT is((public.begin_rename('t', 'u')).labels, '{499,Among,exact}', 'a rename returns the tokens that got the new name');
+SELECT results_eq('SELECT pg_temp.changed()', ARRAY['499:x,x,u}', 'Among:a,t,u}', 'exact:{t,u}'],
+  '... whose scope names the old one, and has neither the new one nor 500 sources');
+UPDATE public.access_tokens SET sources = '{t}' WHERE label = 'exact';
+SELECT is((public.begin_rename('t', 'u')).labels, '{}', 'a rename that is begun again adds nothing');
+SELECT is((SELECT sources FROM public.access_tokens WHERE label = 'exact'), '{t}', '... that was taken away');
+
+SELECT pg_temp.reset();
+INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES ('evt_u', 'u', now(), 'tool', '{}');
+SELECT is((public.begin_rename('t', 'u', true)).labels, '{}', 'a name that has events of another is added to no scope');
+SELECT is_empty('SELECT pg_temp.changed()', '... so that nobody sees these');
+SELECT pg_temp.reset();
+INSERT INTO public.monitor_keys (source, public_key) VALUES ('u', sha256('t')), ('u', sha256('u'));
+SELECT is((public.begin_rename('t', 'u')).labels, '{}', '... nor one that has a key of another');
+SELECT is_empty('SELECT pg_temp.changed()');
+SELECT pg_temp.reset();
+INSERT INTO public.monitor_keys (source, public_key) VALUES ('u', sha256('t'));
+SELECT is((public.begin_rename('t', 'u')).labels, '{499,Among,exact}', '... but one that has the same key');
+SELECT pg_temp.reset();
+SELECT is((public.begin_rename('t', name)).labels, '{}', name || ' is added to no scope, where it would not be a name') FROM (VALUES ('u*'), ('u*u')) AS names (name);
+SELECT is_empty('SELECT pg_temp.changed()', '... which would show others');
+UPDATE public.access_tokens SET sources = '{lab*}' WHERE label = 'exact';
+SELECT is((public.begin_rename('lab*', 'u')).labels, '{}', 'a prefix that is equal to the old name does not name it');
+DELETE FROM public.access_tokens;
+SELECT is((public.begin_rename('r', 's')).labels, '{}', 'without tokens there is nothing to add');
+
 -- begin_erase
+SELECT pg_temp.fill();
+DELETE FROM public.monitor_keys;
+DELETE FROM public.source_renames;
+INSERT INTO public.monitor_keys (source, public_key) SELECT unnest(ARRAY['m0', 'new']), sha256(n::text::bytea) FROM generate_series(1, 3) AS n;
+INSERT INTO public.source_renames VALUES ('m1', 'new'), ('new', 'm0'), ('m1', 'm2');
 SELECT is(public.begin_erase('new'), 3::bigint, 'an erasure removes the keys');
 SELECT is_empty($$SELECT FROM public.monitor_keys WHERE source = 'new'$$, '... all of them');
 SELECT is((SELECT count(*) FROM public.monitor_keys WHERE source = 'm0'), 3::bigint, '... and of no other source');
 SELECT is_empty($$SELECT FROM public.source_renames WHERE 'new' IN (old_source, new_source)$$, '... and what is recorded of it');
+SELECT results_eq('SELECT old_source, new_source FROM public.source_renames', $$VALUES ('m1' COLLATE "C", 'm2' COLLATE "C")$$, '... but nothing else');
 
 SELECT * FROM finish();
 ROLLBACK;
