@@ -122,20 +122,31 @@ def recorded(answer):
     return answer.status_code, headers, re.sub(r'(?<="fetchedAt":")[^"]*', lambda m: "x" * len(m[0]), answer.text)
 
 
-def questions(team, scope):
+# What is not a question, or not a valid one.
+OTHER_REQUESTS = [
+    ("GET", "/functions/v1/query", {}), ("GET", "/functions/v1/functions/v1/query?group_by=source", {}), ("HEAD", "/functions/v1/query", {}),
+    *((method, "/query", {}) for method in ("POST", "PUT", "DELETE", "OPTIONS")),
+    *(("GET", f"/query?{query}", {}) for query in ("days=8", "source=", "source=%00", "source=%FF", "group_by=day", "days=7&days=7", "source=a&source=b", "%")),
+    ("GET", "/query", {"If-None-Match": "*"}), ("GET", "/query", {"If-Modified-Since": "Fri, 01 Jan 2100 00:00:00 GMT"}),
+    ("GET", "/query", {"If-Match": "x"}), ("GET", "/query", {"Range": "bytes=0-3"}), ("GET", "/query", {"Origin": "https://example.org"}),
+    ("GET", "/query", {"Accept-Encoding": "gzip"}), ("HEAD", "/query", {"Accept-Encoding": "gzip"}), ("GET", "/query", {"X-Source-ID": "lab-1"}),
+    *(("GET", path, {}) for path in ("/healthz/query", "/readyz/query", "/readyz/ingest", "/metrics/query", "/metrics", "/config.json")),
+]
+
+
+def requests(team):
+    """The method, the path and the headers of each request that a token's holder may think of."""
     sources = [None, *(team.prefix + source for source in team.SOURCES), f"{team.prefix}nobody", f"{team.prefix}lab-", "lab-*"]
-    for days, grouping, source in itertools.product((7, 30), GROUPINGS, sources):
-        yield {"days": days, "grouping": grouping, "source": source}
-    for method, coding in (("HEAD", "identity"), ("HEAD", "gzip"), ("GET", "gzip")):
-        yield {"method": method, "coding": coding}
+    for method, days, grouping, source in [*itertools.product(["GET"], (7, 30), GROUPINGS, sources), *itertools.product(["HEAD"], (7,), GROUPINGS, sources)]:
+        asked = {"days": days, "group_by": grouping, "source": source}
+        yield method, f"/query?{urlencode({name: value for name, value in asked.items() if value is not None})}", {}
+    yield from OTHER_REQUESTS
 
 
 def record_all(client, team, scope):
-    def one(method="GET", coding="identity", **question):
-        query = urlencode({{"grouping": "group_by"}.get(name, name): value for name, value in question.items() if value is not None})
-        return recorded(client.request(method, f"/query?{query}", headers={"Authorization": f"Bearer {team.tokens[scope]}", "Accept-Encoding": coding}))
-
-    return {json.dumps(question, sort_keys=True): one(**question) for question in questions(team, scope)}
+    given = {"Authorization": f"Bearer {team.tokens[scope]}", "Accept-Encoding": "identity"}
+    return {(method, path, *headers.items()): recorded(client.request(method, path, headers=given | headers))
+            for method, path, headers in requests(team)}
 
 
 @pytest.mark.parametrize("scope", ["one", "prefix", "name and prefix", "without events"])
@@ -203,6 +214,51 @@ def test_a_request_keeps_the_scope_that_its_token_had_when_it_began(stack, db, t
         asked.ask("days=30", HTTP_AUTHORIZATION=f"Bearer {token}")
     answers = [json.loads(answer.content)["aggregates"] for answer in asked.answers()]
     assert answers == [stored(db, [team.prefix + source], 30, None) for source in ("a", "a", "b")]
+
+
+@pytest.fixture
+def lax_database(second_stack):
+    """A connection to a database that lets a token have any scope, until the test ends."""
+    constraint = "CONSTRAINT access_tokens_sources_check"
+    with second_stack.connect() as connection:
+        definition, = connection.execute("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'access_tokens_sources_check'").fetchone()
+        connection.execute(f"ALTER TABLE public.access_tokens DROP {constraint}")
+        yield connection
+        connection.execute("DELETE FROM public.access_tokens WHERE starts_with(label, 'lax-')")
+        connection.execute(f"ALTER TABLE public.access_tokens ADD {constraint} {definition}")
+
+
+def test_a_scope_that_names_nothing_shows_nothing(second_stack, lax_database):
+    tokens = {label: secrets.token_hex(16) for label in ("lax-empty", "lax-null", "lax-all")}
+    SECRETS.update(tokens.values())
+    for (label, token), sources in zip(tokens.items(), ("{}", "{NULL}", None)):
+        lax_database.execute("INSERT INTO public.access_tokens (label, token_sha256, sources) VALUES (%s, sha256(%s::bytea), %s)", (label, token, sources))
+    with program(second_stack, "query", passed=BOTH) as instance:
+        wait_for(lambda: read_by(instance, tokens["lax-all"]) == 200, "the tokens to be read")
+        for query in ("", f"source={second_stack.source}", "group_by=hour", "group_by=source"):
+            counts = {label: json.loads(instance.ask(query_params(token, query)).content)["meta"]["totalCount"] for label, token in tokens.items()}
+            assert counts.pop("lax-all") > 0 and set(counts.values()) == {0}
+    listed = second_stack.steepctl("token", "list").stdout.splitlines()
+    assert {line.split("\t")[0]: line.split("\t")[4:] for line in listed if line.startswith("lax-")} == {
+        "lax-empty": [""], "lax-null": [""], "lax-all": ["*"]}
+
+
+def test_a_scope_without_one_of_its_parts_is_refused(second_stack, lax_database):
+    """As from a database that is at another migration: a missing part must not be taken for no limit."""
+    token = secrets.token_hex(16)
+    SECRETS.add(token)
+    lax_database.execute("INSERT INTO public.access_tokens (label, token_sha256) VALUES ('lax-part', sha256(%s::bytea))", (token,))
+    lax_database.execute("ALTER FUNCTION public.list_access_tokens() RENAME TO list_whole_tokens")
+    lax_database.execute("CREATE FUNCTION public.list_access_tokens() RETURNS TABLE (label text, token_sha256 bytea, expires_at timestamptz, names text[],"
+                         " prefixes text[]) LANGUAGE sql SECURITY DEFINER AS"
+                         " 'SELECT label, token_sha256, expires_at, NULL::text[], ''{}''::text[] FROM public.list_whole_tokens()'")
+    try:
+        with program(second_stack, "query", passed=BOTH) as instance:
+            wait_for(lambda: "event=keyring" in instance.errors.read_text(), "a try to read the tokens")
+            assert read_by(instance, token) == 503
+    finally:
+        lax_database.execute("DROP FUNCTION public.list_access_tokens()")
+        lax_database.execute("ALTER FUNCTION public.list_whole_tokens() RENAME TO list_access_tokens")
 
 
 def test_a_long_answer_has_the_scope_in_all_its_pieces(stack, db, client):

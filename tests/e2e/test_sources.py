@@ -9,12 +9,15 @@ import re
 import secrets
 import signal
 import subprocess
+import threading
 
 import pytest
 
 from conftest import query_with, registered
-from monitor import Monitor
+from fastcgi import ingest_params, program
+from monitor import Monitor, encode
 from stack import ROOT, SLOWNESS, wait_for
+from test_health import BOTH
 from wire import SECRETS
 
 # Of three hours for each source, some to the end of an hour.
@@ -193,26 +196,62 @@ def test_two_renames_at_once_do_not_meet_in_one_name(control, start, database, c
     assert counted(connection) == {"new": 12000, "b": 5}
 
 
-@pytest.mark.parametrize("command", [["source", "rename", "a", "new", "--quiet"], ["source", "erase", "a", "--yes", "--quiet"],
-                                     ["events", "remove", "--source", "a", "--from", "2026-02-03", "--quiet"]])
-def test_what_was_killed_at_a_random_point_ends_as_if_it_had_not_been(command, control, start, connection):
+COMMANDS = [["source", "rename", "a", "new", "--quiet"], ["source", "erase", "a", "--yes", "--quiet"],
+            ["events", "remove", "--source", "a", "--from", "2026-02-03", "--quiet"]]
+SESSION = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'psql'"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:2]))
+def test_what_was_interrupted_at_a_random_point_ends_as_if_it_had_not_been(command, control, start, connection):
+    """steepctl is killed, or interrupted as from a keyboard, or its session is ended, or its statement."""
     fill(connection, "a", 40000)
     fill(connection, "b", 100)
+    if "rename" in command:
+        add_key(connection, "a")
     add_key(connection, "b")
-    for _ in range(5):
+    add_tokens(connection, exact=["a"])
+    ends = ["killed", "interrupted", "pg_terminate_backend", "pg_cancel_backend"]
+    random.shuffle(ends)
+    for end in [random.choice(ends), *ends]:
         process = start(*command)
         left = connection.execute("SELECT count(*) FROM public.events WHERE source = 'a'").fetchone()[0]
         limit = random.randint(0, left)
         wait_for(lambda: process.poll() is not None
-                 or connection.execute("SELECT count(*) FROM public.events WHERE source = 'a'").fetchone()[0] <= limit, "some steps")
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+                 or connection.execute("SELECT count(*) FROM public.events WHERE source = 'a'").fetchone()[0] <= limit, "some steps", every=0.01)
+        if end.startswith("pg_"):
+            connection.execute(f"SELECT {end}(pid) {SESSION}")
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL if end == "killed" else signal.SIGINT)
+        process.communicate(timeout=60 * SLOWNESS)
+        wait_for(lambda: connection.execute(f"SELECT count(*) {SESSION}").fetchone() == (0,), "the session to end")
         assert sum(counted(connection).values()) <= 40100
     status, _, errors = control(*command)
     assert status == 0 or errors == "steepctl: there is no source a\n"
     assert counted(connection) == {"b": 100} | ({"new": 40000} if "rename" in command else {})
-    assert len(keys_of(connection, "b")) == 1
+    assert [len(keys_of(connection, source)) for source in ("a", "b", "new")] == [int("rename" in command), 1, int("rename" in command)]
+    assert scopes_of(connection) == {"exact": ["a", "new"] if "rename" in command else ["a"]}
+
+
+def test_a_rename_goes_on_after_a_crash_of_postgresql(second_stack):
+    """Which ends all sessions and recovers if one of them is killed."""
+    name = f"crash-{secrets.token_hex(6)}"
+    left = "SELECT count(*) FROM public.events WHERE source = %s"
+    command = [str(ROOT / "deploy" / "steepctl"), "source", "rename", name, f"{name}-new"]
+    with second_stack.connect() as connection:
+        fill(connection, name, 40000)
+        process = subprocess.Popen(command, env=second_stack.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        limit = random.randint(5000, 40000)
+        wait_for(lambda: connection.execute(left, (name,)).fetchone()[0] <= limit, "some steps", every=0.01)
+        for pid, in connection.execute(f"SELECT pid {SESSION}"):
+            os.kill(pid, signal.SIGKILL)
+    process.communicate(timeout=60 * SLOWNESS)
+    wait_for(lambda: subprocess.run(command, env=second_stack.environment(), capture_output=True, timeout=60 * SLOWNESS).returncode == 0,
+             "PostgreSQL to recover")
+    with second_stack.connect() as connection:
+        assert connection.execute(left, (name,)).fetchone() == (0,)
+        assert counted(connection)[f"{name}-new"] == 40000
+        connection.execute("DELETE FROM public.events WHERE starts_with(source, %s)", (name,))
 
 
 def test_a_monitor_sends_while_its_source_is_renamed(stack, db, leaver, client):
@@ -352,6 +391,89 @@ def test_a_dashboard_keeps_its_machine_when_that_is_renamed(stack, db, leaver, c
     leaver.post(client, [leaver.event()])
     assert seen() == {new: 60, leaver.source: 1}
     stack.steepctl("token", "remove", label)
+
+
+# what others do meanwhile
+
+@pytest.fixture
+def outsider(stack, db):
+    """A monitor whose key only an ingest.fcgi of its own has, from its environment, where no erasure removes it."""
+    made = Monitor(f"outsider-{secrets.token_hex(6)}")
+    key = f"{made.source}:{made.public_base64}"
+    with program(stack, "ingest", passed=BOTH, STEEP_DEADLINE="60", VIBETEA_PUBLIC_KEYS=key) as made.ingest:
+        wait_for(lambda: made.ingest.ask_health("/readyz/ingest").status_code == 200, "the keys to be read")
+        yield made
+    db.execute("DELETE FROM public.events WHERE starts_with(source, %s)", (made.source,))
+
+
+def send(outsider, *hours):
+    """The status of a batch of one event for each of these hours of 3 February."""
+    body = encode([outsider.event(timestamp=f"2026-02-03T{hour}:10:00Z") for hour in hours])
+    return outsider.ingest.ask(ingest_params(body, outsider), body).status_code
+
+
+@pytest.mark.parametrize("command, step", [("rename", 5000), ("erase", 10000)])
+def test_only_who_sends_for_an_hour_of_a_step_waits_and_only_for_this_step(command, step, stack, db, outsider, other_monitor, client, token):
+    """A step is held where it changes the last of its two hours, and the next one where it begins."""
+    fill(db, outsider.source, 2 * step + 2000)
+    arguments = [f"{outsider.source}-new"] if command == "rename" else ["--yes"]
+    left = ("SELECT count(*) FROM public.events WHERE source = %s AND timestamp::text NOT LIKE '%%:10:00+00'", (outsider.source,))
+
+    def all_others_are_answered():
+        assert other_monitor.post(client, [other_monitor.event(), other_monitor.event(timestamp="2026-02-03T12:10:00Z")]).status_code == 200
+        assert send(outsider, 11, 14, 15) == 200
+        for question in ("", "?days=30", f"?source={outsider.source}", "?group_by=hour", "?group_by=source"):
+            assert query_with(client, token, question).status_code == 200
+
+    with contextlib.ExitStack() as ending:
+        next_step = ending.enter_context(stack.connect(autocommit=False))
+        this_step = ending.enter_context(stack.connect(autocommit=False))
+        pool = ending.enter_context(concurrent.futures.ThreadPoolExecutor(1))
+        next_step.execute("SELECT FROM public.events WHERE id = %s FOR UPDATE", (f"evt_{outsider.source}_2",))
+        this_step.execute("SELECT FROM public.hourly_counts WHERE source = %s AND hour = '2026-02-03 13:00Z' FOR UPDATE", (outsider.source,))
+        process = subprocess.Popen([str(ROOT / "deploy" / "steepctl"), "source", command, outsider.source, *arguments], env=stack.environment(),
+                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        ending.callback(process.communicate)
+        wait_for(lambda: db.execute(WAITING).fetchone() == (1,), "the first step to wait")
+        all_others_are_answered()
+        waiting = pool.submit(send, outsider, 12)
+        wait_for(lambda: db.execute(WAITING).fetchone() == (2,), "the batch to wait for the step")
+        all_others_are_answered()
+        assert not waiting.done()
+        this_step.rollback()
+        assert waiting.result(60 * SLOWNESS) == 200
+        wait_for(lambda: db.execute(WAITING).fetchone() == (1,), "the second step to wait")
+        assert db.execute(*left).fetchone() == (step + 2000,) and process.poll() is None
+        all_others_are_answered()
+        next_step.rollback()
+        process.communicate(timeout=60 * SLOWNESS)
+    assert db.execute(*left).fetchone() == (0,)
+    assert db.execute("SELECT * FROM public.check_hourly_counts() WHERE starts_with(source, %s)", (outsider.source,)).fetchall() == []
+
+
+def test_an_erasure_names_the_environment_if_its_key_still_sends(stack, db, outsider):
+    fill(db, outsider.source, 20000)
+    sent, ended = [], threading.Event()
+
+    def keep_sending():
+        while not ended.is_set():
+            assert send(outsider, 12, 15) == 200
+            sent.append(2)
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        sending = pool.submit(keep_sending)
+        wait_for(lambda: sent, "the first batch")
+        done = stack.steepctl("source", "erase", "--yes", outsider.source, check=False)
+        so_far = len(sent)
+        wait_for(lambda: len(sent) > so_far + 1 or sending.done(), "another batch")
+        ended.set()
+        sending.result()
+    assert (done.returncode, done.stderr) == (1, f"steepctl: {outsider.source} still sends events; remove its key from VIBETEA_PUBLIC_KEYS in the"
+                                              " environment of ingest.fcgi, and erase it again\n")
+    deleted = int(re.match(r"events deleted: (\d+)\n", done.stdout)[1])
+    again = stack.steepctl("source", "erase", "--yes", outsider.source).stdout
+    assert deleted >= 20000 and deleted + int(re.match(r"events deleted: (\d+)\n", again)[1]) == 20000 + sum(sent)
+    assert db.execute("SELECT count(*) FROM public.hourly_counts WHERE source = %s", (outsider.source,)).fetchone() == (0,)
 
 
 # erase

@@ -22,7 +22,7 @@ from stack import ROOT, SLOWNESS, addresses, alive, free_port, reachable_folder,
 from test_health import BOTH, Manager
 from test_metrics import scrape
 from test_shared_answers import has_read, locked
-from wire import check_error, check_retry_after, header
+from wire import SECRETS, check_error, check_retry_after, header
 
 TOKEN = "stream-token"
 SEED = int(os.environ.get("SEED", random.randrange(10**6)))
@@ -81,8 +81,8 @@ def check_whole(body, rows, days=30):
 CLIENTS = [[protocol, *compressed] for protocol in ("--http1.1", "--http2") for compressed in ([], ["--compressed"])]
 
 
-def curl(home, path, *options, query="days=30"):
-    return ["curl", "-sS", *options, "--cacert", home.ca, "-H", f"Authorization: Bearer {home.token}",
+def curl(home, path, *options, query="days=30", token=None):
+    return ["curl", "-sS", *options, "--cacert", home.ca, "-H", f"Authorization: Bearer {token or home.token}",
             "-o", str(path), f"https://localhost:{home.port}/query?{query}"]
 
 
@@ -99,6 +99,38 @@ def test_100_mb_arrive_whole(client, home, month, tmp_path):
     body = (tmp_path / "body").read_bytes()
     assert len(body) > 100_000_000
     check_whole(body, month)
+
+
+def test_a_scope_that_is_changed_in_mid_stream_is_the_next_answers(home, month, tmp_path):
+    path = tmp_path / "body"
+    token = home.steepctl("token", "add", "changed", "--source", "0*", "--source", "1*", "--source", "2*", "--source", "3*").stdout.split()[-1]
+    SECRETS.add(token)
+    rows = [row for row in month if row[0][0] in "0123"]
+
+    def visible():
+        with home.client() as client:
+            answer = query_with(client, token, "?days=30&group_by=source")
+            return answer.status_code == 200 and {row["source"][0] for row in answer.json()["aggregates"]}
+
+    def is_streaming():
+        with home.connect() as db:
+            return db.execute(f"SELECT count(*) {SESSIONS} AND state = 'idle in transaction'").fetchone() == (1,)
+
+    wait_for(lambda: visible() == set("0123"), "the token to be taken up")
+    with subprocess.Popen(curl(home, path, "--limit-rate", "12M", token=token)) as process:
+        wait_for(lambda: path.exists() and path.stat().st_size > 1_000_000, "a part of the answer", every=0.005)
+        process.send_signal(signal.SIGSTOP)
+        try:
+            wait_for(is_streaming, "the answer to wait for its reader")
+            home.steepctl("token", "scope", "changed", "--source", "a*")
+            wait_for(lambda: visible() == {"a"}, "the scope to be taken up")
+            assert is_streaming()
+        finally:
+            process.send_signal(signal.SIGCONT)
+        assert process.wait(120 * SLOWNESS) == 0
+    body = path.read_bytes()
+    assert len(body) > 8 * MIB
+    check_whole(body, rows)
 
 
 @pytest.mark.parametrize("killed", ["program", "session", "postgres"])
