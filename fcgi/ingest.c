@@ -20,7 +20,7 @@
 #include <string.h>
 
 static const char ALLOW[] = "POST, OPTIONS";
-static const char USAGE[] = "usage: ingest.fcgi [-t | -V | --check-key KEY | --import]\n"
+static const char USAGE[] = "usage: ingest.fcgi [-t | -V | --check-key KEY | --import [--quiet]]\n"
                             "Serves FastCGI on a listening socket that it inherits.\n";
 
 enum {
@@ -357,6 +357,8 @@ int main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "--check-key") == 0)
         return check_key(argv[2]);
     if (argc == 2 && strcmp(argv[1], "--import") == 0)
-        return import_main();
+        return import_main(false);
+    if (argc == 3 && strcmp(argv[1], "--import") == 0 && strcmp(argv[2], "--quiet") == 0)
+        return import_main(true);
     return service_main(&SERVICE, argc, argv);
 }

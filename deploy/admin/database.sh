@@ -1,5 +1,5 @@
 # What steepctl asks the database, through psql. Sourced by steepctl.
-# shellcheck shell=sh disable=SC2154 # set by steepctl
+# shellcheck shell=sh disable=SC2034,SC2154 # set by steepctl, and read by other files of it
 
 # In a checkout: the database of deploy/run, if it is running. Else that of the installed
 # programs, as PostgreSQL's administrator if it is on this machine.
@@ -44,26 +44,37 @@ run_sql() {
 run_steps() {
 	unit=$1 file=$sql/$2
 	shift 2
-	report=$({
-		psql -X -q -v ON_ERROR_STOP=1 "$@" -f "$sql/admin/session.sql" -f "$file" -f "$sql/admin/steps.sql" 2>&1 ||
-			echo "psql ended with status $?"
-	} | read_steps "$unit")
+	run_reporting "$unit" "$@" -f "$file" -f "$sql/admin/steps.sql"
+}
+
+# run_reporting UNIT ARGUMENT…: runs psql with files that report their progress, as read_report
+# describes. Sets $prepared and $changed.
+run_reporting() {
+	unit=$1
+	shift
+	{
+		report=$({
+			psql -X -q -A -t -F '	' -v ON_ERROR_STOP=1 -f "$sql/admin/session.sql" "$@" 2>&1 1>&3 3>&- ||
+				echo "psql ended with status $?"
+		} | read_report "$unit")
+	} 3>&1
 	case $report in
 	failed*) refuse "$(sentence "${report#failed}")" ;;
 	esac
 	changed=${report%% *} prepared=${report#* }
 }
 
-# read_steps UNIT: reads what psql reports. Prints the number changed and what was prepared; or
-# "failed" and what psql printed.
-read_steps() {
+# read_report UNIT: reads psql's errors: "prepared" with the number of UNITs expected, and
+# others; then, as INFO or NOTICE, how many more of them are done. Prints how many that were, and
+# what was prepared; or "failed" and what psql printed.
+read_report() {
 	changed=0 prepared=0 messages=''
 	begin_progress
 	while IFS= read -r line; do
 		case $line in
-		psql:*' INFO:  prepared '*) prepared=${line##* INFO:  prepared } ;;
-		psql:*' INFO:  '*)
-			changed=$((changed + ${line##* INFO:  }))
+		'prepared '* | psql:*' INFO:  prepared '*) prepared=${line##*prepared } ;;
+		psql:*' INFO:  '[0-9]* | psql:*' NOTICE:  '[0-9]*)
+			changed=$((changed + ${line##*:  }))
 			show_progress "$changed" "${prepared%% *}" "$1"
 			;;
 		'psql ended with status '*)
@@ -77,6 +88,24 @@ read_steps() {
 	done
 	end_progress
 	printf '%s %s' "$changed" "$prepared"
+}
+
+# The output of migrate is printed at its end where a line of progress would be in its way.
+migrate() {
+	status=0 output=''
+	begin_watch run_sql admin/migrate-progress.sql
+	if [ -n "$watch" ] && [ -t 2 ]; then
+		output=$("$sql/migrate" 2>&1) || status=$?
+	else
+		"$sql/migrate" || status=$?
+	fi
+	end_watch
+	[ -z "$output" ] || if [ "$status" -eq 0 ]; then
+		printf '%s\n' "$output"
+	else
+		printf '%s\n' "$output" >&2
+	fi
+	return "$status"
 }
 
 sentence() {

@@ -8,10 +8,19 @@ check_time() {
 		refuse "$2 must be a date, such as 2026-02-01, or a date and time with its offset, such as 2026-02-01T08:00:00Z"
 }
 
-# events_export [--source NAME] [--from TIME] [--to TIME]
+# events_export [--source NAME] [--from TIME] [--to TIME] [--quiet]: shows its progress if it
+# writes to a file; a terminal has the events themselves, and a pipe may lead to events import.
 events_export() {
 	source='' from='' to=''
-	while [ $# -gt 1 ]; do
+	while [ $# -gt 0 ]; do
+		case $1 in
+		--quiet)
+			quiet=yes
+			shift
+			continue
+			;;
+		esac
+		[ $# -gt 1 ] || misused
 		[ -n "$2" ] || refuse "$1 must not be empty"
 		case $1 in
 		--source) source=$2 ;;
@@ -22,8 +31,15 @@ events_export() {
 		case $1 in --from | --to) check_time "$2" "$1" ;; esac
 		shift 2
 	done
-	[ $# -eq 0 ] || misused
-	run_sql admin/events-export.sql -v source="$source" -v from="$from" -v to="$to"
+	set -- -v source="$source" -v from="$from" -v to="$to"
+	if [ -z "$quiet" ] && [ -f /dev/stdout ]; then
+		export PGAPPNAME="steepctl events export $$"
+		# A database that is not steep's may have events and no counts.
+		expected=$(run_sql admin/events-expected.sql "$@" 2>/dev/null) || expected=0
+		begin_watch run_sql admin/events-exported.sql -v session="$PGAPPNAME" -v expected="$expected"
+	fi
+	run_sql admin/events-export.sql "$@"
+	end_watch
 }
 
 # The settings keep what a client sent out of the server's log, see roles.sql. Only a
@@ -36,7 +52,7 @@ events_import() {
 -c log_parameter_max_length=0 -c log_parameter_max_length_on_error=0"
 		export PGOPTIONS
 	fi
-	exec "$program" --import
+	exec "$program" --import ${quiet:+--quiet}
 }
 
 events_remove() {

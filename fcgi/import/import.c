@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "db/database.h"
 #include "import/lines.h"
+#include "import/progress.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -30,13 +32,16 @@ struct import {
 
     size_t at, end; /* of what is read and not yet taken */
     char input[INPUT_BYTES];
-    int64_t line; /* lines taken */
+    int64_t line;       /* lines taken */
+    int64_t taken;      /* bytes of them */
+    int64_t file_bytes; /* of standard input, if it is a file, else 0 */
     bool is_ended;
 
     int64_t read, inserted, duplicates, rejected;
     const char *failure; /* why it ended early, or NULL */
     char problem[40];    /* of the database */
     int64_t unstored;    /* the first line that may not be stored; 0 for none */
+    struct progress progress;
 };
 
 static void fail(struct import *import, const char *why, int64_t line)
@@ -84,6 +89,7 @@ static bool take_line(struct import *import, struct lines *lines, char *to)
             length += count;
         }
         import->at += count + is_whole;
+        import->taken += (int64_t)count + is_whole;
     }
     if (!is_read || import->failure != NULL)
         return false;
@@ -110,8 +116,20 @@ static bool take_lines(struct import *import, struct lines *lines)
     return lines->count > 0;
 }
 
-static void report(const struct lines *lines)
+/* Of a file by its bytes, as nobody knows how many events it has. */
+static void show_progress(struct import *import)
 {
+    if (import->file_bytes > 0)
+        progress_show(&import->progress, clock_ms(), import->taken / 1024,
+                      (import->file_bytes + 1023) / 1024, "KiB");
+    else
+        progress_show(&import->progress, clock_ms(), import->read, 0, "events");
+}
+
+static void report(struct import *import, const struct lines *lines)
+{
+    if (lines->valid < lines->count)
+        progress_wipe(&import->progress);
     for (size_t i = 0; i < lines->count; i++) {
         const struct lines_event *event = &lines->events[i];
         const struct error_entry *entry = error_entry(event->error);
@@ -180,7 +198,8 @@ static void store(struct import *import, struct database *db, struct lines *line
         import->inserted += inserted;
         import->duplicates += (int64_t)lines->valid - inserted;
         import->rejected += (int64_t)(lines->count - lines->valid);
-        report(lines);
+        report(import, lines);
+        show_progress(import);
     } else {
         if (import->failure == NULL && *database_sqlstate(db) != '\0')
             snprintf(import->problem, sizeof(import->problem), "the database reports error %s",
@@ -211,7 +230,18 @@ static void *work(void *context)
     return NULL;
 }
 
-int import_main(void)
+/* The bytes that are left of a file at standard input; 0 if it is none, or their number unknown. */
+static int64_t count_file_bytes(void)
+{
+    struct stat file;
+    off_t at = lseek(STDIN_FILENO, 0, SEEK_CUR);
+
+    if (fstat(STDIN_FILENO, &file) != 0 || !S_ISREG(file.st_mode) || at < 0 || at > file.st_size)
+        return 0;
+    return file.st_size - at;
+}
+
+int import_main(bool is_quiet)
 {
     static struct import import = {
         .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -221,6 +251,8 @@ int import_main(void)
     pthread_t threads[CONNECTIONS];
     int started = 0;
 
+    import.file_bytes = count_file_bytes();
+    progress_begin(&import.progress, is_quiet, clock_ms());
     while (started < CONNECTIONS && pthread_create(&threads[started], NULL, work, &import) == 0)
         started++;
     for (int i = 0; i < started; i++)
@@ -228,6 +260,7 @@ int import_main(void)
     if (started == 0)
         fail(&import, "cannot start a thread", 1);
 
+    progress_wipe(&import.progress);
     printf("events read: %lld, inserted: %lld, duplicates: %lld, rejected: %lld\n",
            (long long)import.read, (long long)import.inserted, (long long)import.duplicates,
            (long long)import.rejected);

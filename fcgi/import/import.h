@@ -6,11 +6,14 @@
 #ifndef STEEP_IMPORT_H
 #define STEEP_IMPORT_H
 
+#include <stdbool.h>
+
 /*
  * Reads standard input to its end and prints what became of the events; on standard error
- * each line that was rejected. The PG* variables of the environment say where the database
- * is. Returns main's status: EXIT_FAILURE if a line was rejected, or if it ended early.
+ * each line that was rejected, and the progress, unless it is quiet. The PG* variables of the
+ * environment say where the database is. Returns main's status: EXIT_FAILURE if a line was
+ * rejected, or if it ended early.
  */
-int import_main(void);
+int import_main(bool is_quiet);
 
 #endif

@@ -1,4 +1,9 @@
--- Computes the hourly counts again; prints the number of events counted.
+-- Computes the hourly counts again; prints the number of events counted. How many are expected is
+-- what is counted now, or PostgreSQL's estimate, as both may be too small.
+SELECT greatest(sum(event_count), (SELECT reltuples FROM pg_class WHERE oid = 'public.events'::regclass), 0)::bigint AS events
+FROM public.hourly_counts \gset
+\warn prepared :events
+SET client_min_messages = notice;
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
 SELECT public.rebuild_hourly_counts();
 COMMIT;

@@ -1,5 +1,5 @@
 -- Prepares steps, and then runs a statement again and again until it returns 0, each time in a
--- transaction of its own. Reports as INFO, which steepctl's read_steps reads, what was prepared
+-- transaction of its own. Reports as INFO, which steepctl's read_report reads, what was prepared
 -- and how many rows each step changed.
 --
 -- All of it is one command, with its values in its text, because a pooler may give each command

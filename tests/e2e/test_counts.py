@@ -7,13 +7,14 @@ import os
 import random
 import secrets
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 import psycopg
 
-from stack import alive, wait_for
+from stack import ROOT, alive, wait_for
 
 # The data model's query over the events, in a session whose TimeZone is UTC. It leaves open in which order the
 # sources of an hour come; ours is that of bytes.
@@ -359,6 +360,28 @@ def test_counts_check_finds_what_bypassed_the_triggers_and_rebuild_corrects_it(s
     assert "steepctl counts rebuild" in done.stderr
     stack.steepctl("counts", "rebuild", PGDATABASE=database.name)
     assert stack.steepctl("counts", "check", PGDATABASE=database.name).returncode == 0
+    assert_exact(database)
+
+
+def test_a_rebuild_that_is_killed_changes_nothing(stack, database):
+    counts = "SELECT source, hour, event_count FROM public.hourly_counts ORDER BY 1, 2"
+    with database.connect() as connection, database.connect(autocommit=False) as holding:
+        for source in SOURCES[:3]:
+            connection.execute("SELECT public.bulk_insert_events(%s::jsonb)", (batch(source, 5),))
+        connection.execute("UPDATE public.hourly_counts SET event_count = event_count + 1")
+        wrong = connection.execute(counts).fetchall()
+        # It has deleted a part of the counts when it comes to one that is held.
+        holding.execute("SELECT FROM public.hourly_counts WHERE source = %s FOR UPDATE", (wrong[-1][0],))
+        process = subprocess.Popen([str(ROOT / "deploy" / "steepctl"), "counts", "rebuild"], env=stack.environment(PGDATABASE=database.name),
+                                   start_new_session=True)
+        await_waiting(database, 1)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        holding.rollback()
+        wait_for(lambda: connection.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~ 'rebuild'"
+                                            " AND pid <> pg_backend_pid()").fetchone() == (0,), "its session to end")
+        assert connection.execute(counts).fetchall() == wrong
+    assert stack.steepctl("counts", "rebuild", PGDATABASE=database.name).stdout == "events counted: 15\n"
     assert_exact(database)
 
 

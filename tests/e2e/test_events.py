@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import re
 import secrets
 import signal
@@ -106,6 +107,17 @@ def test_an_event_of_64_kib_is_imported_again_although_its_text_is_longer(monito
         assert imports(text) == ((1, 1, 0, 0), [])
 
 
+def test_an_event_of_another_source_is_stored_as_its_own_and_changes_none(imports, exported, events, fresh_source):
+    """A file of events whose ids exist, of this source and of one that nobody knows; the stored ones stay as they are."""
+    sent = events(3)
+    assert imports(lines_of(sent))[0] == (3, 3, 0, 0)
+    other = f"{fresh_source}-other"
+    file = [event | {"source": other, "payload": {"other": 1}} for event in sent] + events(2, source=other)
+    assert imports(lines_of(file)) == ((5, 2, 3, 0), [])
+    assert by_id(exported("--source", fresh_source)) == by_id(sent)
+    assert by_id(exported("--source", other)) == by_id(file[3:])
+
+
 @pytest.mark.parametrize("source", ["it's", "100%", "a\\b", "*", "-x", "source = ''", "$(id)", "Jörg's Büro"])
 def test_a_source_of_any_name_is_exported(source, imports, exported, events):
     sent = events(1, source=source)
@@ -132,7 +144,7 @@ def test_a_bad_time_is_refused(time, stack):
 
 
 @pytest.mark.parametrize("arguments", [["export", "--source"], ["export", "laptop"], ["export", "--since", "2026-02-03"],
-                                       ["import", "file"], ["export", "--quiet"], ["copy"], []])
+                                       ["import", "file"], ["import", "--quiet", "--quiet"], ["export", "--loud"], ["copy"], []])
 def test_wrong_usage_is_refused(arguments, stack):
     done = stack.steepctl("events", *arguments, check=False)
     assert done.returncode == 2 and "usage: steepctl" in done.stderr and not done.stdout
@@ -213,7 +225,8 @@ def test_a_line_of_any_length_is_one_rejected_line_and_takes_no_memory(stack, ev
 
 
 def test_many_events_take_no_more_memory_than_few(stack, events, fresh_source, db):
-    data = lines_of(events(60_000, payload={"text": "x" * 200})).encode()
+    """66 MB; the batches of 10 GB are no larger, and nothing is kept of one when it is stored."""
+    data = lines_of(events(60_000, payload={"text": "x" * 950})).encode()
     least, _ = peak(stack, data[:10_000], "import")
     used, done = peak(stack, data, "import")
     assert done.returncode == 0 and count(db, fresh_source) == (60_000, 60_000)
@@ -265,10 +278,10 @@ def importing(stack, data):
         feeder.join()
 
 
-def test_an_import_that_was_killed_is_run_again(stack, imports, events, fresh_source, db):
+def test_an_import_that_was_killed_is_run_again(stack, imports, exported, events, fresh_source, db):
     sent = events(20000)
     data = lines_of(sent).encode()
-    for least in (1, 5000, 12000):
+    for least in sorted(random.sample(range(15000), 3)):
         with importing(stack, data) as process:
             wait_for(lambda: count(db, fresh_source)[0] >= least or process.poll() is not None, f"{least} events", every=0.005)
         # The server may still be at the last statements.
@@ -278,6 +291,32 @@ def test_an_import_that_was_killed_is_run_again(stack, imports, events, fresh_so
     assert stored == counted
     assert imports(data) == ((20000, 20000 - stored, stored, 0), [])
     assert count(db, fresh_source) == (20000, 20000)
+    assert by_id(exported("--source", fresh_source)) == by_id(sent)
+
+
+def test_an_export_that_was_killed_is_imported_as_far_as_it_came(stack, imports, exported, events, fresh_source, db):
+    sent = events(20000)
+    imports(lines_of(sent))
+    whole = stack.steepctl("events", "export", "--source", fresh_source).stdout
+    ends = sorted(random.sample(range(1, len(whole)), 3))
+    parts = []
+    for end in ends:
+        process = subprocess.Popen([str(ROOT / "deploy" / "steepctl"), "events", "export", "--source", fresh_source], stdout=subprocess.PIPE,
+                                   env=environment(stack), start_new_session=True)
+        part = process.stdout.read(end)
+        os.killpg(process.pid, signal.SIGKILL)
+        parts.append(part + process.stdout.read())
+        process.communicate()
+    db.execute("DELETE FROM public.events WHERE source = %s", (fresh_source,))
+    for end, part in zip(ends, parts):
+        assert len(part) >= end and whole.encode().startswith(part)
+        lines = part.count(b"\n")
+        half = 0 if part.endswith(b"\n") else 1
+        (read, *_), rejected = imports(part)
+        assert (read, rejected) == (lines + half, [(lines + 1, "invalid_event")] * half)
+        assert count(db, fresh_source)[0] == lines
+    imports(whole)
+    assert by_id(exported("--source", fresh_source)) == by_id(sent)
 
 
 @pytest.mark.parametrize("failing", [(4200,), (500, 1500)])

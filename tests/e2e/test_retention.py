@@ -1,7 +1,11 @@
 """Pruning deletes exactly the old events, or their payloads, in steps and while monitors send."""
 
 import concurrent.futures
+import contextlib
+import os
+import random
 import re
+import signal
 import subprocess
 import threading
 
@@ -86,6 +90,27 @@ def test_concurrent_prunes_take_turns_and_end_when_all_is_done(kind, stack, data
         each.join()
     assert sum(deleted for deleted, _ in results) == 65000
     assert [left for _, left in results] == [0, 0]
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_a_prune_that_was_killed_at_a_random_point_is_run_again(kind, stack, database):
+    with database.connect() as connection:
+        connection.execute(FILL, (60000,))
+        connection.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES ('evt_new', 'm0', now(), 'tool', '{\"n\": 1}')")
+        for limit in sorted(random.sample(range(60000), 3), reverse=True):
+            command = subprocess.Popen([str(ROOT / "deploy" / "steepctl"), *COMMANDS[kind], "--quiet"], env=stack.environment(PGDATABASE=database.name),
+                                       start_new_session=True, stdout=subprocess.DEVNULL)
+            wait_for(lambda: connection.execute(LEFT[kind]).fetchone()[0] <= limit or command.poll() is not None, "some steps")
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(command.pid, signal.SIGKILL)
+            command.wait()
+            assert connection.execute("SELECT * FROM public.check_hourly_counts()").fetchall() == []
+        # The server may still be at the last step, which is of the same lock.
+        assert stack.steepctl(*COMMANDS[kind], PGDATABASE=database.name).returncode == 0
+        assert connection.execute(LEFT[kind]).fetchone() == (0,)
+        assert connection.execute("SELECT count(*) FROM public.events").fetchone() == (1 if kind == "events" else 60001,)
+        assert connection.execute("SELECT payload FROM public.events WHERE id = 'evt_new'").fetchone() == ({"n": 1},)
+        assert connection.execute("SELECT * FROM public.check_hourly_counts()").fetchall() == []
 
 
 def days_of_events(connection, days, since=0):

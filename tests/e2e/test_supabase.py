@@ -87,10 +87,10 @@ def test_an_installation_on_supabase_is_taken_over(form, blocks, guide, original
             guide("The credentials", 0, VIBETEA_PUBLIC_KEYS=keys, VIBETEA_SUBSCRIBER_TOKEN=token)
             wait_for(lambda: query_with(client, token).status_code == 200, "the token to be taken up")
 
-            # What monitors sent to both, and an event that only steep has.
+            # What monitors sent to both, and an event that only steep has; by the URLs that the guide gives them.
             for monitor in monitors:
                 own = [event for event in some if event["source"] == monitor.source]
-                wait_for(lambda: monitor.post(client, own).status_code == 200, f"the key of {monitor.source} to be taken up")
+                wait_for(lambda: monitor.post(client, own, path="/functions/v1/ingest").status_code == 200, f"the key of {monitor.source} to be taken up")
             late = monitors[0].event(timestamp="2026-01-01T00:00:00Z")
             assert monitors[0].post(client, [late]).status_code == 200
 
@@ -105,7 +105,7 @@ def test_an_installation_on_supabase_is_taken_over(form, blocks, guide, original
                 for source in sources:
                     expected = aggregates(supabase, source, days)
                     assert len(expected) > 100 and aggregates(db, source, days) == expected
-                    answer = query_with(client, token, f"?days={days}&source={source.replace(' ', '+')}").json()["aggregates"]
+                    answer = query_with(client, token, f"?days={days}&source={source.replace(' ', '+')}", path="/functions/v1/query").json()["aggregates"]
                     assert [tuple(row.values()) for row in answer] == expected
             rows = db.execute(columns, (sources,)).fetchall()
             assert [row for row in rows if row[0] != late["id"]] == supabase.execute(columns, (sources,)).fetchall()

@@ -9,7 +9,7 @@ SELECT indexes_are('public', 'hourly_counts', ARRAY['hourly_counts_pkey', 'idx_h
 
 CREATE TEMP VIEW our_functions (name, parameters) AS VALUES ('count_inserted_events', ARRAY[]::text[]),
   ('count_updated_events', '{}'), ('count_deleted_events', '{}'), ('truncate_hourly_counts', '{}'),
-  ('check_hourly_counts', '{}'), ('rebuild_hourly_counts', '{}'),
+  ('check_hourly_counts', ARRAY['timestamp with time zone', 'timestamp with time zone']), ('rebuild_hourly_counts', '{}'),
   ('change_hourly_counts', ARRAY['text[]', 'timestamp with time zone[]', 'bigint[]']);
 SELECT is_definer('public', name::name, parameters::name[]) FROM our_functions;
 
@@ -138,11 +138,26 @@ DELETE FROM public.events WHERE source = 'B';
 RESET session_replication_role;
 SELECT results_eq('wrong', $$VALUES ('B', '2026-02-03T08:00:00Z'::timestamptz, 0::bigint, 1::bigint),
   ('r', '2026-02-03T10:00:00Z', 1, 0)$$, 'check_hourly_counts finds them');
+SELECT results_eq($$SELECT source FROM public.check_hourly_counts('2026-02-03T08:00:00Z', '2026-02-03T10:00:00Z')$$,
+  $$VALUES ('B')$$, '... from the first hour, and before the last');
+SELECT results_eq($$SELECT source FROM public.check_hourly_counts('2026-02-03T10:00:00Z')$$, $$VALUES ('r')$$, '... or until the end');
+SELECT is_empty($$SELECT * FROM public.check_hourly_counts('2026-02-03T09:00:00Z', '2026-02-03T10:00:00Z')$$, '... and none elsewhere');
 SELECT throws_ok($$DELETE FROM public.events WHERE id = 'evt_r'$$, 'XX001', NULL, 'no count falls below 0');
 SELECT throws_ok($$UPDATE public.events SET source = 'q' WHERE id = 'evt_r'$$, 'XX001', NULL, '... nor by an UPDATE');
 SELECT is(public.rebuild_hourly_counts(), 3::bigint, 'rebuild_hourly_counts counts all events again');
 SELECT is_empty('wrong', '... and the counts are correct');
 SELECT results_eq('counts', $$VALUES ('a', '02-03 11:00', 2::bigint), ('r', '02-03 10:00', 1)$$, '... and there are no others');
+
+SET session_replication_role = replica;
+INSERT INTO public.events (id, source, timestamp, event_type, payload)
+SELECT 'evt_end_' || n, 'a', end_of_time, 'tool', '{}'
+FROM unnest(ARRAY['-infinity', '-infinity', 'infinity', '4713-01-01 00:00 BC', '294276-12-31 23:59:59.999999Z']::timestamptz[])
+  WITH ORDINALITY AS ends (end_of_time, n);
+RESET session_replication_role;
+SELECT is(public.rebuild_hourly_counts(), 8::bigint, 'rebuild_hourly_counts counts the ends of time');
+SELECT is_empty('wrong', '... and the counts are correct');
+DELETE FROM public.events WHERE id LIKE 'evt\_end\_%';
+SELECT is_empty('wrong', '... also after they are deleted');
 
 SET SESSION AUTHORIZATION service_role;
 TRUNCATE public.events;

@@ -46,7 +46,7 @@ INSERT INTO decided VALUES
   ('function', 'begin_rename(text,text,boolean)', '', '', '', '', '', ''),
   ('function', 'move_events(text,text,integer)', '', '', '', '', '', ''),
   ('function', 'remove_events(text,timestamp with time zone,timestamp with time zone,integer)', '', '', '', '', '', ''),
-  ('function', 'check_hourly_counts()', '', '', '', '', '', ''),
+  ('function', 'check_hourly_counts(timestamp with time zone,timestamp with time zone)', '', '', '', '', '', ''),
   ('function', 'rebuild_hourly_counts()', '', '', '', '', '', ''),
 
   -- For the functions above only.
