@@ -13,6 +13,8 @@ datarootdir = $(prefix)/share
 datadir = $(datarootdir)
 docdir = $(datarootdir)/doc/steep
 mandir = $(datarootdir)/man
+bashcompletiondir = $(datarootdir)/bash-completion/completions
+zshcompletiondir = $(datarootdir)/zsh/site-functions
 sysconfdir = $(prefix)/etc
 unitdir = $(prefix)/lib/systemd/system
 sysusersdir = $(prefix)/lib/sysusers.d
@@ -33,7 +35,12 @@ install_text = $(places) $(1) >$(2) && chmod $(3) $(2)
 
 PROGRAM_UNITS = .service .socket -health.socket
 
-install: install-programs install-scripts install-units install-site install-manuals install-monitor
+# $(call install_completion,PROGRAM)
+install_completion = $(INSTALL) -d $(DESTDIR)$(bashcompletiondir) $(DESTDIR)$(zshcompletiondir) && \
+	$(INSTALL_DATA) deploy/completion/$(1).bash $(DESTDIR)$(bashcompletiondir)/$(1) && \
+	$(INSTALL_DATA) deploy/completion/$(1).zsh $(DESTDIR)$(zshcompletiondir)/_$(1)
+
+install: install-programs install-scripts install-units install-site install-documents install-monitor
 
 install-programs: all
 	$(INSTALL) -d $(DESTDIR)$(libexecdir)/steep
@@ -45,6 +52,7 @@ install-scripts:
 	cp -R deploy/admin deploy/common $(DESTDIR)$(datadir)/steep
 	cp -R sql/migrate sql/*.sql sql/*/ $(DESTDIR)$(datadir)/steep/sql
 	cd $(DESTDIR)$(datadir)/steep && chmod -R u=rwX,go=rX admin common sql && $(places) -i admin/* common/*
+	$(call install_completion,steepctl)
 
 install-units:
 	$(INSTALL) -d $(DESTDIR)$(unitdir) $(DESTDIR)$(sysusersdir) $(DESTDIR)$(tmpfilesdir) \
@@ -68,10 +76,11 @@ install-site:
 		$(call install_text,$$file,$(DESTDIR)$(nginxdir)/snippets/steep/$${file##*/},644); done
 	$(INSTALL_DATA) nginx/html/* $(DESTDIR)$(datadir)/steep/html
 
-install-manuals:
-	$(INSTALL) -d $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8
+install-documents:
+	$(INSTALL) -d $(DESTDIR)$(mandir)/man5 $(DESTDIR)$(mandir)/man8 $(DESTDIR)$(docdir)
 	set -e; for file in deploy/man/*.[58]; do \
 		$(call install_text,$$file,$(DESTDIR)$(mandir)/man$${file##*.}/$${file##*/},644); done
+	$(INSTALL_DATA) deploy/supabase.md $(DESTDIR)$(docdir)
 
 # For the monitored machines, which need nothing of the above.
 install-monitor: $(BUILD)/steep-monitor
@@ -83,6 +92,7 @@ install-monitor: $(BUILD)/steep-monitor
 	$(INSTALL_DATA) deploy/systemd/steep-monitor.tmpfiles $(DESTDIR)$(tmpfilesdir)/steep-monitor.conf
 	$(INSTALL_DATA) deploy/monitor/steep-monitor.env $(DESTDIR)$(sysconfdir)/steep
 	$(call install_text,deploy/man/steep-monitor.1,$(DESTDIR)$(mandir)/man1/steep-monitor.1,644)
+	$(call install_completion,steep-monitor)
 
 # Builds in a copy, as debian/ must be at the top and the build leaves files there.
 DEB_SOURCES = Makefile README.md LICENSE fcgi sql nginx deploy tests/unit
@@ -111,4 +121,4 @@ debian_changelog = awk -v version='$(VERSION)' -v date="$$(date -R)" \
 		print " -- the steep authors <maintainers@steep.invalid>  " date; \
 	}'
 
-.PHONY: install install-programs install-scripts install-units install-site install-manuals install-monitor deb
+.PHONY: install install-programs install-scripts install-units install-site install-documents install-monitor deb

@@ -7,11 +7,15 @@ check_days() {
 
 counts_check() {
 	differences=$(run_reporting events -f "$sql/admin/counts-check.sql")
-	if [ -n "$differences" ]; then
+	if [ -n "$json" ]; then
+		printf '{"differences": [%s]}\n' "$(printf '%s' "$differences" | paste -s -d , -)"
+	elif [ -z "$differences" ]; then
+		echo 'The hourly counts are correct.'
+	else
 		printf '%s\n' "$differences"
-		refuse 'the counts of these hours differ from the stored events; run steepctl counts rebuild'
 	fi
-	echo 'The hourly counts are correct.'
+	[ -z "$differences" ] ||
+		refuse 'the counts of these hours differ from the stored events; run steepctl counts rebuild'
 }
 
 counts_rebuild() {

@@ -30,7 +30,7 @@ run_sql() {
 	file=$sql/$1
 	shift
 	{
-		errors=$(psql -X -q -A -t -F '	' -v ON_ERROR_STOP=1 "$@" -f "$sql/admin/session.sql" -f "$file" 2>&1 1>&3 3>&-)
+		errors=$(psql -X -q -A -t -F '	' -v ON_ERROR_STOP=1 ${json:+"$json"} "$@" -f "$sql/admin/session.sql" -f "$file" 2>&1 1>&3 3>&-)
 	} 3>&1 || {
 		# 128 + SIGPIPE: whoever read the output has ended.
 		[ $? -ne 141 ] || exit 141
@@ -54,7 +54,7 @@ run_reporting() {
 	shift
 	{
 		report=$({
-			psql -X -q -A -t -F '	' -v ON_ERROR_STOP=1 -f "$sql/admin/session.sql" "$@" 2>&1 1>&3 3>&- ||
+			psql -X -q -A -t -F '	' -v ON_ERROR_STOP=1 ${json:+"$json"} -f "$sql/admin/session.sql" "$@" 2>&1 1>&3 3>&- ||
 				echo "psql ended with status $?"
 		} | read_report "$unit")
 	} 3>&1
@@ -72,7 +72,8 @@ read_report() {
 	begin_progress
 	while IFS= read -r line; do
 		case $line in
-		'prepared '* | psql:*' INFO:  prepared '*) prepared=${line##*prepared } ;;
+		'prepared '*) prepared=${line#* } ;;
+		psql:*' INFO:  prepared '*) prepared=${line##* INFO:  prepared } ;;
 		psql:*' INFO:  '[0-9]* | psql:*' NOTICE:  '[0-9]*)
 			changed=$((changed + ${line##*:  }))
 			show_progress "$changed" "${prepared%% *}" "$1"

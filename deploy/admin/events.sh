@@ -79,11 +79,13 @@ events_remove() {
 			;;
 		--future) future=true ;;
 		--dry-run) is_dry=yes ;;
+		--json) json=--set=json= ;;
 		--quiet) quiet=yes ;;
 		*) misused ;;
 		esac
 		shift
 	done
+	[ -n "$is_dry" ] || [ -z "$json" ] || misused
 	case $future:$from$to in
 	true:?*) refuse '--future cannot be combined with --from and --to' ;;
 	false:) refuse 'give --from, --to or --future; steepctl source erase deletes all of a source' ;;

@@ -232,6 +232,21 @@ check_programs() {
 	rm -f "$errors"
 }
 
+# Prints what was found as a JSON document, with ? in place of control characters and without
+# the bytes that are not UTF-8, which a log or a setting may contain.
+print_document() {
+	printf 'STEEP %s: %s\n%s' "$verdict" "${worst:-all is well.}" "$lines" |
+		iconv -c -f UTF-8 -t UTF-8 | tr '\001-\011\013-\037\177' '[?*]' | sed -E '
+			s/[\\"]/\\&/g
+			1 s/^STEEP ([A-Z]+): (.*)/{"status": "\1", "message": "\2", "checks": [/
+			1 ! {
+				/^(WARNING|CRITICAL|UNKNOWN): / ! s/^/OK: /
+				s/^([A-Z]+): (.*)/{"status": "\1", "message": "\2"}/
+				$ ! s/$/,/
+				$ s/$/]}/
+			}'
+}
+
 status() {
 	if has_services; then
 		check_services
@@ -245,8 +260,12 @@ status() {
 	fi
 	check_connections
 	check_database
-	printf 'STEEP %s: %s\n' "$verdict" "${worst:-all is well.}"
-	printf '%s' "$lines"
+	if [ -n "$json" ]; then
+		print_document
+	else
+		printf 'STEEP %s: %s\n' "$verdict" "${worst:-all is well.}"
+		printf '%s' "$lines"
+	fi
 	case $verdict in
 	OK) exit 0 ;;
 	WARNING) exit 1 ;;

@@ -1,5 +1,6 @@
 -- Prints each source's first and newest event, its number of events and of keys, and its bytes:
 -- its part of the table of events and its indexes, by the number of events.
+-- :json   if set: as a JSON document
 --
 -- The events are counted from the hourly counts. These also tell the first and the newest hour
 -- of each source; each of these hours is read once, for all sources, from the index of times.
@@ -22,15 +23,24 @@ WITH counted AS MATERIALIZED (
   ) AS found
 ), keys AS (
   SELECT source COLLATE "C" AS source, count(*) AS keys FROM public.monitor_keys GROUP BY 1
+), listed AS (
+  SELECT coalesce(counted.source, keys.source) AS source, oldest.first, latest.newest,
+    NULLIF(to_char(oldest.first, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), '') AS "firstEventAt",
+    NULLIF(to_char(latest.newest, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), '') AS "newestEventAt",
+    coalesce(counted.events, 0) AS "eventCount", coalesce(keys.keys, 0) AS "keyCount",
+    coalesce(round(counted.events * (SELECT pg_total_relation_size('public.events')) / sum(counted.events) OVER ()), 0) AS bytes
+  FROM counted
+  FULL JOIN keys ON keys.source = counted.source
+  LEFT JOIN times AS oldest ON oldest.source = counted.source AND oldest.hour = counted.first_hour
+  LEFT JOIN times AS latest ON latest.source = counted.source AND latest.hour = counted.newest_hour
 )
-SELECT regexp_replace(coalesce(counted.source, keys.source), '[[:cntrl:]]', '?', 'g'),
-  coalesce(NULLIF(to_char(oldest.first, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), ''), oldest.first::text, '-'),
-  coalesce(NULLIF(to_char(latest.newest, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), ''), latest.newest::text, '-'),
-  coalesce(counted.events, 0), coalesce(keys.keys, 0),
-  coalesce(round(counted.events * (SELECT pg_total_relation_size('public.events')) / sum(counted.events) OVER ()), 0)
-FROM counted
-FULL JOIN keys ON keys.source = counted.source
-LEFT JOIN times AS oldest ON oldest.source = counted.source AND oldest.hour = counted.first_hour
-LEFT JOIN times AS latest ON latest.source = counted.source AND latest.hour = counted.newest_hour
-ORDER BY coalesce(counted.source, keys.source);
+\if :{?json}
+SELECT json_build_object('sources', coalesce(json_agg(entry ORDER BY source), '[]'))
+FROM (SELECT source, "firstEventAt", "newestEventAt", "eventCount", "keyCount", bytes FROM listed) AS entry;
+\else
+SELECT regexp_replace(source, '[[:cntrl:]]', '?', 'g'), coalesce("firstEventAt", first::text, '-'),
+  coalesce("newestEventAt", newest::text, '-'), "eventCount", "keyCount", bytes
+FROM listed
+ORDER BY source;
+\endif
 COMMIT;

@@ -303,8 +303,34 @@ SUBCOMMANDS = ["setup", "migrate", "monitor add", "monitor list", "monitor remov
 def test_usage_and_manual_page_have_every_subcommand(stack):
     usage = stack.steepctl("--help").stdout
     assert re.findall(r"^  ([a-z]+(?: [a-z]+)?)(?= {2,}| [A-Z[]|$)", usage, re.MULTILINE) == SUBCOMMANDS
+    # A terminal's width, and no more than fits on a tall one.
+    assert max(map(len, usage.splitlines())) <= 80 and len(usage.splitlines()) <= 60
     manual = (ROOT / "deploy/man/steepctl.8").read_text()
-    assert all(re.search(rf"^\.It (Xo )?Cm {command}\b", manual, re.MULTILINE) for command in SUBCOMMANDS)
+    synopsis, items = manual[manual.index(".Sh SYNOPSIS"):manual.index(".Sh DESCRIPTION")], manual[manual.index(".Sh DESCRIPTION"):manual.index(".Sh JSON")]
+    described = re.findall(rf"^\.It (?:Xo )?Cm ({'|'.join(SUBCOMMANDS)})\b", items, re.MULTILINE)
+    assert list(dict.fromkeys(described)) == SUBCOMMANDS
+    assert list(dict.fromkeys(re.findall(r"^\.Cm ([a-z]+(?: [a-z]+)?)", synopsis, re.MULTILINE))) == SUBCOMMANDS
+
+
+def test_usage_and_manual_page_have_the_same_options(stack):
+    manual = (ROOT / "deploy/man/steepctl.8").read_text()
+    for command in SUBCOMMANDS:
+        usage = "".join(line for line in stack.steepctl(*command.split(), "--help").stdout.splitlines() if line.startswith("  "))
+        options = set(re.findall(r"--[a-z-]+", usage))
+        lines = [re.findall(rf"^\.(?:Nm\n\.)?{start}{command}\b(?:.*\n)(?:\.(?:Op|Fl|Ar).*\n)*", manual, re.MULTILINE)
+                 for start in ("Cm ", "It (?:Xo )?Cm ")]
+        for found in lines:
+            assert set(re.findall(r"\bFl (-[a-z-]+)", "".join(found))) == {option[1:] for option in options}, (command, found)
+
+
+def test_the_manual_page_has_every_environment_variable():
+    scripts = [ROOT / "deploy" / "steepctl", ROOT / "sql" / "migrate", *(ROOT / "deploy" / "admin").iterdir()]
+    read = set(re.findall(r"\$\{?((?:STEEP|PG)_?[A-Z]+)\b", "".join(path.read_text() for path in scripts)))
+    manual = (ROOT / "deploy/man/steepctl.8").read_text()
+    environment = manual[manual.index(".Sh ENVIRONMENT"):manual.index(".Sh FILES")]
+    assert {"PGHOST", "STEEP_URL", "STEEP_MIGRATIONS"} <= read
+    # steepctl adds to PGOPTIONS, which is psql's.
+    assert read - set(re.findall(r"\b(?:STEEP|PG)_?[A-Z]+\b", environment)) == {"PGOPTIONS"}
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])

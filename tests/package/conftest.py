@@ -18,7 +18,7 @@ from service import post, query
 
 TOP = Path(__file__).resolve().parents[2]
 ORDER = ["test_package", "test_setup", "test_setup_nginx_org", "test_setup_proxy", "test_setup_certbot", "test_sandbox",
-         "test_services", "test_bad_input", "test_monitor", "test_postgresql_upgrade", "test_upgrade", "test_removal"]
+         "test_services", "test_administration", "test_bad_input", "test_monitor", "test_postgresql_upgrade", "test_upgrade", "test_removal"]
 collect_ignore = [] if release() in WITH_OLD_POSTGRESQL else ["test_postgresql_upgrade.py"]
 NEXT_VERSION = "0.9.0"
 NEXT_MIGRATION = "29990101_add_nothing.sql"

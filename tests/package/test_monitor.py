@@ -4,6 +4,7 @@ import shutil
 
 from machine import wait_for
 from service import query
+from test_administration import complete
 
 EVENTS = "/var/log/steep-events.ndjson"
 
@@ -16,6 +17,7 @@ def test_it_is_installed_and_waits_for_its_settings(machine, monitor_package):
     shutil.copy(monitor_package, machine.file("/root"))
     machine.run("apt-get", "-qq", "-y", "install", f"/root/{monitor_package.name}")
     assert machine.show("steep-monitor", "ActiveState") == "inactive"
+    assert complete(machine, "steep-monitor", "steep-monitor rejected ") == {"list", "retry", "discard"}
     assert machine.run("systemd-analyze", "verify", "--man=no", "/lib/systemd/system/steep-monitor.service").stdout == ""
 
 
