@@ -24,16 +24,23 @@ enum { NO_HOUR = -1 };
 
 static void format_hour(struct rows *rows, int64_t days, int64_t hour)
 {
-    char date[DATE_BYTES];
     char number[8] = "null";
 
-    format_date(days, date);
+    if (rows->hour_length == 0 || days != rows->days) {
+        char date[DATE_BYTES];
+
+        format_date(days, date);
+        rows->date_length =
+            snprintf(rows->hour_text, sizeof(rows->hour_text), ",\"date\":\"%s\",\"hour\":", date);
+    }
     if (hour != NO_HOUR)
         snprintf(number, sizeof(number), "%d", (int)hour);
     rows->days = days;
     rows->hour = hour;
-    rows->hour_length = snprintf(rows->hour_text, sizeof(rows->hour_text),
-                                 ",\"date\":\"%s\",\"hour\":%s,\"eventCount\":", date, number);
+    rows->hour_length =
+        rows->date_length + snprintf(rows->hour_text + rows->date_length,
+                                     sizeof(rows->hour_text) - (size_t)rows->date_length,
+                                     "%s,\"eventCount\":", number);
 }
 
 static void add_source(struct buffer *out, const struct database *db, int row)

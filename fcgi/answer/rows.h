@@ -35,6 +35,7 @@ struct rows {
     int64_t hour;
     char hour_text[ROWS_HOUR_BYTES];
     int hour_length;
+    int date_length; /* of hour_text up to the hour */
 };
 
 /* The text before the rows, and that behind them. */

@@ -3,7 +3,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum {
     FIRST_BYTES = 1024,
@@ -11,18 +10,13 @@ enum {
     INTEGER_BYTES = sizeof("-9223372036854775808"),
 };
 
-/* Makes room for so many bytes more and a terminator. */
-static bool grow(struct buffer *out, size_t more)
+bool buffer_grow(struct buffer *out, size_t more)
 {
     size_t size = out->size > 0 ? out->size : FIRST_BYTES;
     char *text;
 
-    if (out->is_short)
-        return false;
     while (size - out->length <= more)
         size *= 2;
-    if (size == out->size)
-        return true;
     text = realloc(out->text, size);
     if (text == NULL) {
         out->is_short = true;
@@ -31,20 +25,6 @@ static bool grow(struct buffer *out, size_t more)
     out->text = text;
     out->size = size;
     return true;
-}
-
-void buffer_add(struct buffer *out, const char *text, size_t length)
-{
-    if (!grow(out, length))
-        return;
-    memcpy(out->text + out->length, text, length);
-    out->length += length;
-    out->text[out->length] = '\0';
-}
-
-void buffer_add_text(struct buffer *out, const char *text)
-{
-    buffer_add(out, text, strlen(text));
 }
 
 void buffer_add_integer(struct buffer *out, int64_t value)

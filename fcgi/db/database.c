@@ -320,14 +320,15 @@ const char *database_bytes(const struct database *db, int row, int column, size_
 int64_t database_integer(const struct database *db, int row, int column)
 {
     const char *value = PQgetvalue(db->statement.result, row, column);
+    int length = PQgetlength(db->statement.result, row, column);
     uint32_t four;
     uint64_t eight;
 
-    if (PQgetlength(db->statement.result, row, column) == (int)sizeof(four)) {
+    if (length == (int)sizeof(four)) {
         memcpy(&four, value, sizeof(four));
         return (int32_t)ntohl(four);
     }
-    if (PQgetlength(db->statement.result, row, column) != (int)sizeof(eight))
+    if (length != (int)sizeof(eight))
         return 0;
     memcpy(&eight, value, sizeof(eight));
     return (int64_t)be64toh(eight);

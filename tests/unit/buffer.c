@@ -52,6 +52,19 @@ static void grows_as_needed(void **state)
     assert_int_equal(out.length, 0);
 }
 
+static void adds_nothing_more_once_something_did_not_fit(void **state)
+{
+    (void)state;
+    buffer_add_text(&out, "kept");
+    buffer_printf(&out, "%2000d", 1);
+    assert_true(out.is_short);
+    buffer_add_text(&out, "more");
+    assert_string_equal(out.text, "kept");
+    buffer_reset(&out);
+    buffer_add_text(&out, "more");
+    assert_string_equal(out.text, "more");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -59,6 +72,7 @@ int main(void)
         cmocka_unit_test_teardown(keeps_a_nul_within_a_string, tear_down),
         cmocka_unit_test_teardown(writes_integers_of_any_size, tear_down),
         cmocka_unit_test_teardown(grows_as_needed, tear_down),
+        cmocka_unit_test_teardown(adds_nothing_more_once_something_did_not_fit, tear_down),
     };
 
     return cmocka_run_group_tests_name("buffer", tests, NULL, NULL);
