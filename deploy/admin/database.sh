@@ -94,7 +94,7 @@ read_report() {
 # The output of migrate is printed at its end where a line of progress would be in its way.
 migrate() {
 	status=0 output=''
-	begin_watch run_sql admin/migrate-progress.sql
+	begin_watch run_sql admin/migrate-progress.sql -w
 	if [ -n "$watch" ] && [ -t 2 ]; then
 		output=$("$sql/migrate" 2>&1) || status=$?
 	else

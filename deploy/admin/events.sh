@@ -33,10 +33,11 @@ events_export() {
 	done
 	set -- -v source="$source" -v from="$from" -v to="$to"
 	if [ -z "$quiet" ] && [ -f /dev/stdout ]; then
-		export PGAPPNAME="steepctl events export $$"
+		session="steepctl events export $$"
+		export PGAPPNAME="$session"
 		# A database that is not steep's may have events and no counts.
-		expected=$(run_sql admin/events-expected.sql "$@" 2>/dev/null) || expected=0
-		begin_watch run_sql admin/events-exported.sql -v session="$PGAPPNAME" -v expected="$expected"
+		expected=$(run_sql admin/events-expected.sql -w "$@" 2>/dev/null) || expected=0
+		begin_watch run_sql admin/events-exported.sql -w -v session="$session" -v expected="$expected"
 	fi
 	run_sql admin/events-export.sql "$@"
 	end_watch

@@ -59,7 +59,8 @@ progress_text() {
 }
 
 # begin_watch COMMAND…: shows the progress of what is not a loop of steepctl's own, until
-# end_watch. COMMAND prints DONE, TOTAL and UNIT, separated by tabs, or nothing.
+# end_watch. COMMAND prints DONE, TOTAL and UNIT, separated by tabs, or nothing; it must not ask
+# for a password.
 begin_watch() {
 	[ -z "$quiet" ] || return 0
 	keep_watch "$@" >/dev/null &

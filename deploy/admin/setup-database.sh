@@ -24,7 +24,7 @@ prepare_database() {
 		export PGHOST PGPORT PGDATABASE
 		;;
 	esac
-	output=$(steepctl migrate 2>&1) || fail "the database could not be migrated: $output"
+	output=$(steepctl migrate --quiet 2>&1) || fail "the database could not be migrated: $output"
 }
 
 # As PostgreSQL's own administrator, before the mapping of users is written.

@@ -136,7 +136,7 @@ def test_commands_and_options_follow_json(shell):
     assert opened.words("steepctl --json ") == {command.split()[0] for command in SUBCOMMANDS}
     assert opened.words("steepctl --json token ") == {"add", "scope", "list", "remove"}
     assert opened.type("steepctl --json st\t") == "steepctl --json status "
-    assert opened.type("steepctl migrate nonsense \t").strip() == "steepctl migrate nonsense --help"
+    assert opened.type("steepctl roles nonsense \t").strip() == "steepctl roles nonsense --help"
     assert opened.words("steepctl nonsense ") == {"--help"}
 
 

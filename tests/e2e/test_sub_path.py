@@ -51,7 +51,7 @@ def test_the_page_finds_its_files_and_the_counts(site, second_stack):
     # As the store makes the address from its base URL.
     base = site.get("/steep/config.json").json()["baseUrl"]
     counts = site.get(urljoin("/steep/", f"{base.rstrip('/')}/query"), headers={"Authorization": f"Bearer {second_stack.token}"})
-    assert counts.status_code == 200 and "aggregates" in counts.json()
+    assert counts.status_code == 200 and "aggregates" in counts.json(), counts.text
 
 
 def test_nothing_of_it_is_outside_of_the_path(site, second_stack):

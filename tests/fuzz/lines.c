@@ -82,13 +82,13 @@ static void check_each(const char *places[LINES_EVENTS])
     for (size_t i = 0; i < lines.count; i++) {
         const struct lines_event *event = &lines.events[i];
         char *alone = enclose(places[i], event->length);
-        const char *single;
-        size_t length;
 
         require(batch_check_single(alone, event->length + 2) == event->error,
                 "a line gets the verdict that it gets alone");
         if (event->error == ERROR_NONE) {
-            single = lines_single(&lines, i, &length);
+            size_t length;
+            const char *single = lines_single(&lines, i, &length);
+
             require(length == event->length + 2 && memcmp(single, alone, length) == 0,
                     "a valid line can be had alone");
         }
