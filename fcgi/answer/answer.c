@@ -28,7 +28,8 @@ static enum error open_rows(struct answer *answer, struct worker *worker, int64_
 {
     struct rows_statement statement;
     enum database_verdict verdict = DATABASE_DONE;
-    bool is_long = sizes_expect(answer->asked, SIZES_LONG, may_be_long(answer->asked));
+    bool otherwise = may_be_long(answer->asked);
+    bool is_long = sizes_expect(answer->asked, SIZES_LONG, otherwise);
 
     rows_ask(&statement, answer->asked);
     if (!is_long) {
@@ -42,7 +43,8 @@ static enum error open_rows(struct answer *answer, struct worker *worker, int64_
         verdict = worker_open(worker, statement.cursor, statement.parameters, statement.count - 1,
                               deadline);
         if (verdict == DATABASE_DONE)
-            sizes_note(answer->asked, SIZES_LONG, database_rows(worker->db) == DATABASE_PIECE_ROWS);
+            sizes_note(answer->asked, SIZES_LONG, database_rows(worker->db) == DATABASE_PIECE_ROWS,
+                       otherwise);
     }
     return worker_error(verdict);
 }
@@ -127,7 +129,7 @@ static void note_sizes(const struct answer *answer)
 {
     for (int i = 0; i < ANSWER_FORMS; i++) {
         if (answer->forms[i].is_wanted)
-            sizes_note(answer->asked, SIZES_LARGE[i], answer->forms[i].is_large);
+            sizes_note(answer->asked, SIZES_LARGE[i], answer->forms[i].is_large, false);
     }
 }
 

@@ -23,13 +23,13 @@ static int find(const struct question *asked)
     return i;
 }
 
-void sizes_note(const struct question *asked, enum size size, bool is_so)
+void sizes_note(const struct question *asked, enum size size, bool is_so, bool otherwise)
 {
     int i;
 
     pthread_mutex_lock(&lock);
     i = find(asked);
-    if (i == RECENT_MOST) {
+    if (i == RECENT_MOST && is_so != otherwise) {
         i = next_recent;
         next_recent = (next_recent + 1) % RECENT_MOST;
         scope_release(recent[i].asked.scope);
@@ -38,8 +38,10 @@ void sizes_note(const struct question *asked, enum size size, bool is_so)
         for (int other = 0; other < SIZES; other++)
             recent[i].sizes[other].is_known = false;
     }
-    recent[i].sizes[size].is_known = true;
-    recent[i].sizes[size].is_so = is_so;
+    if (i < RECENT_MOST) {
+        recent[i].sizes[size].is_known = true;
+        recent[i].sizes[size].is_so = is_so;
+    }
     pthread_mutex_unlock(&lock);
 }
 

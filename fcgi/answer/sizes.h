@@ -1,6 +1,6 @@
 /*
  * How large the answers to recent questions were, so that what is too large is not tried in vain
- * each time: the last 64 questions that were noted. Any thread may call this.
+ * each time: the last 64 questions whose answers were not as expected. Any thread may call this.
  */
 #ifndef STEEP_SIZES_H
 #define STEEP_SIZES_H
@@ -17,8 +17,11 @@ enum size {
     SIZES,
 };
 
-/* Notes whether the answer to a question had a size. */
-void sizes_note(const struct question *asked, enum size size, bool is_so);
+/*
+ * Notes whether the answer to a question had a size. Does nothing if there is no note about the
+ * question, and that is what is otherwise expected.
+ */
+void sizes_note(const struct question *asked, enum size size, bool is_so, bool otherwise);
 
 /* Whether the last note about it says so, or what is otherwise expected if there is none. */
 bool sizes_expect(const struct question *asked, enum size size, bool otherwise) MUST_CHECK;

@@ -86,7 +86,7 @@ static void only_those_of_the_same_scope_follow_the_leader(void **state)
 
     (void)state;
     assert_true(shared_lead(&leader, &team, SHARED_ANY_FORM, park, NULL));
-    sizes_note(&team, SIZES_LONG, true);
+    sizes_note(&team, SIZES_LONG, true, false);
     for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
         assert_true(shared_lead(&other, &others[i], SHARED_ANY_FORM, park, NULL));
         assert_null(shared_end(&other));
@@ -97,7 +97,7 @@ static void only_those_of_the_same_scope_follow_the_leader(void **state)
     /* The note outlives the scope of who made it. */
     scope_release(team.scope);
     assert_true(sizes_expect(&same, SIZES_LONG, false));
-    sizes_note(&same, SIZES_LONG, false);
+    sizes_note(&same, SIZES_LONG, false, false);
     for (size_t i = 2; i < sizeof(others) / sizeof(others[0]); i++)
         scope_release(others[i].scope);
     scope_release(same.scope);
@@ -160,13 +160,13 @@ static void knows_the_sizes_of_recent_answers(void **state)
     (void)state;
     assert_false(sizes_expect(&WEEK, SIZES_LARGE_PLAIN, false));
     assert_true(sizes_expect(&WEEK, SIZES_LARGE_PLAIN, true));
-    sizes_note(&WEEK, SIZES_LARGE_PLAIN, true);
-    sizes_note(&WEEK, SIZES_LARGE_PLAIN, true);
+    sizes_note(&WEEK, SIZES_LARGE_PLAIN, true, false);
+    sizes_note(&WEEK, SIZES_LARGE_PLAIN, true, false);
     assert_true(sizes_expect(&WEEK, SIZES_LARGE_PLAIN, false));
     assert_false(sizes_expect(&WEEK, SIZES_LARGE_GZIP, false));
     assert_true(sizes_expect(&WEEK, SIZES_LARGE_GZIP, true));
     assert_false(sizes_expect(&MONTH, SIZES_LARGE_PLAIN, false));
-    sizes_note(&WEEK, SIZES_LARGE_PLAIN, false);
+    sizes_note(&WEEK, SIZES_LARGE_PLAIN, false, false);
     assert_false(sizes_expect(&WEEK, SIZES_LARGE_PLAIN, true));
 }
 
@@ -177,13 +177,30 @@ static void forgets_the_sizes_of_the_oldest_answer_first(void **state)
     (void)state;
     for (int i = 0; i <= KNOWN; i++) {
         asked.parameters.source[0] = (char)('0' + i);
-        sizes_note(&asked, SIZES_LARGE_GZIP, true);
+        sizes_note(&asked, SIZES_LARGE_GZIP, true, false);
     }
     assert_true(sizes_expect(&asked, SIZES_LARGE_GZIP, false));
     asked.parameters.source[0] = '1';
     assert_true(sizes_expect(&asked, SIZES_LARGE_GZIP, false));
     asked.parameters.source[0] = '0';
     assert_false(sizes_expect(&asked, SIZES_LARGE_GZIP, false));
+}
+
+static void what_is_expected_of_others_makes_it_forget_nothing(void **state)
+{
+    struct question asked = LAPTOP;
+
+    (void)state;
+    asked.parameters.days = 30; /* unlike those of the other tests */
+    sizes_note(&MONTH, SIZES_LARGE_GZIP, true, false);
+    for (int i = 0; i <= KNOWN; i++) {
+        asked.parameters.source[0] = (char)('A' + i);
+        sizes_note(&asked, SIZES_LARGE_GZIP, false, false);
+        sizes_note(&asked, SIZES_LONG, true, true);
+    }
+    assert_true(sizes_expect(&MONTH, SIZES_LARGE_GZIP, false));
+    sizes_note(&asked, SIZES_LONG, false, true);
+    assert_false(sizes_expect(&asked, SIZES_LONG, true));
 }
 
 static void half_of_the_connections_are_turns_and_at_least_one(void **state)
@@ -230,6 +247,7 @@ int main(void)
         cmocka_unit_test(those_of_a_form_follow_a_leader_of_that_form),
         cmocka_unit_test(knows_the_sizes_of_recent_answers),
         cmocka_unit_test(forgets_the_sizes_of_the_oldest_answer_first),
+        cmocka_unit_test(what_is_expected_of_others_makes_it_forget_nothing),
         cmocka_unit_test(half_of_the_connections_are_turns_and_at_least_one),
         cmocka_unit_test(two_workers_leave_one_for_other_answers),
     };
