@@ -131,6 +131,13 @@ static void fail(struct lead *lead, enum error error)
     record_begin(&worker->record, "");
 }
 
+static void give_turn_back(struct lead *lead)
+{
+    if (lead->has_turn)
+        turns_give_back();
+    lead->has_turn = false;
+}
+
 /* Ends the lead. Those that it has not answered ask again. */
 static void end(struct lead *lead)
 {
@@ -169,7 +176,9 @@ static void deliver(struct lead *lead, struct answer *answer)
 
     if (stream_own(lead, answer))
         return;
+    /* Whole answers are sent without a connection. */
     worker_release(lead->worker);
+    give_turn_back(lead);
     while ((query = first_query(lead)) != NULL) {
         if (!answer_is_whole(answer, query->form)) {
             put_back_first(lead, query);
@@ -207,8 +216,7 @@ static void run(struct lead *lead)
         deliver(lead, &built);
     else
         fail(lead, error);
-    if (lead->has_turn)
-        turns_give_back();
+    give_turn_back(lead);
     answer_free(&built);
 }
 

@@ -431,7 +431,27 @@ def test_a_question_with_many_rows_is_run_once_though_it_is_the_first(home, serv
     assert SOURCES * HOURS <= rows_read() - before < 2 * SOURCES * HOURS
 
 
-# The last one, as it deletes rows.
+# The last ones, as they delete rows.
+
+def test_a_whole_answer_that_is_sent_slowly_keeps_no_turn_from_others(home, serving):
+    with serving() as instance:
+        for encoding in ({}, {"HTTP_ACCEPT_ENCODING": "gzip"}):
+            with ask_for_all(instance, 7, **encoding) as connection:
+                assert read_rest(connection)[1]
+        with home.connect() as db:
+            # So few remain that the answer is whole, and more than a socket takes.
+            db.execute("DELETE FROM public.hourly_counts WHERE hour > now() - interval '8 days' AND source NOT IN"
+                       " (SELECT DISTINCT source FROM public.hourly_counts ORDER BY source LIMIT 10)")
+        rows = rows_of(home, 7)
+        with ask_for_all(instance, 7) as slow:
+            assert slow.recv(1, socket.MSG_PEEK) == b"\1"
+            with ask_for_all(instance, 7, HTTP_ACCEPT_ENCODING="gzip") as other:
+                check_whole(gzip.decompress(read_answer(other).content), rows, 7)
+            output, is_whole = read_rest(slow)
+        assert is_whole
+        check_whole(output.partition(b"\r\n\r\n")[2], rows, 7)
+        assert scrape(instance, "query")["steep_answers_streamed_total"] == 2
+
 
 def test_all_who_ask_what_is_no_longer_large_get_their_answers(home, serving):
     """Half of a small machine's two connections may stream, so that only one of them has a turn at first."""
