@@ -16,7 +16,8 @@ struct lead {
     struct shared shared;
     struct query *own;           /* its own request; NULL once that needs no run */
     struct shared_member *first; /* the others */
-    bool is_large;               /* it runs only in a turn, once, for one form */
+    /* From the beginning: it runs in a turn, for one form. In any case, it ends after this run. */
+    bool is_large;
     bool has_turn;
 };
 
@@ -182,6 +183,8 @@ static void deliver(struct lead *lead, struct answer *answer)
     while ((query = first_query(lead)) != NULL) {
         if (!answer_is_whole(answer, query->form)) {
             put_back_first(lead, query);
+            /* Another run would be in vain as well. */
+            lead->is_large = true;
             continue;
         }
         worker_note_progress(lead->worker);

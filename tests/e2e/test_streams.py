@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from conftest import query_with
@@ -429,6 +430,51 @@ def test_a_question_with_many_rows_is_run_once_though_it_is_the_first(home, serv
     # A session counts what it read before it ends.
     wait_for(lambda: seen(f"SELECT count(*) {SESSIONS}") == others, "the sessions to end")
     assert SOURCES * HOURS <= rows_read() - before < 2 * SOURCES * HOURS
+
+
+@pytest.fixture
+def calls(home):
+    """Counts how often a question with a scope is run by a program, once that has ended. The probes run another function."""
+    with home.connect() as db:
+        def seen(statement):
+            return db.execute(statement).fetchone()[0]
+
+        def count():
+            wait_for(lambda: seen(f"SELECT count(*) {SESSIONS}") == others, "the sessions to end")
+            return seen("SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname = 'get_scoped_aggregates'") - before
+
+        others, before = seen(f"SELECT count(*) {SESSIONS}"), 0
+        before = count()
+        db.execute("ALTER ROLE steep_query SET track_functions = 'all'")
+        yield count
+        db.execute("ALTER ROLE steep_query RESET track_functions")
+
+
+def test_what_proved_large_is_not_run_in_vain_for_those_that_came_meanwhile(home, serving, calls):
+    scopes = (argument for digit in "0123456789abcdef" for argument in ("--source", f"{digit}*"))
+    asking = {"HTTP_AUTHORIZATION": f"Bearer {home.steepctl('token', 'add', 'vain', *scopes).stdout.split()[-1]}"}
+    with serving(STEEP_DEADLINE=str(20 * SLOWNESS), PGOPTIONS="-c lock_timeout=60s") as instance, home.connect() as db, \
+            home.connect(autocommit=False) as lock, contextlib.ExitStack() as opened, concurrent.futures.ThreadPoolExecutor(1) as pool:
+        # It has the only turn, and keeps the lock waiting, behind which the next question waits.
+        stalled = opened.enter_context(ask_for_all(instance, 7))
+        assert stalled.recv(1) == b"\1"
+        waits = pool.submit(lock.execute, "LOCK TABLE public.hourly_counts IN ACCESS EXCLUSIVE MODE")
+        try:
+            wait_for(lambda: db.execute("SELECT FROM pg_locks WHERE NOT granted").rowcount, "the lock to be waited for")
+            waiting = [opened.enter_context(ask_for_all(instance, 7, **asking))]
+            wait_for(lambda: db.execute(f"SELECT pid {SESSIONS} AND wait_event_type = 'Lock'").fetchone(), "the question to wait")
+            for _ in range(2):
+                waiting.append(opened.enter_context(ask_for_all(instance, 7, **asking)))
+                wait_for(lambda: has_read(waiting[-1]), "the question to be read", every=0.002)
+        finally:
+            db.execute("SELECT pg_cancel_backend(%s)", [lock.info.backend_pid])
+            assert isinstance(waits.exception(), psycopg.errors.QueryCanceled)
+        wait_for(lambda: db.execute(f"SELECT count(*) {SESSIONS} AND state <> 'idle'").fetchone() == (1,), "the question to be run")
+        stalled.close()
+        with concurrent.futures.ThreadPoolExecutor(len(waiting)) as readers:
+            assert all(is_whole for _, is_whole in readers.map(read_rest, waiting))
+    # Once for all, and once for each when the turn is free.
+    assert calls() == 1 + len(waiting)
 
 
 # The last ones, as they delete rows.
