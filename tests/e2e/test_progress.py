@@ -125,6 +125,19 @@ def test_prune_of_payloads_shows_the_share_of_all_old_events(start, hurried, dat
             assert run.end() == (0, "payloads emptied: 16000\n", expect_shown(shown, *texts))
 
 
+def test_a_rename_shows_the_share_of_the_events_of_its_source(start, hurried, database):
+    # Steps of 5000 events, 4 s each: on a terminal each is drawn, else there is a line at 12 s and at 24 s.
+    steps = ["5000 of 33333 events (15 %), 1250 a second, 23 s left", "10000 of 33333 events (30 %), 1250 a second, 19 s left",
+             "15000 of 33333 events (45 %), 1250 a second, 15 s left", "20000 of 33333 events (60 %), 1250 a second, 11 s left",
+             "25000 of 33333 events (75 %), 1250 a second, 7 s left", "30000 of 33333 events (90 %), 1250 a second, 3 s left",
+             "33333 events, 1190 a second"]
+    with database.connect() as connection:
+        connection.execute(FILL, (33333,))
+        for shown, names in zip(FORMS, (("a", "b"), ("b", "c"), ("c", "d"))):
+            run = start(database, "source", "rename", *names, *options(shown), terminal=shown == "terminal", PATH=hurried(4))
+            assert run.end() == (0, "events moved: 33333\nkeys copied: 0\n", expect_shown(shown, *(steps if shown == "terminal" else steps[2:6:3])))
+
+
 def test_the_check_and_the_rebuilding_of_counts_show_the_share_of_the_events(start, hurried, database):
     # The first step is the time before all counts.
     check = ["0 events, 0 a second", "70000 of 210000 events (33 %), 2916 a second, 49 s left",

@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import os
-import pty
 import random
 import re
 import secrets
@@ -578,47 +577,3 @@ def test_invalid_bounds_are_refused(arguments, status, control, connection):
         assert done[:2] == (status, "") and done[2], done
         assert status == 2 or re.fullmatch(r"steepctl: [^\n]+\n", done[2]), done
     assert counted(connection) == {"a": 10}
-
-
-# progress
-
-@pytest.fixture
-def clock(tmp_path):
-    """A PATH on which each look at the time is 4 s after the one before."""
-    script = tmp_path / "bin" / "date"
-    script.parent.mkdir()
-    script.write_text(f"#!/bin/sh\nread -r now <'{tmp_path}/now'\necho $((now + 4)) | tee '{tmp_path}/now'\n")
-    script.chmod(0o755)
-    (tmp_path / "now").write_text("1000\n")
-    return f"{script.parent}:{os.environ['PATH']}"
-
-
-def test_progress_is_a_line_every_ten_seconds(control, connection, clock):
-    fill(connection, "a", 33333)
-    for name, quiet in (("b", []), ("c", ["--quiet"])):
-        connection.execute("TRUNCATE public.source_renames")
-        status, output, errors = control("source", "rename", "a" if name == "b" else "b", name, *quiet, PATH=clock)
-        assert (status, output) == (0, "events moved: 33333\nkeys copied: 0\n")
-        # Steps of 5000 events, 4 s each: a line at 12 s and at 24 s.
-        assert errors == ("" if quiet else "steepctl: 15000 of 33333 events (45 %), 1250 a second, 15 s left\n"
-                          "steepctl: 30000 of 33333 events (90 %), 1250 a second, 3 s left\n")
-
-
-@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
-def test_progress_is_drawn_on_a_terminal_and_wiped_away(quiet, start, stack, connection, clock):
-    fill(connection, "a", 12000)
-    reader, terminal = pty.openpty()
-    path, os.environ["PATH"] = os.environ["PATH"], clock
-    try:
-        process = start("source", "rename", "a", "b", *quiet, stderr=terminal)
-    finally:
-        os.environ["PATH"] = path
-    assert process.communicate(timeout=60 * SLOWNESS)[0] == "events moved: 12000\nkeys copied: 0\n"
-    os.write(terminal, b".")
-    drawn = ""
-    while not drawn.endswith("."):
-        drawn += os.read(reader, 65536).decode()
-    os.close(terminal)
-    os.close(reader)
-    assert drawn == "." if quiet else drawn.endswith("\r\x1b[K.")
-    assert quiet or drawn.startswith("\r5000 of 12000 events (41 %), 1250 a second, 6 s left\x1b[K\r10000 of 12000 events")

@@ -1,7 +1,6 @@
 """An installation on Supabase, taken over by the commands of deploy/supabase.md while monitors send."""
 
 import os
-import re
 import secrets
 import subprocess
 
