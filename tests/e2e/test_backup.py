@@ -10,11 +10,11 @@ from fastcgi import ingest_params, program, query_params
 from monitor import Monitor, encode
 from stack import ROOT, wait_for
 
-TABLES = ["access_tokens", "events", "hourly_counts", "monitor_keys", "schema_migrations"]
+TABLES = ["access_tokens", "events", "hourly_counts", "monitor_keys", "schema_migrations", "source_renames"]
 
 
 class Origin:
-    """A cluster with an archive of its WAL, a migrated database in it, a monitor's key, two tokens, and batches."""
+    """A cluster with an archive of its WAL, a migrated database in it, a monitor's key, a rename, two tokens, and batches."""
 
     def __init__(self, stack):
         self.stack = stack
@@ -30,6 +30,7 @@ class Origin:
         database.migrate()
         self.monitor = Monitor("laptop")
         self.steepctl("monitor", "add", "laptop", self.monitor.public_base64)
+        self.steepctl("source", "rename", "laptop", "notebook")
         self.token = self.steepctl("token", "add", "wall").split()[-1]
         self.stranger = self.steepctl("token", "add", "stranger", "--source", "lap", "--source", "desktop-*").split()[-1]
         self.events = [self.monitor.event(timestamp=f"2026-02-{day:02}T{hour:02}:00:00Z", payload={"day": day})
