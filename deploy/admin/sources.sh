@@ -104,7 +104,7 @@ print_tokens() {
 	listed=$(run_sql admin/source-tokens.sql -v source="$1" -v new="$2")
 	[ -z "$listed" ] || printf '%s\n' "$listed" | while IFS='	' read -r change label command; do
 		case $change:$command in
-		lost:-) printf 'token %s sees %s and not %s, which its scope cannot have as well\n' "$label" "$1" "$2" ;;
+		lost:-) printf 'token %s sees %s and not %s, which cannot be added to its scope\n' "$label" "$1" "$2" ;;
 		lost:*) printf 'token %s sees %s and not %s; to change that: %s\n' "$label" "$1" "$2" "$command" ;;
 		gained:*) printf 'token %s does not see %s, but now sees its events, as its scope has %s\n' "$label" "$1" "$2" ;;
 		named:*) printf 'token %s still names %s; to change that: %s\n' "$label" "$1" "$command" ;;

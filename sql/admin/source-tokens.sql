@@ -1,6 +1,6 @@
 -- Prints the live tokens to whose scope a rename or an erasure matters, a line each: a word, the
 -- label, and the command that changes the scope, with shell's quotes.
---   lost    it sees the source and not its new name; - if its scope cannot have this
+--   lost    it sees the source and not its new name; - if this cannot be added to its scope
 --   gained  it sees the new name and not the source; -
 --   named   it names the source that was erased
 -- :source   the source

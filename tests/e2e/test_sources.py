@@ -335,7 +335,7 @@ def test_a_rename_shows_no_token_what_another_machine_sent(control, stack, datab
         lines = about_tokens(output)
         assert lines[:3] + lines[4:] == [
             "token beginning does not see old, but now sees its events, as its scope has new",
-            "token full sees old and not new, which its scope cannot have as well",
+            "token full sees old and not new, which cannot be added to its scope",
             "token names does not see old, but now sees its events, as its scope has new"]
         assert lines[3].startswith("token odd sees old and not new; to change that: steepctl token scope odd --source old --source 'it'")
         assert scopes_of(connection) == before
@@ -350,7 +350,7 @@ def test_a_new_name_with_an_asterisk_is_added_to_no_scope(new, control, connecti
     fill(connection, "old", 3)
     add_tokens(connection, exact=["old"])
     assert about_tokens(control("source", "rename", "old", new)[1]) == [
-        f"token exact sees old and not {new}, which its scope cannot have as well"]
+        f"token exact sees old and not {new}, which cannot be added to its scope"]
     assert counted(connection) == {new: 3} and scopes_of(connection) == {"exact": ["old"]}
 
 
