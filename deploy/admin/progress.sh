@@ -38,7 +38,7 @@ draw_progress() {
 	progress_shown=$progress_now
 }
 
-# Without a line that is left on a terminal.
+# Removes the line from the terminal. Call it before something else is written there.
 end_progress() {
 	[ -z "$progress_drawn" ] || printf '\r\033[K' >&2
 	progress_drawn=''

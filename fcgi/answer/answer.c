@@ -21,8 +21,8 @@ static bool may_be_long(const struct question *asked)
 }
 
 /*
- * A cursor costs a sixth more than a call, which has an end if there are fewer rows than a
- * piece, and else was made in vain. Who asked for more will do so again.
+ * A cursor costs a sixth more than a call for the rows of one piece. If there are more rows,
+ * that call was made in vain; a question that had more will have more again.
  */
 static enum error open_rows(struct answer *answer, struct worker *worker, int64_t deadline)
 {

@@ -16,7 +16,7 @@ struct lead {
     struct shared shared;
     struct query *own;           /* its own request; NULL once that needs no run */
     struct shared_member *first; /* the others */
-    /* From the beginning: it runs in a turn, for one form. In any case, it ends after this run. */
+    /* It ends after this run, which is in a turn, for one form, if this is so from the start. */
     bool is_large;
     bool has_turn;
 };

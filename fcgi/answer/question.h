@@ -1,4 +1,4 @@
-/* A question: what a request asks, and of which sources its token lets it know. */
+/* A question: what a request asks, and which sources its token sees. */
 #ifndef STEEP_QUESTION_H
 #define STEEP_QUESTION_H
 

@@ -18,12 +18,12 @@ enum size {
 };
 
 /*
- * Notes whether the answer to a question had a size. Does nothing if there is no note about the
- * question, and that is what is otherwise expected.
+ * Notes whether the answer to a question had a size. otherwise is what is expected without a
+ * note: a question that has none gets its first only if the answer differed from that.
  */
 void sizes_note(const struct question *asked, enum size size, bool is_so, bool otherwise);
 
-/* Whether the last note about it says so, or what is otherwise expected if there is none. */
+/* Whether the last note about it says so; otherwise if there is none. */
 bool sizes_expect(const struct question *asked, enum size size, bool otherwise) MUST_CHECK;
 
 #endif

@@ -57,7 +57,7 @@ const char *keyring_add_token(struct keyring *keyring, const char *token);
 
 /*
  * Replaces the database's snapshot. Takes ownership of the array, which comes from
- * malloc (NULL for none), and of the users of its scopes.
+ * malloc (NULL for none), and releases its scopes when it is replaced.
  */
 void keyring_replace_keys(struct keyring *keyring, struct keyring_key *keys, size_t count);
 void keyring_replace_tokens(struct keyring *keyring, struct keyring_token *tokens, size_t count);

@@ -31,7 +31,7 @@ struct scope *scope_new(struct scope_array names, struct scope_array prefixes) M
 /* One more user of a scope, who releases it too. Takes and returns NULL. */
 struct scope *scope_share(struct scope *scope) MUST_CHECK;
 
-/* The last user's frees it; takes NULL. */
+/* Ends a use of a scope, and frees it after the last one. Takes NULL. */
 void scope_release(struct scope *scope);
 
 /* Whether two are of the same names and prefixes, in the same order; or both NULL. */

@@ -1,5 +1,4 @@
--- Prints how many events are older than :days days; or, of :newest, how many are older than that
--- time.
+-- Prints how many events are older than :newest, or than :days days if that is empty or -infinity.
 -- :days     the age in days
 -- :newest   a time, or empty
 SELECT old_events

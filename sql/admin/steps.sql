@@ -6,8 +6,8 @@
 -- another session, with the settings of an earlier steepctl.
 --
 -- The lock lets one steepctl at a time rename or erase sources or remove events: two renames at
--- once could each find the new name free. It ends with the session, that of a steepctl that was
--- killed at the end of its step; and with this command, since a pooler keeps the session.
+-- once could each find the new name free. This command releases it, as a pooler keeps the session;
+-- if steepctl is killed, the session ends after its step, and the lock with it.
 --
 -- :begin   a statement that prepares the steps, and returns one text: how many rows there are to
 --          change, and more words. After so many rows this ends with the first step that is

@@ -1,5 +1,6 @@
 -- Totals: what get_hourly_aggregates returns, summed over the sources or over the hours, so
--- that the answer stays small however many sources there are.
+-- that the answer stays small however many sources there are. And for a token with a scope,
+-- rows and totals of its sources alone.
 
 SET ROLE steep_owner;
 

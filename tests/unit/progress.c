@@ -12,7 +12,7 @@ static int old_stderr;
 static int reader;
 static struct progress progress;
 
-/* Standard error is a pipe, or a terminal, until take_shown. */
+/* Standard error is a pipe, or a terminal, until assert_shown. */
 static void begin(bool is_terminal, bool is_quiet)
 {
     int ends[2];
