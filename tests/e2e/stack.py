@@ -57,6 +57,11 @@ def free_port():
             return port
 
 
+def without_progress(errors):
+    """What steepctl printed as errors, without the lines that it adds every ten seconds."""
+    return re.sub(r"^steepctl: \d[^\n]* a second(, \d+ s left)?\n", "", errors, flags=re.MULTILINE)
+
+
 def reachable_folder(name):
     """A new folder that the unprivileged user of a stack may enter, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp(prefix=f"steep-{name}."))

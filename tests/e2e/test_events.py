@@ -13,7 +13,7 @@ import threading
 import pytest
 
 from monitor import encode
-from stack import ROOT, SLOWNESS, wait_for
+from stack import ROOT, SLOWNESS, wait_for, without_progress
 from test_steepctl import refuses
 
 COUNTS = re.compile(r"events read: (\d+), inserted: (\d+), duplicates: (\d+), rejected: (\d+)\n")
@@ -40,8 +40,9 @@ def imports(stack):
     def run(text, **more):
         done = steepctl_bytes(stack, text if isinstance(text, bytes) else text.encode(), "import", **more)
         counts = tuple(map(int, COUNTS.fullmatch(done.stdout.decode()).groups()))
-        rejected = [(int(number), code) for number, code in re.findall(r"^line (\d+): (\w+): .*\.$", done.stderr.decode(), re.MULTILINE)]
-        assert len(rejected) == counts[3] and len(done.stderr.splitlines()) == len(rejected), done.stderr
+        errors = without_progress(done.stderr.decode())
+        rejected = [(int(number), code) for number, code in re.findall(r"^line (\d+): (\w+): .*\.$", errors, re.MULTILINE)]
+        assert len(rejected) == counts[3] and len(errors.splitlines()) == len(rejected), errors
         assert done.returncode == (1 if rejected else 0)
         return counts, sorted(rejected)
     return run
@@ -200,7 +201,7 @@ def peak(stack, data, *arguments):
     options = os.environ.get("ASAN_OPTIONS", "") + ":quarantine_size_mb=1"
     done = subprocess.run([*MEASURED, str(ROOT / "deploy" / "steepctl"), "events", *arguments], input=data, capture_output=True,
                           env=environment(stack, ASAN_OPTIONS=options), timeout=300 * SLOWNESS)
-    *errors, kib = done.stderr.decode().splitlines()
+    *errors, kib = without_progress(done.stderr.decode()).splitlines()
     done.stderr = errors
     return int(kib) / 1024, done
 
@@ -334,7 +335,7 @@ def test_an_import_that_the_database_ends_says_where_to_continue(failing, stack,
         db.execute("DROP TRIGGER test_cancel ON public.events; DROP FUNCTION public.test_cancel")
     assert done.returncode == 1
     said = re.fullmatch(r"the database reports error 57014; the lines before (\d+) are done: run it again, which skips them,"
-                        r" or continue with tail -n \+\1\n", done.stderr.decode())
+                        r" or continue with tail -n \+\1\n", without_progress(done.stderr.decode()))
     line = int(said[1])
     assert line <= failing[0] + 1
     ids = {row[0] for row in db.execute("SELECT id FROM public.events WHERE source = %s", (fresh_source,)).fetchall()}
