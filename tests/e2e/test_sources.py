@@ -413,7 +413,7 @@ def outsider(stack, db):
     """A monitor whose key only an ingest.fcgi of its own has, from its environment, where no erasure removes it."""
     made = Monitor(f"outsider-{secrets.token_hex(6)}")
     key = f"{made.source}:{made.public_base64}"
-    with program(stack, "ingest", passed=BOTH, STEEP_DEADLINE="60", VIBETEA_PUBLIC_KEYS=key) as made.ingest:
+    with program(stack, "ingest", passed=BOTH, STEEP_DEADLINE="60", PGOPTIONS="-c lock_timeout=60s", VIBETEA_PUBLIC_KEYS=key) as made.ingest:
         wait_for(lambda: made.ingest.ask_health("/readyz/ingest").status_code == 200, "the keys to be read")
         yield made
     db.execute("DELETE FROM public.events WHERE starts_with(source, %s)", (made.source,))
