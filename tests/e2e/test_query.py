@@ -484,4 +484,5 @@ def test_a_month_of_ten_sources_is_built_in_the_memory_of_the_last(stack, month_
         before = faults()
         ask(10)
         # It has more than 300 pages. The sanitizers keep what is freed.
-        assert SLOWNESS > 1 or faults() - before < 500
+        if SLOWNESS == 1:
+            assert faults() - before < 500
