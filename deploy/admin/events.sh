@@ -47,7 +47,7 @@ events_export() {
 # superuser may set them.
 events_import() {
 	program=$(ingest_program)
-	is_superuser=$(run_sql admin/events-import.sql)
+	is_superuser=$(run_sql admin/events-import-check.sql)
 	if [ "$is_superuser" = t ]; then
 		PGOPTIONS="${PGOPTIONS-} -c log_error_verbosity=terse -c log_min_error_statement=panic \
 -c log_parameter_max_length=0 -c log_parameter_max_length_on_error=0"
