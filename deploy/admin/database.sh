@@ -118,8 +118,8 @@ sentence() {
 		;;
 	*'relation "public.'*'does not exist'* | *'function public.'*'does not exist'*) printf 'the database is not migrated; run steepctl migrate' ;;
 	*'lock timeout'*) printf 'another session holds a conflicting lock; see pg_stat_activity' ;;
-	*'could not write'*'Broken pipe'*) printf 'the reader of the output ended early' ;;
-	*'could not write'*) printf 'the output is incomplete: %s' "$(printf '%s\n' "$1" | sed -n 's/.*could not write [^:]*: //p' | head -n 1)" ;;
+	*'could not write'*'Broken pipe'* | *'could not print'*'Broken pipe'*) printf 'the reader of the output ended early' ;;
+	*'could not write'* | *'could not print'*) printf 'the output is incomplete: %s' "$(printf '%s\n' "$1" | sed -nE 's/.*could not (write|print) [^:]*: //p' | head -n 1)" ;;
 	*'permission denied'* | *'row-level security'*) printf 'permission denied; set PGUSER to a role that may administer the database' ;;
 	*ERROR:*) printf '%s\n' "$1" | sed -n 's/^psql:.*:[0-9]*: ERROR:  //p;s/^HINT:  /. /p' | tr -d '\n' ;;
 	*) printf 'psql failed: %s' "$1" ;;

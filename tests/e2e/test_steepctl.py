@@ -397,6 +397,16 @@ def test_prune_deletes_events_older_than_so_many_days(stack, db, name):
     assert left.fetchall() == [(399,)]
 
 
+@pytest.mark.parametrize("command", ["monitor list", "token list --json", "source list", "events export"])
+def test_a_list_that_cannot_be_printed_is_reported(command, stack):
+    command = [str(ROOT / "deploy" / "steepctl"), *command.split()]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=stack.environment(), timeout=60)
+    assert (done.returncode, done.stderr) == (1, "steepctl: the output is incomplete: No space left on device\n")
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], capture_output=True, text=True, env=stack.environment(), timeout=60)
+    assert (done.returncode, done.stderr) == (1, "steepctl: the standard output is closed\n")
+
+
 def test_an_unreachable_database_is_reported():
     done = subprocess.run([str(ROOT / "deploy" / "steepctl"), "monitor", "list"], text=True, capture_output=True,
                           env=os.environ | {"PGHOST": "/nonexistent", "PGUSER": "nobody", "PGDATABASE": "steep"}, timeout=60)
