@@ -269,6 +269,9 @@ int import_main(bool is_quiet)
                 "%s; the lines before %lld are done: run it again, which skips them, or continue "
                 "with tail -n +%lld\n",
                 import.failure, (long long)import.unstored, (long long)import.unstored);
-    return import.failure == NULL && import.rejected == 0 && fflush(stdout) == 0 ? EXIT_SUCCESS
-                                                                                 : EXIT_FAILURE;
+    if (fflush(stdout) != 0) {
+        fprintf(stderr, "cannot write standard output: %s\n", strerror(errno));
+        return EXIT_FAILURE;
+    }
+    return import.failure == NULL && import.rejected == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -245,6 +245,14 @@ def test_an_export_to_a_full_disk_fails(stack, imports, events):
     assert (done.returncode, done.stderr) == (1, "steepctl: the output is incomplete: No space left on device\n")
 
 
+def test_an_import_that_cannot_print_its_counts_says_so(stack, events, fresh_source, db):
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([str(ROOT / "deploy" / "steepctl"), "events", "import"], input=lines_of(events(3)), stdout=full,
+                              stderr=subprocess.PIPE, text=True, env=environment(stack), timeout=60 * SLOWNESS)
+    assert (done.returncode, done.stderr) == (1, "cannot write standard output: No space left on device\n")
+    assert count(db, fresh_source) == (3, 3)
+
+
 @pytest.mark.parametrize("ignored", [True, False])
 def test_an_export_to_a_closed_pipe_ends(ignored, stack, imports, events):
     imports(lines_of(events(300, payload={"text": "x" * 1000})))
