@@ -68,6 +68,7 @@ source_erase() {
 	found=$(run_sql admin/source-info.sql -v source="$name")
 	if [ -z "$found" ]; then
 		check_uncounted
+		print_tokens "$name" ''
 		refuse "there is no source $name"
 	fi
 	# shellcheck disable=SC2086 # three numbers

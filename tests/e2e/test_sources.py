@@ -379,6 +379,8 @@ def test_an_erasure_names_the_tokens_whose_scope_has_the_source(control, stack, 
     assert lines == ["token alone still names a; to change that: steepctl token remove alone",
                      "token among still names a; to change that: steepctl token scope among --source 'a b' --source c"]
     assert scopes_of(connection) == before
+    # An erasure that was interrupted did not say so.
+    assert control("source", "erase", "--yes", "a") == (1, "".join(f"{line}\n" for line in lines), "steepctl: there is no source a\n")
     for line in lines:
         run_command(stack, database, line)
     assert scopes_of(connection) == {label: scope for label, scope in before.items() if label != "alone"} | {"among": ["a b", "c"]}
