@@ -59,9 +59,9 @@ def environment(stack, **more):
 
 @pytest.fixture
 def exported(stack):
-    """Export with these options: the events."""
+    """Export with these options, by an administrator who has another time zone: the events."""
     def run(*options):
-        done = stack.steepctl("events", "export", *options)
+        done = stack.steepctl("events", "export", *options, PGTZ="Asia/Tokyo")
         assert done.stderr == ""
         return [json.loads(line) for line in done.stdout.split("\n")[:-1]]
     return run

@@ -43,9 +43,9 @@ def keys_of(connection, source):
 
 @pytest.fixture
 def control(stack, database):
-    """steepctl with the test's database: its exit status, output and errors."""
+    """steepctl with the test's database and a time zone other than UTC: its exit status, output and errors."""
     def run(*arguments, **more):
-        done = stack.steepctl(*arguments, check=False, PGDATABASE=database.name, **more)
+        done = stack.steepctl(*arguments, check=False, PGDATABASE=database.name, PGTZ="Asia/Tokyo", **more)
         return done.returncode, done.stdout, without_progress(done.stderr)
     return run
 
