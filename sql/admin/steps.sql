@@ -20,6 +20,9 @@ DECLARE
   step bigint;
   largest bigint := 0;
 BEGIN
+  -- For the transactions after this one, which has begun.
+  SET default_transaction_isolation = 'read committed';
+  SET default_transaction_read_only = off;
   SET LOCAL lock_timeout = '3s';
   BEGIN
     PERFORM pg_advisory_lock('public.source_renames'::regclass::oid::bigint);
@@ -29,7 +32,6 @@ BEGIN
   COMMIT;
 
   LOOP
-    SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
     SET LOCAL lock_timeout = '10s';
     BEGIN
       IF prepared IS NULL THEN

@@ -174,6 +174,26 @@ def test_a_rename_to_itself_or_of_nothing_is_refused(control, connection):
     assert counted(connection) == {"old": 3}
 
 
+def test_a_step_that_is_smaller_than_the_one_before_is_not_taken_for_the_last(control, connection):
+    """A step reads at most 100 hours, of which the later ones may have fewer events."""
+    fill(connection, "a", 18000)
+    connection.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+                       " SELECT 'evt_' || n, 'a', timestamptz '2026-02-04Z' + n * interval '1 hour', 'tool', '{}' FROM generate_series(1, 450) AS n")
+    assert control("source", "rename", "a", "b") == (0, "events moved: 18450\nkeys copied: 0\n", "")
+    assert control("events", "remove", "--source", "b", "--to", "2027-01-01") == (0, "events removed: 18450\n", "")
+
+
+def test_an_administrator_may_have_another_isolation_level_or_only_read_by_default(control, connection):
+    fill(connection, "a", 12000)
+    for level in ("repeatable read", "serializable"):
+        settings = {"PGOPTIONS": f"-c default_transaction_isolation={level.replace(' ', chr(92) + ' ')} -c default_transaction_read_only=on"}
+        assert control("source", "rename", "a", "b", **settings) == (0, "events moved: 12000\nkeys copied: 0\n", "")
+        assert control("source", "rename", "b", "a", **settings)[0] == 0
+    assert control("events", "remove", "--from", "2026-02-03T14:00:00Z", **settings) == (0, "events removed: 4000\n", "")
+    assert control("source", "erase", "--yes", "a", **settings)[0] == 0
+    assert counted(connection) == {}
+
+
 # Holds a step at an event of the newest hour while somebody has an advisory lock, which no lock_timeout ends.
 GATE = 20260203
 HOLD = f"""
@@ -561,6 +581,7 @@ def test_a_dry_run_counts_by_source_and_day_what_would_be_removed(control, conne
     bounds = ["--from", "2026-02-03T08:00:00Z", "--to", "2026-02-05"]
     assert control("events", "remove", *bounds, "--dry-run") == (0, "".join(
         f"{source}\t2026-02-0{day}\t{number}\n" for source in "abc" for day, number in ((3, 2), (4, 3))), "")
+    assert control("events", "remove", "--from", "2026-02-02T23:00:00Z", "--to", "2026-02-03", "--dry-run") == (0, "", "")
     assert control("events", "remove", "--source", "b", "--to", "2026-02-03T09:00:00+01:00", "--dry-run") == (0, "b\t2026-02-03\t1\n", "")
     assert counted(connection) == {"a": 9, "b": 9, "c": 9}
     assert control("events", "remove", "--source", "b", *bounds) == (0, "events removed: 5\n", "")
