@@ -16,9 +16,9 @@ struct lead {
     struct shared shared;
     struct query *own;           /* its own request; NULL once that needs no run */
     struct shared_member *first; /* the others */
-    /* It ends after this run, which is in a turn, for one form, if this is so from the start. */
-    bool is_large;
+    bool needs_turn;             /* its run is in a turn, for one form */
     bool has_turn;
+    bool is_last; /* no run follows this one */
 };
 
 static struct query *query_of(struct shared_member *member)
@@ -184,7 +184,7 @@ static void deliver(struct lead *lead, struct answer *answer)
         if (!answer_is_whole(answer, query->form)) {
             put_back_first(lead, query);
             /* Another run would be in vain as well. */
-            lead->is_large = true;
+            lead->is_last = true;
             continue;
         }
         worker_note_progress(lead->worker);
@@ -206,9 +206,9 @@ static void run(struct lead *lead)
 
     worker_note_progress(worker);
     record_begin(&worker->record, first_query(lead)->request->id);
-    lead->has_turn = lead->is_large && turns_take(worker->config, deadline);
-    error = lead->has_turn == lead->is_large ? worker_error(worker_connect(worker, deadline))
-                                             : ERROR_UNAVAILABLE;
+    lead->has_turn = lead->needs_turn && turns_take(worker->config, deadline);
+    error = lead->has_turn == lead->needs_turn ? worker_error(worker_connect(worker, deadline))
+                                               : ERROR_UNAVAILABLE;
     add_members(lead, shared_take(&lead->shared));
     for (const struct query *query = first_query(lead); query != NULL;
          query = next_query(lead, query))
@@ -248,15 +248,16 @@ static struct shared_member *park(void *context)
 void lead_answer(struct worker *worker, struct query *query)
 {
     struct parking parking = {worker, query};
+    const bool was_large = answer_was_large(&query->asked, query->form);
     struct lead lead = {
-        .worker = worker, .own = query, .is_large = answer_was_large(&query->asked, query->form)};
+        .worker = worker, .own = query, .needs_turn = was_large, .is_last = was_large};
 
-    if (!shared_lead(&lead.shared, &query->asked,
-                     lead.is_large ? (int)query->form : SHARED_ANY_FORM, park, &parking))
+    if (!shared_lead(&lead.shared, &query->asked, was_large ? (int)query->form : SHARED_ANY_FORM,
+                     park, &parking))
         return;
     do {
         run(&lead);
-        if (lead.is_large)
+        if (lead.is_last)
             end(&lead);
         else
             add_members(&lead, first_query(&lead) != NULL ? shared_take(&lead.shared)
