@@ -32,7 +32,7 @@ run_sql() {
 	{
 		errors=$(psql -X -q -A -t -F '	' -v ON_ERROR_STOP=1 ${json:+"$json"} "$@" -f "$sql/admin/session.sql" -f "$file" 2>&1 1>&3 3>&-)
 	} 3>&1 || {
-		# 128 + SIGPIPE: whoever read the output has ended.
+		# 128 + SIGPIPE: the reader of the output has ended.
 		[ $? -ne 141 ] || exit 141
 		refuse "$(sentence "$errors")"
 	}
