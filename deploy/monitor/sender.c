@@ -423,7 +423,7 @@ bool sender_start(struct sender *sender)
     if (sender->outgoing == NULL)
         return false;
     /* Send what an earlier process left without waiting for the interval. */
-    sender->flush_now = true;
+    sender->flush_now = spool_waiting(sender->spool) > 0;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     error = pthread_create(&sender->thread, NULL, run, sender);
