@@ -134,10 +134,11 @@ class Connection:
         return head.decode("latin-1").split("\r\n")
 
     def body(self, length, seconds=0):
-        """The whole body, read at a rate that takes about so long."""
+        """The whole body, read at a rate that takes so long at least."""
+        began = time.monotonic()
         while len(self.pending) < length:
             self.fill()
-            time.sleep(seconds * 16384 / length)
+            time.sleep(max(0, began + seconds * len(self.pending) / length - time.monotonic()))
         body, self.pending = self.pending[:length], self.pending[length:]
         return body
 
