@@ -54,8 +54,8 @@ WITH wanted (role, may_login, may_bypass) AS (
   VALUES
     ('steep_ingest', 'public.bulk_insert_events(jsonb)', '20260203_create_events_table.sql'),
     ('steep_ingest', 'public.bulk_insert_batches(integer[],jsonb[])', '20260203_create_events_table.sql'),
-    ('steep_ingest', 'public.list_monitor_keys()', '20260205_create_credentials.sql'),
-    ('steep_query', 'public.list_access_tokens()', '20260205_create_credentials.sql'),
+    ('steep_ingest', 'public.list_monitor_keys(uuid)', '20260205_create_credentials.sql'),
+    ('steep_query', 'public.list_access_tokens(uuid)', '20260205_create_credentials.sql'),
     ('steep_query', 'public.get_hourly_aggregates(integer,text)', '20260206_create_hourly_counts.sql'),
     ('steep_ingest', 'public.find_invalid_events(text[])', '20260207_create_diagnostics.sql'),
     ('steep_ingest', 'public.count_foreign_ids(jsonb)', '20260207_create_diagnostics.sql'),

@@ -5,12 +5,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Keys in order of source. A program uses either the keys or the tokens. */
+/* A key or a token; a program uses either the ones or the others. */
+struct entry {
+    unsigned char bytes[SIGNATURE_KEY_BYTES]; /* the key, or the token's digest */
+    int64_t expires;                          /* a token */
+    struct scope *scope;                      /* of a token */
+    bool is_none;                             /* in a draft: there is nothing of this name */
+    unsigned char length;
+    char name[]; /* the source, or the label */
+};
+
+_Static_assert((int)SIGNATURE_KEY_BYTES == (int)BEARER_DIGEST_BYTES,
+               "an entry has room for either");
+
+/* In order of name. */
 struct ring {
-    struct keyring_key *keys;
-    size_t key_count;
-    struct keyring_token *tokens;
-    size_t token_count;
+    struct entry **entries;
+    size_t count;
 };
 
 struct keyring {
@@ -19,6 +30,27 @@ struct keyring {
     struct ring snapshot; /* the database's */
     bool has_snapshot;
 };
+
+/* In the order in which they were added. */
+struct keyring_draft {
+    struct ring added;
+    size_t room;
+};
+
+static void free_entry(struct entry *entry)
+{
+    if (entry != NULL)
+        scope_release(entry->scope);
+    free(entry);
+}
+
+static void free_ring(struct ring *ring)
+{
+    for (size_t i = 0; i < ring->count; i++)
+        free_entry(ring->entries[i]);
+    free(ring->entries);
+    *ring = (struct ring){0};
+}
 
 struct keyring *keyring_new(void)
 {
@@ -35,27 +67,65 @@ void keyring_free(struct keyring *keyring)
 {
     if (keyring == NULL)
         return;
-    free(keyring->environment.keys);
-    free(keyring->environment.tokens);
-    free(keyring->snapshot.keys);
-    keyring_free_tokens(keyring->snapshot.tokens, keyring->snapshot.token_count);
+    free_ring(&keyring->environment);
+    free_ring(&keyring->snapshot);
     pthread_rwlock_destroy(&keyring->lock);
     free(keyring);
 }
 
-static int compare_source(const char *a, size_t a_length, const char *b, size_t b_length)
+static int compare_name(const struct entry *entry, const char *name, size_t length)
 {
-    int order = memcmp(a, b, a_length < b_length ? a_length : b_length);
+    int order = memcmp(entry->name, name, entry->length < length ? entry->length : length);
 
-    return order != 0 ? order : (a_length > b_length) - (a_length < b_length);
+    return order != 0 ? order : (entry->length > length) - (entry->length < length);
 }
 
-static int compare_keys(const void *a, const void *b)
+static int compare_entries(const void *a, const void *b)
 {
-    const struct keyring_key *left = a;
-    const struct keyring_key *right = b;
+    const struct entry *right = *(struct entry *const *)b;
 
-    return compare_source(left->source, left->source_length, right->source, right->source_length);
+    return compare_name(*(struct entry *const *)a, right->name, right->length);
+}
+
+static void sort(struct ring *ring)
+{
+    if (ring->count > 0)
+        qsort(ring->entries, ring->count, sizeof(struct entry *), compare_entries);
+}
+
+/* The first entry, from a position on, that is not before a name. */
+static size_t find_first(const struct ring *ring, size_t from, const char *name, size_t length)
+{
+    size_t low = from;
+    size_t high = ring->count;
+
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+
+        if (compare_name(ring->entries[middle], name, length) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static bool is_of(const struct ring *ring, size_t position, const char *name, size_t length)
+{
+    return position < ring->count && compare_name(ring->entries[position], name, length) == 0;
+}
+
+static struct entry *new_entry(const char *name, size_t length, const unsigned char *bytes)
+{
+    struct entry *entry = calloc(1, sizeof(*entry) + length);
+
+    if (entry == NULL)
+        return NULL;
+    if (bytes != NULL)
+        memcpy(entry->bytes, bytes, sizeof(entry->bytes));
+    entry->length = (unsigned char)length;
+    memcpy(entry->name, name, length);
+    return entry;
 }
 
 static void trim(const char **text, size_t *length)
@@ -81,25 +151,12 @@ static bool is_printable(const char *text, size_t length)
 static size_t find_keys(const struct ring *ring, const char *source, size_t length,
                         unsigned char (*keys)[SIGNATURE_KEY_BYTES])
 {
-    size_t low = 0;
-    size_t high = ring->key_count;
+    size_t first = find_first(ring, 0, source, length);
     size_t found = 0;
 
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        const struct keyring_key *key = &ring->keys[middle];
-
-        if (compare_source(key->source, key->source_length, source, length) < 0)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    for (; low < ring->key_count && found < KEYRING_KEYS_PER_SOURCE; low++) {
-        const struct keyring_key *key = &ring->keys[low];
-
-        if (compare_source(key->source, key->source_length, source, length) != 0)
-            break;
-        memcpy(keys[found++], key->key, SIGNATURE_KEY_BYTES);
+    while (found < KEYRING_KEYS_PER_SOURCE && is_of(ring, first + found, source, length)) {
+        memcpy(keys[found], ring->entries[first + found]->bytes, SIGNATURE_KEY_BYTES);
+        found++;
     }
     return found;
 }
@@ -110,7 +167,8 @@ static const char *add_public_key(struct ring *ring, const char *item, size_t le
     const char *source = item;
     const char *key;
     size_t source_length, key_length;
-    struct keyring_key *keys, *added;
+    struct entry **entries, *added;
+    unsigned char bytes[SIGNATURE_KEY_BYTES];
     unsigned char found[KEYRING_KEYS_PER_SOURCE][SIGNATURE_KEY_BYTES];
 
     if (colon == NULL)
@@ -123,20 +181,20 @@ static const char *add_public_key(struct ring *ring, const char *item, size_t le
     if (source_length == 0 || source_length > KEYRING_SOURCE_BYTES ||
         !is_printable(source, source_length))
         return "a source is not 1 to 255 bytes of printable ASCII";
-
-    keys = realloc(ring->keys, (ring->key_count + 1) * sizeof(*keys));
-    if (keys == NULL)
-        return "out of memory";
-    ring->keys = keys;
-    added = &keys[ring->key_count];
-    if (!signature_parse_key(key, key_length, added->key))
+    if (!signature_parse_key(key, key_length, bytes))
         return "a key is not an Ed25519 public key in base64";
     if (find_keys(ring, source, source_length, found) == KEYRING_KEYS_PER_SOURCE)
         return "a source has more than 8 keys";
-    memcpy(added->source, source, source_length);
-    added->source_length = (unsigned char)source_length;
-    ring->key_count++;
-    qsort(ring->keys, ring->key_count, sizeof(*keys), compare_keys);
+
+    entries = realloc(ring->entries, (ring->count + 1) * sizeof(struct entry *));
+    if (entries == NULL)
+        return "out of memory";
+    ring->entries = entries;
+    added = new_entry(source, source_length, bytes);
+    if (added == NULL)
+        return "out of memory";
+    entries[ring->count++] = added;
+    sort(ring);
     return NULL;
 }
 
@@ -159,63 +217,186 @@ const char *keyring_add_public_keys(struct keyring *keyring, const char *list)
 
 const char *keyring_add_token(struct keyring *keyring, const char *token)
 {
+    static const char LABEL[] = "environment";
     size_t length = strlen(token);
-    struct keyring_token *added;
+    unsigned char digest[BEARER_DIGEST_BYTES];
+    struct ring ring = {.count = 1};
 
     trim(&token, &length);
     if (length == 0)
         return NULL;
     if (!is_printable(token, length))
         return "the token is not printable ASCII";
-    added = calloc(1, sizeof(*added));
-    if (added == NULL)
+    crypto_hash_sha256(digest, (const unsigned char *)token, length);
+    ring.entries = malloc(sizeof(struct entry *));
+    if (ring.entries == NULL)
         return "out of memory";
-    crypto_hash_sha256(added->digest, (const unsigned char *)token, length);
-    added->expires = KEYRING_NEVER;
-    memcpy(added->label, "environment", sizeof("environment"));
-    free(keyring->environment.tokens);
-    keyring->environment.tokens = added;
-    keyring->environment.token_count = 1;
+    ring.entries[0] = new_entry(LABEL, strlen(LABEL), digest);
+    if (ring.entries[0] == NULL) {
+        free(ring.entries);
+        return "out of memory";
+    }
+    ring.entries[0]->expires = KEYRING_NEVER;
+    free_ring(&keyring->environment);
+    keyring->environment = ring;
     return NULL;
 }
 
-void keyring_free_tokens(struct keyring_token *tokens, size_t count)
+struct keyring_draft *keyring_draft_new(void)
 {
-    for (size_t i = 0; i < count; i++)
-        scope_release(tokens[i].scope);
-    free(tokens);
+    return calloc(1, sizeof(struct keyring_draft));
 }
 
-static void replace(struct keyring *keyring, struct ring snapshot)
+void keyring_draft_free(struct keyring_draft *draft)
 {
-    struct ring old;
+    if (draft != NULL)
+        free_ring(&draft->added);
+    free(draft);
+}
+
+/* Adds an entry, and returns it; NULL if out of memory. */
+static struct entry *add(struct keyring_draft *draft, const char *name, size_t length,
+                         const unsigned char *bytes)
+{
+    struct ring *added = &draft->added;
+    struct entry *entry;
+
+    if (added->count == draft->room) {
+        size_t room = draft->room > 0 ? 2 * draft->room : 16;
+        struct entry **entries = realloc(added->entries, room * sizeof(struct entry *));
+
+        if (entries == NULL)
+            return NULL;
+        added->entries = entries;
+        draft->room = room;
+    }
+    entry = new_entry(name, length, bytes);
+    if (entry != NULL)
+        added->entries[added->count++] = entry;
+    return entry;
+}
+
+bool keyring_draft_key(struct keyring_draft *draft, const char *source, size_t length,
+                       const unsigned char key[static SIGNATURE_KEY_BYTES])
+{
+    return length > 0 && length <= KEYRING_SOURCE_BYTES && add(draft, source, length, key) != NULL;
+}
+
+bool keyring_draft_token(struct keyring_draft *draft, const char *label, size_t length,
+                         const unsigned char digest[static BEARER_DIGEST_BYTES], int64_t expires,
+                         struct scope *scope)
+{
+    struct entry *entry =
+        length > 0 && length <= KEYRING_LABEL_BYTES ? add(draft, label, length, digest) : NULL;
+
+    if (entry == NULL)
+        return false;
+    entry->expires = expires;
+    entry->scope = scope;
+    return true;
+}
+
+bool keyring_draft_none(struct keyring_draft *draft, const char *name, size_t length)
+{
+    struct entry *entry =
+        length > 0 && length <= KEYRING_SOURCE_BYTES ? add(draft, name, length, NULL) : NULL;
+
+    if (entry == NULL)
+        return false;
+    entry->is_none = true;
+    return true;
+}
+
+/* Appends entries of a ring, from a position until before another. */
+static void append(struct ring *to, const struct ring *from, size_t begin, size_t end)
+{
+    if (end > begin)
+        memcpy(to->entries + to->count, from->entries + begin,
+               (end - begin) * sizeof(struct entry *));
+    to->count += end - begin;
+}
+
+/* Room for as many entries as two rings have. */
+static bool make_room(struct ring *ring, const struct ring *a, const struct ring *b)
+{
+    size_t count = a->count + b->count;
+
+    *ring = (struct ring){.entries = malloc((count > 0 ? count : 1) * sizeof(struct entry *))};
+    return ring->entries != NULL;
+}
+
+/*
+ * Takes the entries of two rings, which are sorted: those of a name that added has are from
+ * there. The others are in left.
+ */
+static void merge(const struct ring *old, const struct ring *added, struct ring *merged,
+                  struct ring *left)
+{
+    size_t position = 0;
+
+    for (size_t i = 0; i < added->count; i++) {
+        const struct entry *entry = added->entries[i];
+        size_t end = find_first(old, position, entry->name, entry->length);
+
+        append(merged, old, position, end);
+        position = end;
+        while (is_of(old, end, entry->name, entry->length))
+            end++;
+        append(left, old, position, end);
+        position = end;
+        append(entry->is_none ? left : merged, added, i, i + 1);
+    }
+    append(merged, old, position, old->count);
+}
+
+/* Puts a draft in place of what the snapshot has of its names, or of all of it. */
+static bool publish(struct keyring *keyring, struct keyring_draft *draft, bool is_whole)
+{
+    static const struct ring NONE = {0};
+    /* No other thread changes the snapshot, so it can be read without the lock. */
+    struct ring old = keyring->snapshot;
+    const struct ring *base = is_whole ? &NONE : &old;
+    struct ring merged, left;
+
+    if (!make_room(&merged, base, &draft->added))
+        return false;
+    if (!make_room(&left, base, &draft->added)) {
+        free(merged.entries);
+        return false;
+    }
+    sort(&draft->added);
+    merge(base, &draft->added, &merged, &left);
 
     pthread_rwlock_wrlock(&keyring->lock);
-    old = keyring->snapshot;
-    keyring->snapshot = snapshot;
+    keyring->snapshot = merged;
     keyring->has_snapshot = true;
     pthread_rwlock_unlock(&keyring->lock);
-    free(old.keys);
-    keyring_free_tokens(old.tokens, old.token_count);
+
+    free_ring(&left);
+    if (is_whole)
+        free_ring(&old);
+    else
+        free(old.entries);
+    free(draft->added.entries);
+    *draft = (struct keyring_draft){0};
+    return true;
 }
 
-void keyring_replace_keys(struct keyring *keyring, struct keyring_key *keys, size_t count)
+bool keyring_replace(struct keyring *keyring, struct keyring_draft *draft)
 {
-    if (count > 0)
-        qsort(keys, count, sizeof(*keys), compare_keys);
-    replace(keyring, (struct ring){.keys = keys, .key_count = count});
+    return publish(keyring, draft, true);
 }
 
-void keyring_replace_tokens(struct keyring *keyring, struct keyring_token *tokens, size_t count)
+bool keyring_change(struct keyring *keyring, struct keyring_draft *draft)
 {
-    replace(keyring, (struct ring){.tokens = tokens, .token_count = count});
+    return publish(keyring, draft, false);
 }
 
 void keyring_count(struct keyring *keyring, size_t *environment, size_t *database)
 {
     pthread_rwlock_rdlock(&keyring->lock);
-    *environment = keyring->environment.key_count + keyring->environment.token_count;
-    *database = keyring->snapshot.key_count + keyring->snapshot.token_count;
+    *environment = keyring->environment.count;
+    *database = keyring->snapshot.count;
     pthread_rwlock_unlock(&keyring->lock);
 }
 
@@ -247,15 +428,15 @@ size_t keyring_find_keys(struct keyring *keyring, const char *source, size_t len
  * Compares SHA-256 digests, each in constant time and with all of them, so that the time
  * says neither which one matched nor how much of one.
  */
-static const struct keyring_token *find_token(const struct ring *ring, const unsigned char *digest,
-                                              int64_t now)
+static const struct entry *find_token(const struct ring *ring, const unsigned char *digest,
+                                      int64_t now)
 {
-    const struct keyring_token *found = NULL;
+    const struct entry *found = NULL;
 
-    for (size_t i = 0; i < ring->token_count; i++) {
-        if (sodium_memcmp(ring->tokens[i].digest, digest, BEARER_DIGEST_BYTES) == 0 &&
-            now < ring->tokens[i].expires)
-            found = &ring->tokens[i];
+    for (size_t i = 0; i < ring->count; i++) {
+        if (sodium_memcmp(ring->entries[i]->bytes, digest, BEARER_DIGEST_BYTES) == 0 &&
+            now < ring->entries[i]->expires)
+            found = ring->entries[i];
     }
     return found;
 }
@@ -265,14 +446,16 @@ bool keyring_find_token(struct keyring *keyring,
                         char label[static KEYRING_LABEL_BYTES + 1], struct scope **scope,
                         bool *is_complete)
 {
-    const struct keyring_token *environment, *read, *found;
+    const struct entry *environment, *read, *found;
 
     pthread_rwlock_rdlock(&keyring->lock);
     environment = find_token(&keyring->environment, digest, now);
     read = find_token(&keyring->snapshot, digest, now);
     found = read != NULL ? read : environment;
-    if (found != NULL)
-        memcpy(label, found->label, sizeof(found->label));
+    if (found != NULL) {
+        memcpy(label, found->name, found->length);
+        label[found->length] = '\0';
+    }
     *scope = found != NULL && environment == NULL ? scope_share(found->scope) : NULL;
     *is_complete = keyring->has_snapshot;
     pthread_rwlock_unlock(&keyring->lock);

@@ -1,10 +1,13 @@
 /*
- * The credentials: public keys of monitors, and digests of tokens.
+ * The credentials: public keys of monitors, or digests of tokens. A keyring has one kind.
  *
  * Those of the environment are there from the start and stay. Those of the database
- * are a snapshot that is replaced whole; before the first one, nobody can be called
- * unknown. All functions may be called from any thread, but the environment's
- * credentials must be added before the threads start.
+ * are a snapshot. What was read of it is put together in a draft, and then takes the
+ * place of the whole snapshot or of some names in it, at once: a lookup waits only while
+ * a pointer is set. Before the first snapshot, nobody can be called unknown.
+ *
+ * All functions may be called from any thread, but the environment's credentials must be
+ * added before the threads start, and one thread alone has drafts.
  */
 #ifndef STEEP_KEYRING_H
 #define STEEP_KEYRING_H
@@ -26,20 +29,8 @@ enum {
 
 #define KEYRING_NEVER INT64_MAX
 
-struct keyring_key {
-    unsigned char key[SIGNATURE_KEY_BYTES];
-    unsigned char source_length; /* 1 to 255 */
-    char source[KEYRING_SOURCE_BYTES];
-};
-
-struct keyring_token {
-    unsigned char digest[BEARER_DIGEST_BYTES];
-    int64_t expires; /* Unix time; KEYRING_NEVER */
-    char label[KEYRING_LABEL_BYTES + 1];
-    struct scope *scope; /* NULL: all sources */
-};
-
 struct keyring;
+struct keyring_draft;
 
 /* Free with keyring_free; NULL if out of memory. */
 struct keyring *keyring_new(void);
@@ -55,15 +46,30 @@ const char *keyring_add_public_keys(struct keyring *keyring, const char *list);
 /* Adds a token (VIBETEA_SUBSCRIBER_TOKEN) without the white space around it. Returns as above. */
 const char *keyring_add_token(struct keyring *keyring, const char *token);
 
-/*
- * Replaces the database's snapshot. Takes ownership of the array, which comes from
- * malloc (NULL for none), and releases its scopes when it is replaced.
- */
-void keyring_replace_keys(struct keyring *keyring, struct keyring_key *keys, size_t count);
-void keyring_replace_tokens(struct keyring *keyring, struct keyring_token *tokens, size_t count);
+/* Free with keyring_draft_free, which takes NULL; NULL if out of memory. */
+struct keyring_draft *keyring_draft_new(void);
+void keyring_draft_free(struct keyring_draft *draft);
 
-/* Frees tokens, and releases their scopes; takes NULL for none. */
-void keyring_free_tokens(struct keyring_token *tokens, size_t count);
+/*
+ * Add to a draft, in any order: a key of a source of 1 to KEYRING_SOURCE_BYTES; a token of a
+ * label of 1 to KEYRING_LABEL_BYTES, with the time at which it expires (Unix time;
+ * KEYRING_NEVER), and its scope (NULL: all sources), of which it takes over a use; or a source or
+ * label that has nothing in the database, as long as nothing else is added for it. False for
+ * another length, and if out of memory: the draft is then the same as before.
+ */
+bool keyring_draft_key(struct keyring_draft *draft, const char *source, size_t length,
+                       const unsigned char key[static SIGNATURE_KEY_BYTES]) MUST_CHECK;
+bool keyring_draft_token(struct keyring_draft *draft, const char *label, size_t length,
+                         const unsigned char digest[static BEARER_DIGEST_BYTES], int64_t expires,
+                         struct scope *scope) MUST_CHECK;
+bool keyring_draft_none(struct keyring_draft *draft, const char *name, size_t length) MUST_CHECK;
+
+/*
+ * Puts a draft in place of the snapshot, or of what the snapshot has of the draft's names. The
+ * draft is empty afterwards. False if out of memory: nothing has changed then.
+ */
+bool keyring_replace(struct keyring *keyring, struct keyring_draft *draft) MUST_CHECK;
+bool keyring_change(struct keyring *keyring, struct keyring_draft *draft) MUST_CHECK;
 
 /* Counts the credentials of the environment and of the snapshot. */
 void keyring_count(struct keyring *keyring, size_t *environment, size_t *database);

@@ -15,9 +15,11 @@ enum {
     RETRY_MS = 1000,
     INTERVAL_MS = 500, /* between two reads, at least */
     READ_DEADLINE_MS = 5000,
-    CONNECT_MS = 2000, /* during which the thread does not notice a stop */
+    WHOLE_MS = 600 * 1000, /* between two reads of everything */
+    CONNECT_MS = 2000,     /* during which the thread does not notice a stop */
     /* The longest time between two successful reads, unless the thread itself hangs. */
     CURRENT_MS = POLL_MS + READ_DEADLINE_MS + 2000,
+    MARK_BYTES = 36, /* a UUID as text */
 };
 
 struct refresh {
@@ -27,41 +29,24 @@ struct refresh {
     struct database *db;
     pthread_t thread;
     int stop_fd;
+    char mark[MARK_BYTES + 1]; /* of the snapshot; "" for none */
+    int64_t whole_at;          /* when everything was last to be read (clock_ms) */
     /* For other threads: clock_ms of the last successful read (0: none), and whether reads failed
      * since. */
     atomic_llong read_at;
     atomic_bool is_failing;
 };
 
-static enum database_verdict read_keys(struct database *db, struct keyring *keyring,
-                                       int64_t deadline, size_t *count)
+static bool add_key(const struct database *db, int row, struct keyring_draft *draft)
 {
-    struct keyring_key *keys = NULL;
-    enum database_verdict verdict = database_call(
-        db, "SELECT source, public_key FROM public.list_monitor_keys()", NULL, 0, deadline);
-    int rows = verdict == DATABASE_DONE ? database_rows(db) : 0;
+    size_t source_length, key_length;
+    const char *source = database_bytes(db, row, 1, &source_length);
+    const char *key = database_bytes(db, row, 2, &key_length);
 
-    if (verdict != DATABASE_DONE)
-        return verdict;
-    if (rows > 0 && (keys = calloc((size_t)rows, sizeof(*keys))) == NULL)
-        return DATABASE_FAILED;
-    for (int i = 0; i < rows; i++) {
-        size_t source_length, key_length;
-        const char *source = database_bytes(db, i, 0, &source_length);
-        const char *key = database_bytes(db, i, 1, &key_length);
-
-        if (source_length < 1 || source_length > KEYRING_SOURCE_BYTES ||
-            key_length != SIGNATURE_KEY_BYTES) {
-            free(keys);
-            return DATABASE_FAILED;
-        }
-        memcpy(keys[i].source, source, source_length);
-        keys[i].source_length = (unsigned char)source_length;
-        memcpy(keys[i].key, key, key_length);
-    }
-    *count = (size_t)rows;
-    keyring_replace_keys(keyring, keys, (size_t)rows);
-    return DATABASE_DONE;
+    if (database_is_null(db, row, 2))
+        return keyring_draft_none(draft, source, source_length);
+    return key_length == SIGNATURE_KEY_BYTES &&
+           keyring_draft_key(draft, source, source_length, (const unsigned char *)key);
 }
 
 /*
@@ -82,48 +67,141 @@ static bool read_scope(const struct database *db, int row, int column, struct sc
     return *scope != NULL;
 }
 
-static enum database_verdict read_tokens(struct database *db, struct keyring *keyring,
-                                         int64_t deadline, size_t *count)
+static bool add_token(const struct database *db, int row, struct keyring_draft *draft)
 {
-    struct keyring_token *tokens = NULL;
-    enum database_verdict verdict =
-        database_call(db,
-                      "SELECT label, token_sha256, floor(extract(epoch FROM expires_at))::bigint,"
-                      " names, prefixes FROM public.list_access_tokens()",
-                      NULL, 0, deadline);
-    int rows = verdict == DATABASE_DONE ? database_rows(db) : 0;
+    size_t label_length, digest_length;
+    const char *label = database_bytes(db, row, 1, &label_length);
+    const char *digest = database_bytes(db, row, 2, &digest_length);
+    int64_t expires = database_is_null(db, row, 3) ? KEYRING_NEVER : database_integer(db, row, 3);
+    struct scope *scope = NULL;
 
-    if (verdict != DATABASE_DONE)
-        return verdict;
-    if (rows > 0 && (tokens = calloc((size_t)rows, sizeof(*tokens))) == NULL)
-        return DATABASE_FAILED;
-    for (int i = 0; i < rows; i++) {
-        size_t label_length, digest_length;
-        const char *label = database_bytes(db, i, 0, &label_length);
-        const char *digest = database_bytes(db, i, 1, &digest_length);
-
-        if (label_length > KEYRING_LABEL_BYTES || digest_length != BEARER_DIGEST_BYTES ||
-            !read_scope(db, i, 3, &tokens[i].scope)) {
-            keyring_free_tokens(tokens, (size_t)rows);
-            return DATABASE_FAILED;
-        }
-        memcpy(tokens[i].label, label, label_length);
-        memcpy(tokens[i].digest, digest, digest_length);
-        tokens[i].expires = database_is_null(db, i, 2) ? KEYRING_NEVER : database_integer(db, i, 2);
-    }
-    *count = (size_t)rows;
-    keyring_replace_tokens(keyring, tokens, (size_t)rows);
-    return DATABASE_DONE;
+    if (database_is_null(db, row, 2))
+        return keyring_draft_none(draft, label, label_length);
+    if (digest_length != BEARER_DIGEST_BYTES || !read_scope(db, row, 4, &scope))
+        return false;
+    if (keyring_draft_token(draft, label, label_length, (const unsigned char *)digest, expires,
+                            scope))
+        return true;
+    scope_release(scope);
+    return false;
 }
 
-const struct refresh_plan REFRESH_KEYS = {"ingest keyring", "monitor_keys_changed", read_keys};
-const struct refresh_plan REFRESH_TOKENS = {"query keyring", "access_tokens_changed", read_tokens};
+const struct refresh_plan REFRESH_KEYS = {
+    .name = "ingest keyring",
+    .channel = "monitor_keys_changed",
+    .sql = DATABASE_CURSOR
+    "SELECT mark::text, source, public_key FROM public.list_monitor_keys($1::uuid)",
+    .add = add_key,
+};
+const struct refresh_plan REFRESH_TOKENS = {
+    .name = "query keyring",
+    .channel = "access_tokens_changed",
+    .sql = DATABASE_CURSOR
+    "SELECT mark::text, label, token_sha256, floor(extract(epoch FROM expires_at))::bigint, names,"
+    " prefixes FROM public.list_access_tokens($1::uuid)",
+    .add = add_token,
+};
 
 static bool must_stop(const struct refresh *refresh)
 {
     struct pollfd stop = {.fd = refresh->stop_fd, .events = POLLIN};
 
     return poll(&stop, 1, 0) > 0;
+}
+
+/* Adds the last statement's rows, from one on. */
+static bool add_rows(const struct refresh *refresh, int first, struct keyring_draft *draft)
+{
+    for (int i = first; i < database_rows(refresh->db); i++) {
+        if (!refresh->plan->add(refresh->db, i, draft))
+            return false;
+    }
+    return true;
+}
+
+/* Copies the mark of the first row, which has nothing else; "" where the database has none. */
+static bool read_mark(const struct database *db, char mark[static MARK_BYTES + 1])
+{
+    size_t length;
+    const char *text = database_bytes(db, 0, 0, &length);
+
+    if (length > MARK_BYTES || !database_is_null(db, 0, 1))
+        return false;
+    memcpy(mark, text, length);
+    mark[length] = '\0';
+    return true;
+}
+
+/*
+ * Reads what changed since the snapshot, into a draft. *is_known says whether the database could
+ * tell that.
+ */
+static enum database_verdict read_changes(struct refresh *refresh, struct keyring_draft *draft,
+                                          char mark[static MARK_BYTES + 1], bool *is_known)
+{
+    const struct database_parameter since = {DATABASE_TEXT, refresh->mark, strlen(refresh->mark)};
+    enum database_verdict verdict =
+        database_call(refresh->db, refresh->plan->sql + strlen(DATABASE_CURSOR), &since, 1,
+                      clock_ms() + READ_DEADLINE_MS);
+
+    if (verdict != DATABASE_DONE)
+        return verdict;
+    *is_known = database_rows(refresh->db) > 0;
+    if (*is_known && (!read_mark(refresh->db, mark) || !add_rows(refresh, 1, draft)))
+        return DATABASE_FAILED;
+    return DATABASE_DONE;
+}
+
+/* Reads everything, in pieces, which need less memory than all rows at once. */
+static enum database_verdict read_whole(struct refresh *refresh, struct keyring_draft *draft,
+                                        char mark[static MARK_BYTES + 1])
+{
+    const struct database_parameter since = {DATABASE_TEXT, NULL, 0};
+    enum database_verdict verdict = database_open(refresh->db, refresh->plan->sql, &since, 1,
+                                                  clock_ms() + READ_DEADLINE_MS, READ_DEADLINE_MS);
+    bool is_last = false;
+
+    if (verdict == DATABASE_DONE &&
+        (database_rows(refresh->db) == 0 || !read_mark(refresh->db, mark)))
+        verdict = DATABASE_FAILED;
+    for (int first = 1; verdict == DATABASE_DONE && !is_last; first = 0) {
+        is_last = database_rows(refresh->db) < DATABASE_PIECE_ROWS;
+        if (!add_rows(refresh, first, draft))
+            verdict = DATABASE_FAILED;
+        else if (!is_last && must_stop(refresh))
+            verdict = DATABASE_AWAY;
+        else if (!is_last)
+            verdict = database_next(refresh->db, clock_ms() + READ_DEADLINE_MS);
+    }
+    database_clear(refresh->db);
+    return verdict;
+}
+
+/*
+ * Reads what has to be read, and puts it into effect. The time of a try at everything counts, so
+ * that where it fails, changes are still read meanwhile.
+ */
+static enum database_verdict read_credentials(struct refresh *refresh)
+{
+    struct keyring_draft *draft = keyring_draft_new();
+    int64_t now = clock_ms();
+    char mark[MARK_BYTES + 1] = "";
+    bool is_known = *refresh->mark != '\0' && now - refresh->whole_at < WHOLE_MS;
+    enum database_verdict verdict = draft != NULL ? DATABASE_DONE : DATABASE_FAILED;
+
+    if (!is_known)
+        refresh->whole_at = now;
+    if (verdict == DATABASE_DONE && is_known)
+        verdict = read_changes(refresh, draft, mark, &is_known);
+    if (verdict == DATABASE_DONE && !is_known)
+        verdict = read_whole(refresh, draft, mark);
+    if (verdict == DATABASE_DONE && !(is_known ? keyring_change(refresh->keyring, draft)
+                                               : keyring_replace(refresh->keyring, draft)))
+        verdict = DATABASE_FAILED;
+    if (verdict == DATABASE_DONE)
+        memcpy(refresh->mark, mark, sizeof(mark));
+    keyring_draft_free(draft);
+    return verdict;
 }
 
 /* What was logged last. */
@@ -168,13 +246,15 @@ static void *run(void *arg)
 
     database_listen(refresh->db, refresh->plan->channel);
     for (;;) {
-        size_t count = 0;
+        size_t environment, count;
         int64_t began = clock_ms();
-        enum database_verdict verdict =
-            refresh->plan->read(refresh->db, refresh->keyring, began + READ_DEADLINE_MS, &count);
+        enum database_verdict verdict = read_credentials(refresh);
         int64_t next = began + (verdict == DATABASE_DONE ? POLL_MS : RETRY_MS);
 
+        if (must_stop(refresh))
+            return NULL;
         note(refresh, verdict);
+        keyring_count(refresh->keyring, &environment, &count);
         log_read(&last, refresh, verdict, count);
         /* A database that was away may come back at another migration level. */
         if (verdict == DATABASE_DONE && !is_level_known)

@@ -1,7 +1,8 @@
 /*
- * Keeps a keyring up to date: a thread of its own reads the credentials after each
- * notification of the database and every 5 s, at most twice a second. A failed or
- * partial read never replaces what is there.
+ * Keeps a keyring up to date: a thread of its own reads what changed after each notification
+ * of the database and every 5 s, at most twice a second. It reads everything first, when the
+ * database can't tell what changed, and every ten minutes, since a change that was made with
+ * triggers disabled is not recorded. A failed or partial read never replaces what is there.
  */
 #ifndef STEEP_REFRESH_H
 #define STEEP_REFRESH_H
@@ -19,9 +20,13 @@ struct refresh;
 struct refresh_plan {
     const char *name;    /* the connection's, in pg_stat_activity */
     const char *channel; /* of notifications */
-    /* Called on the thread. On success replaces the snapshot and writes its size. */
-    enum database_verdict (*read)(struct database *db, struct keyring *keyring, int64_t deadline,
-                                  size_t *count);
+    /*
+     * With the mark of the last read, or NULL, as its parameter: a row with a mark as text, and
+     * NULL in the other columns, followed by rows of credentials; no row if that is unknown.
+     */
+    const char *sql;
+    /* Adds a row to a draft; false if it can't be a credential, or if out of memory. */
+    bool (*add)(const struct database *db, int row, struct keyring_draft *draft);
 };
 
 /* Plans for the public keys of monitors, and for tokens. */

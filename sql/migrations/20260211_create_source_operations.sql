@@ -209,7 +209,8 @@ COMMENT ON FUNCTION public.begin_rename(text, text, boolean) IS
 
 REVOKE ALL ON FUNCTION public.begin_rename(text, text, boolean) FROM PUBLIC;
 
--- Begins with the keys, so that the monitor can send no more.
+-- Begins with the keys, so that the monitor can send no more. The name leaves the record of the
+-- changes too: the programs read all keys again instead.
 CREATE FUNCTION public.begin_erase(source_name text)
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -222,6 +223,7 @@ BEGIN
   DELETE FROM public.source_renames WHERE source_name IN (old_source, new_source);
   DELETE FROM public.monitor_keys WHERE source = source_name;
   GET DIAGNOSTICS removed = ROW_COUNT;
+  UPDATE public.credential_changes SET names = NULL WHERE list = 'monitor_keys' AND source_name = ANY (names);
   RETURN removed;
 END
 $$;

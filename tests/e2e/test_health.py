@@ -63,11 +63,11 @@ def test_without_a_database_a_program_is_well_but_not_ready(name, stack):
 def test_a_role_that_lost_its_grant_is_not_ready(stack, db):
     with program(stack, "ingest", passed=BOTH) as instance:
         wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 200, "it to be ready")
-        db.execute("REVOKE EXECUTE ON FUNCTION public.list_monitor_keys() FROM steep_ingest")
+        db.execute("REVOKE EXECUTE ON FUNCTION public.list_monitor_keys(uuid) FROM steep_ingest")
         try:
             wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 503, "the next look to fail")
         finally:
-            db.execute("GRANT EXECUTE ON FUNCTION public.list_monitor_keys() TO steep_ingest")
+            db.execute("GRANT EXECUTE ON FUNCTION public.list_monitor_keys(uuid) TO steep_ingest")
         wait_for(lambda: instance.ask_health("/readyz/ingest").status_code == 200, "it to be ready again")
 
 

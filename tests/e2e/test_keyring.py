@@ -69,15 +69,26 @@ def test_a_change_made_in_sql_takes_effect_too(db, client, name):
     assert seconds_until(lambda: not knows(client, sender)) < SOON
 
 
+@contextlib.contextmanager
+def beginning_with(db, function, statement):
+    """Let a function that is one SQL statement run another one first."""
+    definition = db.execute(f"SELECT pg_get_functiondef('public.{function}'::regproc)").fetchone()[0]
+    db.execute(re.sub(r"AS \$\w*\$", lambda m: f"{m[0]} {statement};", definition, count=1))
+    try:
+        yield
+    finally:
+        db.execute(definition)
+
+
+# Fails if everything is read, by a division by zero.
+ONLY_CHANGES = "SELECT 1 / (since IS NOT NULL)::integer"
+
+
 @pytest.fixture
 def slow_reader(db):
     """Make reading the keys slow, so that a change can be made during it."""
-    definition = db.execute("SELECT pg_get_functiondef('public.list_monitor_keys'::regproc)").fetchone()[0]
-    body = "SELECT k.source, k.public_key"
-    assert body in definition
-    db.execute(definition.replace(body, f"SELECT pg_sleep(0.5); {body}"))
-    yield
-    db.execute(definition)
+    with beginning_with(db, "list_monitor_keys", "SELECT pg_sleep(0.5)"):
+        yield
 
 
 def test_a_change_made_during_a_read_of_the_keys_takes_effect_as_soon(db, client, name, slow_reader):
@@ -97,11 +108,15 @@ HALF_A_READ = {
     "a row that is none": "RETURN QUERY {rows}; RETURN QUERY {bad}",
     "the end of its connection": "RETURN QUERY {rows}; PERFORM pg_sleep(60)",
 }
+# What is read: a program asks for everything if the function returns nothing for its mark.
+READS = {"the changes": "RETURN QUERY {mark}", "everything": "IF since IS NOT NULL THEN RETURN; END IF; RETURN QUERY {mark}"}
 LISTS = {
-    "ingest": ("list_monitor_keys", "SELECT k.source, k.public_key FROM public.monitor_keys AS k",
-               "SELECT '~'::text, '\\x00'::bytea"),
-    "query": ("list_access_tokens", "SELECT t.label, t.token_sha256, t.expires_at, NULL::text[], NULL::text[] FROM public.access_tokens AS t",
-              "SELECT '~'::text, '\\x00'::bytea, NULL::timestamptz, NULL::text[], NULL::text[]"),
+    "ingest": ("list_monitor_keys", "SELECT gen_random_uuid(), NULL::text, NULL::bytea",
+               "SELECT NULL::uuid, k.source, k.public_key FROM public.monitor_keys AS k",
+               "SELECT NULL::uuid, '~'::text, '\\x00'::bytea"),
+    "query": ("list_access_tokens", "SELECT gen_random_uuid(), NULL::text, NULL::bytea, NULL::timestamptz, NULL::text[], NULL::text[]",
+              "SELECT NULL::uuid, t.label, t.token_sha256, t.expires_at, NULL::text[], NULL::text[] FROM public.access_tokens AS t",
+              "SELECT NULL::uuid, '~'::text, '\\x00'::bytea, NULL::timestamptz, NULL::text[], NULL::text[]"),
 }
 
 
@@ -109,10 +124,10 @@ LISTS = {
 def half_reads(stack, db):
     """Let every read of a program's list fail halfway until the block ends."""
     @contextlib.contextmanager
-    def fail(name, how):
-        function, rows, bad = LISTS[name]
+    def fail(name, how, what):
+        function, mark, rows, bad = LISTS[name]
         definition = db.execute(f"SELECT pg_get_functiondef('public.{function}'::regproc)").fetchone()[0]
-        body = HALF_A_READ[how].format(rows=rows, bad=bad)
+        body = f"{READS[what].format(mark=mark)}; {HALF_A_READ[how].format(rows=rows, bad=bad)}"
         broken = re.sub(r"AS (\$\w*\$).*", lambda m: f"AS {m[1]} BEGIN {body}; END {m[1]}", definition, flags=re.DOTALL)
         size = stack.log(name).stat().st_size
         db.execute(broken.replace("LANGUAGE sql", "LANGUAGE plpgsql"))
@@ -133,13 +148,14 @@ def half_reads(stack, db):
     return fail
 
 
+@pytest.mark.parametrize("what", READS)
 @pytest.mark.parametrize("how", HALF_A_READ)
-def test_a_read_of_the_keys_that_fails_halfway_changes_nothing(how, half_reads, db, client, name):
+def test_a_read_of_the_keys_that_fails_halfway_changes_nothing(how, what, half_reads, db, client, name):
     kept, newcomer = Monitor(name), Monitor(f"{name}-new")
     add = "INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)"
     db.execute(add, (kept.source, kept.public))
     wait_for(lambda: knows(client, kept), "the key")
-    with half_reads("ingest", how) as failed:
+    with half_reads("ingest", how, what) as failed:
         db.execute(add, (newcomer.source, newcomer.public))
         failed()
         assert kept.post(client, [kept.event()]).status_code == 200
@@ -148,16 +164,106 @@ def test_a_read_of_the_keys_that_fails_halfway_changes_nothing(how, half_reads, 
     wait_for(lambda: knows(client, newcomer), "the new key, once it can be read")
 
 
+@pytest.mark.parametrize("what", READS)
 @pytest.mark.parametrize("how", HALF_A_READ)
-def test_a_read_of_the_tokens_that_fails_halfway_changes_nothing(how, half_reads, db, client, token, name):
+def test_a_read_of_the_tokens_that_fails_halfway_changes_nothing(how, what, half_reads, db, client, token, name):
     added = f"{name}-token"
     SECRETS.add(added)
-    with half_reads("query", how) as failed:
+    with half_reads("query", how, what) as failed:
         db.execute("INSERT INTO public.access_tokens (label, token_sha256) VALUES (%s, sha256(%s))", (name, added.encode()))
         failed()
         assert query_with(client, token).status_code == 200
         check_error(query_with(client, added), 401, "invalid_token")
     wait_for(lambda: query_with(client, added).status_code == 200, "the new token, once it can be read")
+
+
+def test_a_change_of_keys_takes_effect_without_reading_every_key(db, client, name):
+    kept, changed = Monitor(name), Monitor(f"{name}-changed")
+    add = "INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)"
+    db.execute(add, (kept.source, kept.public))
+    wait_for(lambda: knows(client, kept), "the key")
+    with beginning_with(db, "list_monitor_keys", ONLY_CHANGES):
+        db.execute(add, (changed.source, changed.public))
+        assert seconds_until(lambda: knows(client, changed)) < SOON
+        second = Monitor(changed.source)
+        db.execute(add, (second.source, second.public))
+        assert seconds_until(lambda: knows(client, second)) < SOON
+        assert knows(client, changed)
+        db.execute("DELETE FROM public.monitor_keys WHERE public_key = %s", (changed.public,))
+        assert seconds_until(lambda: not knows(client, changed)) < SOON
+        check_error(changed.post(client, "[]"), 401, "invalid_signature")
+        db.execute("UPDATE public.monitor_keys SET source = %s WHERE source = %s", (f"{name}-moved", second.source))
+        assert seconds_until(lambda: not knows(client, second)) < SOON
+        check_error(second.post(client, "[]"), 401, "unknown_source")
+        second.source = f"{name}-moved"
+        assert knows(client, second) and knows(client, kept)
+
+
+def test_a_change_of_tokens_takes_effect_without_reading_every_token(db, client, token, name):
+    def total():
+        answer = query_with(client, added, "?group_by=source")
+        return answer.json()["meta"]["totalCount"] if answer.status_code == 200 else answer.status_code
+
+    added = f"{name}-token"
+    SECRETS.add(added)
+    db.execute("INSERT INTO public.hourly_counts (source, hour, event_count) SELECT unnest(%s::text[]), date_trunc('hour', now()) - interval '1 hour', 1",
+               ([f"{name}-1", f"{name}-2"],))
+    with beginning_with(db, "list_access_tokens", ONLY_CHANGES):
+        db.execute("INSERT INTO public.access_tokens (label, token_sha256, sources) VALUES (%s, sha256(%s), %s)",
+                   (name, added.encode(), [f"{name}-*"]))
+        assert seconds_until(lambda: total() == 2) < SOON
+        db.execute("UPDATE public.access_tokens SET sources = %s WHERE label = %s", ([f"{name}-2"], name))
+        assert seconds_until(lambda: total() == 1) < SOON
+        db.execute("UPDATE public.access_tokens SET expires_at = now() - interval '1 second' WHERE label = %s", (name,))
+        assert seconds_until(lambda: total() == 401) < SOON
+        db.execute("UPDATE public.access_tokens SET expires_at = NULL, label = %s WHERE label = %s", (f"{name}-x", name))
+        assert seconds_until(lambda: total() == 1) < SOON
+        db.execute("DELETE FROM public.access_tokens WHERE label = %s", (f"{name}-x",))
+        assert seconds_until(lambda: total() == 401) < SOON
+        assert query_with(client, token).status_code == 200
+    db.execute("DELETE FROM public.hourly_counts WHERE source LIKE %s", (f"{name}-%",))
+
+
+def test_a_change_takes_effect_when_the_history_of_changes_is_lost(db, client, name):
+    sender = Monitor(name)
+    db.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)", (name, sender.public))
+    wait_for(lambda: knows(client, sender), "the key")
+    db.execute("DELETE FROM public.credential_changes WHERE list = 'monitor_keys'")
+    db.execute("DELETE FROM public.monitor_keys WHERE source = %s", (name,))
+    assert seconds_until(lambda: not knows(client, sender)) < SOON
+    db.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)", (name, sender.public))
+    assert seconds_until(lambda: knows(client, sender)) < SOON
+
+
+def test_a_key_is_refused_when_the_database_lost_the_change_that_added_it(db, client, name):
+    """As after a restore, or a failover to a standby that did not have it yet: nothing records the way back."""
+    sender, other = Monitor(name), Monitor(f"{name}-other")
+    add = "INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)"
+    db.execute(add, (name, sender.public))
+    wait_for(lambda: knows(client, sender), "the key")
+    with db.transaction():
+        db.execute("ALTER TABLE public.monitor_keys DISABLE TRIGGER record_delete")
+        db.execute("DELETE FROM public.monitor_keys WHERE source = %s", (name,))
+        db.execute("ALTER TABLE public.monitor_keys ENABLE ALWAYS TRIGGER record_delete")
+        db.execute(add, (other.source, other.public))
+        # The version that the lost change had, with another mark.
+        lost = db.execute("DELETE FROM public.credential_changes WHERE names && %s RETURNING version", ([name, other.source],)).fetchone()[0]
+        db.execute("INSERT INTO public.credential_changes (list, version, names) OVERRIDING SYSTEM VALUE VALUES ('monitor_keys', %s, %s)",
+                   (lost, [other.source]))
+    assert seconds_until(lambda: not knows(client, sender)) < SOON
+    assert knows(client, other)
+
+
+def test_more_changes_than_the_database_tells_apart_all_take_effect(db, client, name):
+    first, last = Monitor(f"{name}-0001"), Monitor(f"{name}-1200")
+    db.execute("INSERT INTO public.monitor_keys (source, public_key, slot)"
+               " SELECT %s || lpad(n::text, 4, '0'), CASE n WHEN 1 THEN %s ELSE %s END, 1 FROM generate_series(1, 1200) AS n",
+               (f"{name}-", first.public, last.public))
+    assert seconds_until(lambda: knows(client, first)) < SOON
+    assert knows(client, last)
+    db.execute("DELETE FROM public.monitor_keys WHERE source LIKE %s", (f"{name}-%",))
+    assert seconds_until(lambda: not knows(client, first)) < SOON
+    assert not knows(client, last)
 
 
 def test_many_changes_at_once_all_take_effect(db, client, name):

@@ -248,17 +248,17 @@ def test_a_scope_without_one_of_its_parts_is_refused(second_stack, lax_database)
     token = secrets.token_hex(16)
     SECRETS.add(token)
     lax_database.execute("INSERT INTO public.access_tokens (label, token_sha256) VALUES ('lax-part', sha256(%s::bytea))", (token,))
-    lax_database.execute("ALTER FUNCTION public.list_access_tokens() RENAME TO list_whole_tokens")
-    lax_database.execute("CREATE FUNCTION public.list_access_tokens() RETURNS TABLE (label text, token_sha256 bytea, expires_at timestamptz, names text[],"
+    lax_database.execute("ALTER FUNCTION public.list_access_tokens(uuid) RENAME TO list_whole_tokens")
+    lax_database.execute("CREATE FUNCTION public.list_access_tokens(since uuid) RETURNS TABLE (mark uuid, label text, token_sha256 bytea, expires_at timestamptz, names text[],"
                          " prefixes text[]) LANGUAGE sql SECURITY DEFINER AS"
-                         " 'SELECT label, token_sha256, expires_at, NULL::text[], ''{}''::text[] FROM public.list_whole_tokens()'")
+                         " 'SELECT mark, label, token_sha256, expires_at, NULL::text[], ''{}''::text[] FROM public.list_whole_tokens(since)'")
     try:
         with program(second_stack, "query", passed=BOTH) as instance:
             wait_for(lambda: "event=keyring" in instance.errors.read_text(), "a try to read the tokens")
             assert read_by(instance, token) == 503
     finally:
-        lax_database.execute("DROP FUNCTION public.list_access_tokens()")
-        lax_database.execute("ALTER FUNCTION public.list_whole_tokens() RENAME TO list_access_tokens")
+        lax_database.execute("DROP FUNCTION public.list_access_tokens(uuid)")
+        lax_database.execute("ALTER FUNCTION public.list_whole_tokens(uuid) RENAME TO list_access_tokens")
 
 
 def test_a_long_answer_has_the_scope_in_all_its_pieces(stack, db, client):

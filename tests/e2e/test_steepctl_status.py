@@ -101,8 +101,8 @@ def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):
      "Role steep_ingest cannot execute public.bulk_insert_batches(integer[],jsonb[]);"
      " run GRANT EXECUTE ON FUNCTION public.bulk_insert_batches(integer[],jsonb[]) TO steep_ingest."),
     ("REVOKE EXECUTE ON FUNCTION public.list_access_tokens FROM steep_query", CRITICAL,
-     "Role steep_query cannot execute public.list_access_tokens();"
-     " run GRANT EXECUTE ON FUNCTION public.list_access_tokens() TO steep_query."),
+     "Role steep_query cannot execute public.list_access_tokens(uuid);"
+     " run GRANT EXECUTE ON FUNCTION public.list_access_tokens(uuid) TO steep_query."),
     ("REVOKE EXECUTE ON FUNCTION public.prune_events FROM steep_prune", CRITICAL,
      "Role steep_prune cannot execute public.prune_events(interval,integer);"
      " run GRANT EXECUTE ON FUNCTION public.prune_events(interval,integer) TO steep_prune."),
@@ -123,9 +123,9 @@ def test_a_monitor_without_events_and_its_keys_are_named(healthy, status):
     ("REVOKE TRIGGER ON public.events FROM service_role", WARNING,
      "Role service_role lacks a privilege on public.events; run steepctl migrate."),
     ("ALTER FUNCTION public.list_monitor_keys OWNER TO postgres; GRANT EXECUTE ON FUNCTION public.list_monitor_keys TO PUBLIC", WARNING,
-     "PUBLIC can execute list_monitor_keys(); run REVOKE EXECUTE ON FUNCTION list_monitor_keys() FROM PUBLIC."),
+     "PUBLIC can execute list_monitor_keys(uuid); run REVOKE EXECUTE ON FUNCTION list_monitor_keys(uuid) FROM PUBLIC."),
     ("ALTER FUNCTION public.list_monitor_keys OWNER TO postgres", WARNING,
-     "Function list_monitor_keys() runs as postgres instead of steep_owner."),
+     "Function list_monitor_keys(uuid) runs as postgres instead of steep_owner."),
     ("DELETE FROM public.monitor_keys", WARNING,
      "No monitor is registered; run steepctl monitor add, unless all keys are in VIBETEA_PUBLIC_KEYS."),
     ("DELETE FROM public.access_tokens", WARNING,
@@ -174,7 +174,7 @@ def test_the_worst_fault_decides_and_all_are_reported(healthy, status):
     healthy.execute("DROP FUNCTION public.list_monitor_keys")
     healthy.execute("DROP FUNCTION public.list_access_tokens")
     code, lines = status()
-    check((code, lines), CRITICAL, "Function public.list_monitor_keys() is missing.", "Function public.list_access_tokens() is missing.")
+    check((code, lines), CRITICAL, "Function public.list_monitor_keys(uuid) is missing.", "Function public.list_access_tokens(uuid) is missing.")
     assert any(line.startswith("WARNING: There is no valid token") for line in lines) and "valid token" not in lines[0]
 
 

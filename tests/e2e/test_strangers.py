@@ -100,13 +100,13 @@ def statements(stack, db):
         before, seen = seen, stack.log("postgresql").stat().st_size
         with open(stack.log("postgresql"), errors="replace") as log:
             log.seek(before)
-            found = re.findall(r"<steep_(?:ingest|query)> LOG:  (?:execute \S+|statement): (.*)\n", log.read(seen - before))
+            found = re.findall(r"<steep_(?:ingest|query) (?!\w+ keyring>).*?> LOG:  (?:execute \S+|statement): (.*)\n", log.read(seen - before))
         # The limit goes before each statement, in its round trip.
-        others = r"set_config\('statement_timeout'|list_monitor_keys|list_access_tokens|schema_level|LISTEN|\('\[\]'\)|\(0, ''\)"
+        others = r"set_config\('statement_timeout'|\('\[\]'\)|\(0, ''\)"
         return collections.Counter(sql for sql in found if not re.search(others, sql))
 
     seen = stack.log("postgresql").stat().st_size
-    db.execute("ALTER SYSTEM SET log_line_prefix = '%m [%p] <%u> '")
+    db.execute("ALTER SYSTEM SET log_line_prefix = '%m [%p] <%u %a> '")
     for role in ("steep_ingest", "steep_query"):
         db.execute(f"ALTER ROLE {role} SET log_statement = 'all'")
     restart_sessions()

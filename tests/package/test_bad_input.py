@@ -109,7 +109,7 @@ def test_a_missing_migration_is_reported_and_the_database_served(machine, token)
 
 
 def test_a_missing_grant_is_reported_and_its_return_noticed(machine, monitor):
-    machine.sql("REVOKE EXECUTE ON FUNCTION list_monitor_keys() FROM steep_ingest")
+    machine.sql("REVOKE EXECUTE ON FUNCTION list_monitor_keys(uuid) FROM steep_ingest")
     since = machine.journal_now()
     try:
         machine.run("systemctl", "restart", "steep-ingest")
@@ -119,9 +119,9 @@ def test_a_missing_grant_is_reported_and_its_return_noticed(machine, monitor):
         assert curl(machine, "/readyz/ingest")[0] == 503
         assert post(machine, monitor, [monitor.event()])[0] == 503
         code, said = status(machine)
-        assert code == CRITICAL and "steep_ingest" in said and "list_monitor_keys()" in said, said
+        assert code == CRITICAL and "steep_ingest" in said and "list_monitor_keys(uuid)" in said, said
     finally:
-        machine.sql("GRANT EXECUTE ON FUNCTION list_monitor_keys() TO steep_ingest")
+        machine.sql("GRANT EXECUTE ON FUNCTION list_monitor_keys(uuid) TO steep_ingest")
     wait_for(lambda: post(machine, monitor, [monitor.event()])[0] == 200, "the grant to be noticed")
     assert is_well(machine), status(machine)
 

@@ -260,6 +260,113 @@ expect_match 'an older snapshot cannot add a ninth' "$have" '[1-8]|[1-8]'
 add_keys 'SERIALIZABLE'
 expect_match '... at any isolation level' "$have" '[1-8]|[1-8]'
 
+# A program has read up to a mark, and asks what changed since. What is committed later must come
+# later in the history, so a second change waits for the end of the first.
+add_key() {
+	echo "INSERT INTO public.monitor_keys (source, public_key) VALUES ('$1', sha256('1'))"
+}
+add_token() {
+	echo "INSERT INTO public.access_tokens (label, token_sha256) VALUES ('$1', sha256('$1'))"
+}
+for list in monitor_keys access_tokens; do
+	case $list in monitor_keys) add=add_key name=source ;; access_tokens) add=add_token name=label ;; esac
+	run_psql -c "$($add first)"
+	mark=$(run_psql -c "SELECT mark FROM public.list_$list() LIMIT 1")
+	hold "$($add late)"
+	for change in "$($add soon)" "UPDATE public.$list SET created_at = now()" "DELETE FROM public.$list" "TRUNCATE public.$list"; do
+		expect_match "${change%% *} waits for another change of $list" \
+			"$(run_psql -c "SET lock_timeout = '300ms'" -c "$change" 2>&1)" '*lock timeout*'
+	done
+	begin_waiting "$($add soon)"
+	expect '... and a program does not wait' "$(run_psql -c "SELECT count(*) FROM public.list_$list('$mark')")" 1
+	release COMMIT
+	expect '... the second is stored after the first' "$(end_waiting)" ''
+	expect '... and both are listed, in the order of their ends' \
+		"$(run_psql -c "SELECT names FROM public.credential_changes WHERE list = '$list' ORDER BY version DESC LIMIT 2")" "{soon}
+{late}"
+	expect '... as changed' "$(run_psql -c "SELECT $name FROM public.list_$list('$mark') OFFSET 1")" 'late
+soon'
+	run_psql -c "DELETE FROM public.$list"
+done
+
+# Programs that follow the changes of four sessions have in the end what a whole read has.
+run_psql <<'SQL'
+CREATE TABLE seen (follower integer, source text, public_key bytea);
+CREATE TABLE over ();
+CREATE PROCEDURE follow(me integer) LANGUAGE plpgsql AS $$
+DECLARE
+  since uuid;
+  latest uuid;
+  answer record;
+  previous text;
+  is_last boolean;
+BEGIN
+  LOOP
+    is_last := EXISTS (SELECT FROM over);
+    latest := NULL;
+    previous := '';
+    FOR answer IN SELECT * FROM public.list_monitor_keys(since) LOOP
+      latest := coalesce(answer.mark, latest);
+      IF answer.mark IS NOT NULL THEN
+        DELETE FROM seen WHERE since IS NULL AND follower = me;
+        CONTINUE;
+      END IF;
+      DELETE FROM seen WHERE follower = me AND source = answer.source AND answer.source <> previous;
+      previous := answer.source;
+      INSERT INTO seen SELECT me, answer.source, answer.public_key WHERE answer.public_key IS NOT NULL;
+    END LOOP;
+    IF since IS NOT NULL AND latest IS NULL THEN
+      RAISE 'the mark % is unknown', since;
+    END IF;
+    since := latest;
+    COMMIT;
+    EXIT WHEN is_last;
+  END LOOP;
+END
+$$;
+CREATE PROCEDURE change(rounds integer) LANGUAGE plpgsql AS $$
+BEGIN
+  FOR n IN 1..rounds LOOP
+    FOR i IN 1..1 + floor(random() * 2) LOOP
+      IF random() < 0.6 THEN
+        INSERT INTO public.monitor_keys (source, public_key)
+        VALUES ('m' || floor(random() * 40), sha256(floor(random() * 4)::text::bytea)) ON CONFLICT DO NOTHING;
+      ELSE
+        DELETE FROM public.monitor_keys WHERE source = 'm' || floor(random() * 40);
+      END IF;
+      PERFORM pg_sleep(random() * 0.005);
+    END LOOP;
+    IF random() < 0.2 THEN ROLLBACK; ELSE COMMIT; END IF;
+  END LOOP;
+END
+$$;
+SQL
+followers='' writers=''
+for each in 1 2; do
+	run_psql -c "CALL follow($each)" >"$scratch/follower$each" 2>&1 &
+	followers="$followers $!"
+done
+for each in 1 2 3 4; do
+	run_psql -c 'CALL change(60)' >"$scratch/writer$each" 2>&1 &
+	writers="$writers $!"
+done
+for each in $writers; do
+	wait "$each" || :
+done
+run_psql -c 'INSERT INTO over DEFAULT VALUES'
+for each in $followers; do
+	wait "$each" || :
+done
+expect 'four sessions change keys at once without an error' "$(cat "$scratch"/writer? "$scratch"/follower?)" ''
+for each in 1 2; do
+	expect "... and who follows the changes misses none ($each)" "$(run_psql -c "
+		WITH listed AS (SELECT source, public_key FROM public.monitor_keys), followed AS (SELECT source, public_key FROM seen WHERE follower = $each)
+		SELECT 'missed', * FROM (TABLE listed EXCEPT TABLE followed) AS missed
+		UNION ALL SELECT 'stale', * FROM (TABLE followed EXCEPT TABLE listed) AS stale")" ''
+done
+expect '... of many' "$(run_psql -c "SELECT count(*) > 50 FROM public.credential_changes WHERE list = 'monitor_keys'")" t
+run_psql -c 'DROP PROCEDURE follow' -c 'DROP PROCEDURE change' -c 'DROP TABLE seen, over' -c 'DELETE FROM public.monitor_keys'
+
 # notified SQL: what a listener receives when another session runs it
 notified() {
 	cat >"$scratch/listen" <<SQL

@@ -17,11 +17,14 @@ INSERT INTO decided VALUES
   ('schema', 'public', 'USAGE', 'USAGE', 'USAGE', 'USAGE', 'USAGE', ''),
 
   ('table', 'access_tokens', '', '', '', 'SELECT', '', ''),
+  ('table', 'credential_changes', '', '', '', 'SELECT', '', ''),
   ('table', 'events', '', '', 'DELETE INSERT ' || :'maintain' || 'REFERENCES SELECT TRIGGER TRUNCATE UPDATE', 'SELECT', '', ''),
   ('table', 'hourly_counts', '', '', '', 'SELECT', '', ''),
   ('table', 'monitor_keys', '', '', '', 'SELECT', '', ''),
   ('table', 'schema_migrations', '', '', '', 'SELECT', '', ''),
   ('table', 'source_renames', '', '', '', 'SELECT', '', ''),
+
+  ('sequence', 'credential_changes_version_seq', '', '', '', 'SELECT', '', ''),
 
   ('function', 'bulk_insert_batches(integer[],jsonb[])', 'EXECUTE', '', 'EXECUTE', '', '', ''),
   ('function', 'bulk_insert_events(jsonb)', 'EXECUTE', '', 'EXECUTE', '', '', ''),
@@ -31,8 +34,8 @@ INSERT INTO decided VALUES
   ('function', 'get_hourly_totals(integer,text,text[],text[])', '', 'EXECUTE', 'EXECUTE', '', '', ''),
   ('function', 'get_scoped_aggregates(integer,text,text[],text[])', '', 'EXECUTE', 'EXECUTE', '', '', ''),
   ('function', 'get_source_totals(integer,text,text[],text[])', '', 'EXECUTE', 'EXECUTE', '', '', ''),
-  ('function', 'list_access_tokens()', '', 'EXECUTE', '', '', '', ''),
-  ('function', 'list_monitor_keys()', 'EXECUTE', '', '', '', '', ''),
+  ('function', 'list_access_tokens(uuid)', '', 'EXECUTE', '', '', '', ''),
+  ('function', 'list_monitor_keys(uuid)', 'EXECUTE', '', '', '', '', ''),
   ('function', 'log_failure(text[],text)', 'EXECUTE', 'EXECUTE', '', '', '', ''),
   ('function', 'schema_level()', 'EXECUTE', 'EXECUTE', '', '', '', ''),
 
@@ -51,6 +54,7 @@ INSERT INTO decided VALUES
 
   -- For the functions above only.
   ('function', 'find_source_events(text,timestamp with time zone,timestamp with time zone,integer)', '', '', '', '', '', ''),
+  ('function', 'find_credential_changes(text,uuid)', '', '', '', '', '', ''),
   ('function', 'count_partial_hour(timestamp with time zone,text[])', '', '', '', '', '', ''),
   ('function', 'find_sources(text,text[],text[])', '', '', '', '', '', ''),
   ('function', 'has_source(text[],text)', '', '', '', '', '', ''),
@@ -63,6 +67,8 @@ INSERT INTO decided VALUES
   ('function', 'count_inserted_events()', '', '', '', '', '', ''),
   ('function', 'count_updated_events()', '', '', '', '', '', ''),
   ('function', 'notify_changed()', '', '', '', '', '', ''),
+  ('function', 'record_credential_change()', '', '', '', '', '', ''),
+  ('function', 'serialize_credential_changes()', '', '', '', '', '', ''),
   ('function', 'truncate_hourly_counts()', '', '', '', '', '', '');
 
 -- Functions of PostgreSQL that write, and that every role may call by default. Their
@@ -202,9 +208,9 @@ GRANT TRIGGER ON public.monitor_keys TO PUBLIC;
 SELECT set_eq('found', $$SELECT 'table' AS kind, 'monitor_keys' AS object, role,
     CASE role WHEN 'steep_backup' THEN 'SELECT TRIGGER' ELSE 'TRIGGER' END AS operations FROM roles$$, 'a grant to PUBLIC is found for every role');
 REVOKE TRIGGER ON public.monitor_keys FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION public.list_access_tokens() TO steep_ingest;
-SELECT results_eq('found', $$VALUES ('function', 'list_access_tokens()', 'steep_ingest', 'EXECUTE')$$, 'a grant on a function is found');
-REVOKE EXECUTE ON FUNCTION public.list_access_tokens() FROM steep_ingest;
+GRANT EXECUTE ON FUNCTION public.list_access_tokens(uuid) TO steep_ingest;
+SELECT results_eq('found', $$VALUES ('function', 'list_access_tokens(uuid)', 'steep_ingest', 'EXECUTE')$$, 'a grant on a function is found');
+REVOKE EXECUTE ON FUNCTION public.list_access_tokens(uuid) FROM steep_ingest;
 REVOKE CONNECT ON DATABASE :"DBNAME" FROM steep_query;
 SELECT results_eq('found', $$VALUES ('database', 'this one', 'steep_query', '')$$, 'a missing grant is found');
 GRANT CONNECT ON DATABASE :"DBNAME" TO steep_query;

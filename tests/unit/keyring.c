@@ -1,6 +1,7 @@
 #include "auth/keyring.h"
 #include "unit.h"
 
+#include <pthread.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,12 +42,25 @@ static void make_key(char text[static SIGNATURE_KEY_TEXT_BYTES + 1])
     signature_format_key(public_key, text);
 }
 
-static struct keyring_key *key_of(struct keyring_key *key, const char *source, unsigned char byte)
+/* Adds a key of so many equal bytes to a draft. */
+static void draft_key(struct keyring_draft *draft, const char *source, unsigned char byte)
 {
-    memset(key->key, byte, sizeof(key->key));
-    key->source_length = (unsigned char)strlen(source);
-    memcpy(key->source, source, strlen(source));
-    return key;
+    unsigned char key[SIGNATURE_KEY_BYTES];
+
+    memset(key, byte, sizeof(key));
+    assert_true(keyring_draft_key(draft, source, strlen(source), key));
+}
+
+static void replace(struct keyring_draft *draft)
+{
+    assert_true(keyring_replace(keyring, draft));
+    keyring_draft_free(draft);
+}
+
+static void change(struct keyring_draft *draft)
+{
+    assert_true(keyring_change(keyring, draft));
+    keyring_draft_free(draft);
 }
 
 static void is_incomplete_before_the_first_read(void **state)
@@ -54,21 +68,21 @@ static void is_incomplete_before_the_first_read(void **state)
     (void)state;
     assert_int_equal(find("macbook"), 0);
     assert_false(is_complete);
-    keyring_replace_keys(keyring, NULL, 0);
+    replace(keyring_draft_new());
     assert_int_equal(find("macbook"), 0);
     assert_true(is_complete);
 }
 
 static void finds_all_keys_of_a_source_and_no_other(void **state)
 {
-    struct keyring_key *all = calloc(5, sizeof(*all));
+    struct keyring_draft *draft = keyring_draft_new();
     (void)state;
-    key_of(&all[0], "b", 1);
-    key_of(&all[1], "a", 2);
-    key_of(&all[2], "b", 3);
-    key_of(&all[3], "bb", 4);
-    key_of(&all[4], "B", 5);
-    keyring_replace_keys(keyring, all, 5);
+    draft_key(draft, "b", 1);
+    draft_key(draft, "a", 2);
+    draft_key(draft, "b", 3);
+    draft_key(draft, "bb", 4);
+    draft_key(draft, "B", 5);
+    replace(draft);
     assert_int_equal(find("b"), 2);
     assert_int_equal(keys[0][0] + keys[1][0], 1 + 3);
     assert_int_equal(find("bb"), 1);
@@ -79,6 +93,7 @@ static void finds_all_keys_of_a_source_and_no_other(void **state)
 
 static void replaces_keys_of_the_database_and_keeps_those_of_the_environment(void **state)
 {
+    struct keyring_draft *draft = keyring_draft_new();
     char text[SIGNATURE_KEY_TEXT_BYTES + 1];
     char list[100];
     (void)state;
@@ -87,10 +102,164 @@ static void replaces_keys_of_the_database_and_keeps_those_of_the_environment(voi
     assert_null(keyring_add_public_keys(keyring, list));
     assert_int_equal(find("macbook"), 1);
     assert_false(is_complete);
-    keyring_replace_keys(keyring, key_of(calloc(1, sizeof(struct keyring_key)), "macbook", 9), 1);
+    draft_key(draft, "macbook", 9);
+    replace(draft);
     assert_int_equal(find("macbook"), 2);
-    keyring_replace_keys(keyring, NULL, 0);
+    replace(keyring_draft_new());
     assert_int_equal(find("macbook"), 1);
+}
+
+static void changes_the_keys_of_some_sources_and_keeps_the_others(void **state)
+{
+    struct keyring_draft *draft = keyring_draft_new();
+    size_t environment, database;
+    (void)state;
+    draft_key(draft, "b", 1);
+    draft_key(draft, "b", 2);
+    draft_key(draft, "c", 3);
+    draft_key(draft, "d", 4);
+    replace(draft);
+
+    draft = keyring_draft_new();
+    draft_key(draft, "e", 5);
+    draft_key(draft, "b", 6);
+    assert_true(keyring_draft_none(draft, "c", 1));
+    draft_key(draft, "a", 7);
+    draft_key(draft, "e", 8);
+    assert_true(keyring_draft_none(draft, "bb", 2));
+    change(draft);
+    assert_int_equal(find("a"), 1);
+    assert_int_equal(keys[0][0], 7);
+    assert_int_equal(find("b"), 1);
+    assert_int_equal(keys[0][0], 6);
+    assert_int_equal(find("bb"), 0);
+    assert_int_equal(find("c"), 0);
+    assert_int_equal(find("d"), 1);
+    assert_int_equal(keys[0][0], 4);
+    assert_int_equal(find("e"), 2);
+    keyring_count(keyring, &environment, &database);
+    assert_int_equal(database, 5);
+
+    change(keyring_draft_new());
+    keyring_count(keyring, &environment, &database);
+    assert_int_equal(database, 5);
+}
+
+static void never_removes_keys_of_the_environment(void **state)
+{
+    struct keyring_draft *draft = keyring_draft_new();
+    char text[SIGNATURE_KEY_TEXT_BYTES + 1];
+    char list[100];
+    (void)state;
+    make_key(text);
+    snprintf(list, sizeof(list), "macbook:%s", text);
+    assert_null(keyring_add_public_keys(keyring, list));
+    assert_true(keyring_draft_none(draft, "macbook", 7));
+    replace(draft);
+    draft = keyring_draft_new();
+    assert_true(keyring_draft_none(draft, "macbook", 7));
+    change(draft);
+    assert_int_equal(find("macbook"), 1);
+}
+
+static void refuses_a_name_of_an_impossible_length(void **state)
+{
+    struct keyring_draft *draft = keyring_draft_new();
+    unsigned char bytes[SIGNATURE_KEY_BYTES] = {0};
+    char name[KEYRING_SOURCE_BYTES + 1];
+    (void)state;
+    memset(name, 'x', sizeof(name));
+    assert_false(keyring_draft_key(draft, name, 0, bytes));
+    assert_true(keyring_draft_key(draft, name, KEYRING_SOURCE_BYTES, bytes));
+    assert_false(keyring_draft_key(draft, name, KEYRING_SOURCE_BYTES + 1, bytes));
+    assert_false(keyring_draft_token(draft, name, 0, bytes, 0, NULL));
+    assert_false(keyring_draft_token(draft, name, KEYRING_LABEL_BYTES + 1, bytes, 0, NULL));
+    assert_false(keyring_draft_none(draft, name, 0));
+    assert_false(keyring_draft_none(draft, name, KEYRING_SOURCE_BYTES + 1));
+    keyring_draft_free(draft);
+}
+
+/* Names of different lengths, some of them the beginning of another. */
+static size_t name_of(unsigned int number, char name[static 16])
+{
+    return (size_t)snprintf(name, 16, number % 3 == 0 ? "m%u" : "monitor-%u", number);
+}
+
+/* Many changes, beside a list of how many keys each source should have, and of what. */
+static void is_after_many_changes_what_a_whole_read_would_be(void **state)
+{
+    enum { SOURCES = 300, CHANGES = 400 };
+    unsigned char expected[SOURCES] = {0}; /* the byte of its keys; 0 for none */
+    unsigned char counts[SOURCES] = {0};
+    char name[16];
+    (void)state;
+    replace(keyring_draft_new());
+    for (unsigned int i = 0; i < CHANGES; i++) {
+        struct keyring_draft *draft = keyring_draft_new();
+        unsigned int first = randombytes_uniform(SOURCES);
+
+        for (unsigned int n = randombytes_uniform(20); n > 0; n--) {
+            unsigned int number = (first + 7 * n) % SOURCES;
+            size_t length = name_of(number, name);
+
+            counts[number] = (unsigned char)randombytes_uniform(KEYRING_KEYS_PER_SOURCE + 1);
+            expected[number] = (unsigned char)(1 + randombytes_uniform(255));
+            if (counts[number] == 0)
+                assert_true(keyring_draft_none(draft, name, length));
+            for (unsigned int key = 0; key < counts[number]; key++)
+                draft_key(draft, name, expected[number]);
+        }
+        change(draft);
+    }
+    for (unsigned int number = 0; number < SOURCES; number++) {
+        name_of(number, name);
+        assert_int_equal(find(name), counts[number]);
+        for (unsigned int key = 0; key < counts[number]; key++)
+            assert_int_equal(keys[key][0], expected[number]);
+    }
+}
+
+/* Looks a source up until its keys are those of byte 255; they must always be two equal ones. */
+static void *look_up(void *arg)
+{
+    unsigned char found[KEYRING_KEYS_FOUND][SIGNATURE_KEY_BYTES];
+    bool *is_mixed = arg;
+    bool is_read;
+
+    do {
+        if (keyring_find_keys(keyring, "b", 1, found, &is_read) != 2 || found[0][0] != found[1][0])
+            *is_mixed = true;
+    } while (!*is_mixed && found[0][0] != 255);
+    return NULL;
+}
+
+static void shows_a_change_whole_or_not_at_all(void **state)
+{
+    struct keyring_draft *draft = keyring_draft_new();
+    bool is_mixed[2] = {false, false};
+    pthread_t threads[2];
+    (void)state;
+    draft_key(draft, "a", 1);
+    draft_key(draft, "b", 1);
+    draft_key(draft, "b", 1);
+    replace(draft);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, look_up, &is_mixed[i]), 0);
+    for (int i = 2; i < 256; i++) {
+        draft = keyring_draft_new();
+        draft_key(draft, "b", (unsigned char)i);
+        draft_key(draft, "b", (unsigned char)i);
+        if (i % 2 == 0)
+            draft_key(draft, "a", (unsigned char)i);
+        if (i % 7 == 0)
+            replace(draft);
+        else
+            change(draft);
+    }
+    for (int i = 0; i < 2; i++) {
+        pthread_join(threads[i], NULL);
+        assert_false(is_mixed[i]);
+    }
 }
 
 static void reads_a_list_of_public_keys(void **state)
@@ -161,18 +330,29 @@ static bool find_token(const char *token, int64_t now, char *label)
     return keyring_find_token(keyring, digest, now, label, &scope, &is_complete);
 }
 
+static struct scope *scope_of(const char *names)
+{
+    return scope_new((struct scope_array){(const unsigned char *)names, strlen(names)},
+                     (struct scope_array){(const unsigned char *)"", 0});
+}
+
+static void draft_token(struct keyring_draft *draft, const char *label, const char *token,
+                        int64_t expires, struct scope *limits)
+{
+    unsigned char digest[BEARER_DIGEST_BYTES];
+
+    crypto_hash_sha256(digest, (const unsigned char *)token, strlen(token));
+    assert_true(keyring_draft_token(draft, label, strlen(label), digest, expires, limits));
+}
+
 static void finds_a_token_until_it_expires(void **state)
 {
-    struct keyring_token *tokens = calloc(2, sizeof(*tokens));
+    struct keyring_draft *draft = keyring_draft_new();
     char label[KEYRING_LABEL_BYTES + 1];
     (void)state;
-    crypto_hash_sha256(tokens[0].digest, (const unsigned char *)"one", 3);
-    tokens[0].expires = 1000;
-    memcpy(tokens[0].label, "first", 6);
-    crypto_hash_sha256(tokens[1].digest, (const unsigned char *)"two", 3);
-    tokens[1].expires = KEYRING_NEVER;
-    memcpy(tokens[1].label, "second", 7);
-    keyring_replace_tokens(keyring, tokens, 2);
+    draft_token(draft, "first", "one", 1000, NULL);
+    draft_token(draft, "second", "two", KEYRING_NEVER, NULL);
+    replace(draft);
     assert_true(find_token("one", 999, label));
     assert_string_equal(label, "first");
     assert_false(find_token("one", 1000, label));
@@ -182,44 +362,59 @@ static void finds_a_token_until_it_expires(void **state)
     assert_true(is_complete);
 }
 
-static struct scope *scope_of(const char *names)
-{
-    return scope_new((struct scope_array){(const unsigned char *)names, strlen(names)},
-                     (struct scope_array){(const unsigned char *)"", 0});
-}
-
 static void gives_a_token_its_scope(void **state)
 {
-    struct keyring_token *tokens = calloc(2, sizeof(*tokens));
+    struct keyring_draft *draft = keyring_draft_new();
     char label[KEYRING_LABEL_BYTES + 1];
     (void)state;
-    crypto_hash_sha256(tokens[0].digest, (const unsigned char *)"one", 3);
-    tokens[0].expires = 1000;
-    tokens[0].scope = scope_of("mac");
-    crypto_hash_sha256(tokens[1].digest, (const unsigned char *)"two", 3);
-    tokens[1].expires = KEYRING_NEVER;
-    keyring_replace_tokens(keyring, tokens, 2);
+    draft_token(draft, "first", "one", 1000, scope_of("mac"));
+    draft_token(draft, "second", "two", KEYRING_NEVER, NULL);
+    replace(draft);
     assert_true(find_token("two", 0, label));
     assert_null(scope);
     assert_true(find_token("one", 0, label));
     assert_memory_equal(scope->names.bytes, "mac", 3);
     /* A request keeps the scope that its token had. */
-    keyring_replace_tokens(keyring, NULL, 0);
+    replace(keyring_draft_new());
     assert_memory_equal(scope->names.bytes, "mac", 3);
     assert_false(find_token("one", 0, label));
     assert_null(scope);
 }
 
+static void changes_some_tokens_and_keeps_the_others(void **state)
+{
+    struct keyring_draft *draft = keyring_draft_new();
+    char label[KEYRING_LABEL_BYTES + 1];
+    (void)state;
+    draft_token(draft, "first", "one", KEYRING_NEVER, scope_of("mac"));
+    draft_token(draft, "second", "two", KEYRING_NEVER, NULL);
+    draft_token(draft, "third", "three", KEYRING_NEVER, NULL);
+    replace(draft);
+    assert_true(find_token("one", 0, label));
+
+    draft = keyring_draft_new();
+    draft_token(draft, "first", "one", KEYRING_NEVER, scope_of("lab"));
+    assert_true(keyring_draft_none(draft, "second", 6));
+    draft_token(draft, "third", "four", 1000, NULL);
+    change(draft);
+    assert_memory_equal(scope->names.bytes, "mac", 3);
+    assert_true(find_token("one", 0, label));
+    assert_memory_equal(scope->names.bytes, "lab", 3);
+    assert_false(find_token("two", 0, label));
+    assert_false(find_token("three", 0, label));
+    assert_true(find_token("four", 999, label));
+    assert_string_equal(label, "third");
+    assert_false(find_token("four", 1000, label));
+}
+
 static void never_limits_the_token_of_the_environment(void **state)
 {
-    struct keyring_token *token = calloc(1, sizeof(*token));
+    struct keyring_draft *draft = keyring_draft_new();
     char label[KEYRING_LABEL_BYTES + 1];
     (void)state;
     assert_null(keyring_add_token(keyring, "one"));
-    crypto_hash_sha256(token->digest, (const unsigned char *)"one", 3);
-    token->expires = KEYRING_NEVER;
-    token->scope = scope_of("mac");
-    keyring_replace_tokens(keyring, token, 1);
+    draft_token(draft, "first", "one", KEYRING_NEVER, scope_of("mac"));
+    replace(draft);
     assert_true(find_token("one", 0, label));
     assert_null(scope);
 }
@@ -250,11 +445,17 @@ int main(void)
         TEST(is_incomplete_before_the_first_read),
         TEST(finds_all_keys_of_a_source_and_no_other),
         TEST(replaces_keys_of_the_database_and_keeps_those_of_the_environment),
+        TEST(changes_the_keys_of_some_sources_and_keeps_the_others),
+        TEST(never_removes_keys_of_the_environment),
+        TEST(refuses_a_name_of_an_impossible_length),
+        TEST(is_after_many_changes_what_a_whole_read_would_be),
+        TEST(shows_a_change_whole_or_not_at_all),
         TEST(reads_a_list_of_public_keys),
         TEST(refuses_an_invalid_list),
         TEST(refuses_a_ninth_key_of_a_source),
         TEST(finds_a_token_until_it_expires),
         TEST(gives_a_token_its_scope),
+        TEST(changes_some_tokens_and_keeps_the_others),
         TEST(never_limits_the_token_of_the_environment),
         TEST(trims_the_token_of_the_environment),
         TEST(never_matches_an_empty_token),
