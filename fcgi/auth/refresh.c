@@ -299,8 +299,12 @@ bool refresh_is_current(const struct refresh *refresh)
 {
     int64_t age = refresh_age_ms(refresh);
 
-    return age >= 0 && age <= CURRENT_MS &&
-           !atomic_load_explicit(&refresh->is_failing, memory_order_relaxed);
+    return age >= 0 && age <= CURRENT_MS && !refresh_is_failing(refresh);
+}
+
+bool refresh_is_failing(const struct refresh *refresh)
+{
+    return atomic_load_explicit(&refresh->is_failing, memory_order_relaxed);
 }
 
 void refresh_join(struct refresh *refresh)

@@ -49,6 +49,9 @@ int64_t refresh_age_ms(const struct refresh *refresh);
  */
 bool refresh_is_current(const struct refresh *refresh);
 
+/* Whether the last read failed. From any thread. */
+bool refresh_is_failing(const struct refresh *refresh);
+
 /* Waits for the thread's end and frees; takes NULL. */
 void refresh_join(struct refresh *refresh);
 

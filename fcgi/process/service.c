@@ -21,8 +21,9 @@
 enum {
     LARGE_BYTES = 1024 * 1024,
     KEPT_BYTES = 4 * 1024 * 1024,
-    GRACE_MS = 5000, /* a request ends with its deadline, or soon after */
-    FIRST_READ_MS = 1000,
+    GRACE_MS = 5000,      /* a request ends with its deadline, or soon after */
+    FIRST_READ_MS = 4000, /* a million keys take two seconds */
+    FAILED_READ_MS = 1000,
     FIRST_READ_STEP_MS = 10,
     TICK_MS = 1000, /* between looks for requests without a line in the log */
 };
@@ -109,14 +110,15 @@ static void run(const struct service *service, const struct config *config, stru
 }
 
 /*
- * Gives the first read of the keyring a moment. Without it, requests that waited in
- * the listener's queue since the last process ended would be answered 503.
+ * Gives the first read of the keyring a moment, and less if it fails. Without it, requests that
+ * waited in the listener's queue since the last process ended would be answered 503.
  */
-static void await_keyring(struct keyring *keyring)
+static void await_keyring(struct keyring *keyring, const struct refresh *refresh)
 {
-    int64_t until = clock_ms() + FIRST_READ_MS;
+    int64_t began = clock_ms();
 
-    while (!keyring_has_snapshot(keyring) && clock_left(until) > 0)
+    while (!keyring_has_snapshot(keyring) &&
+           clock_left(began + (refresh_is_failing(refresh) ? FAILED_READ_MS : FIRST_READ_MS)) > 0)
         clock_sleep_jitter(FIRST_READ_STEP_MS);
 }
 
@@ -147,7 +149,7 @@ static bool run_threads(const struct service *service, const struct config *conf
         refresh_join(refresh);
         return false;
     }
-    await_keyring(keyring);
+    await_keyring(keyring, refresh);
     workers = workers_start(&plan);
     view.workers = workers;
     if (workers != NULL && listeners->health >= 0) {
