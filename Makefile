@@ -75,11 +75,14 @@ $(FUZZERS): %: %.o $(FUZZ_HELPERS) $(BUILD)/sender.a $(BUILD)/rooms.a $(BUILD)/f
 	$(LINK) -fsanitize=fuzzer $(LIBRARIES)
 
 # The bench's load generator, and what slows its PostgreSQL down.
-$(BUILD)/load: $(filter-out %/slow_commits.o %/fleet.o,$(call objects,tests/bench/*.c)) $(BUILD)/flags
+$(BUILD)/load: $(filter-out %/slow_commits.o %/fleet.o %/lookups.o,$(call objects,tests/bench/*.c)) $(BUILD)/flags
 	$(LINK) -lcurl $(PACKAGE_LIBS)
 
 $(BUILD)/fleet: $(BUILD)/tests/bench/fleet.o $(BUILD)/tests/bench/bodies.o $(BUILD)/flags
 	$(LINK) -lssl -lcrypto $(PACKAGE_LIBS)
+
+$(BUILD)/lookups: $(BUILD)/tests/bench/lookups.o $(BUILD)/rooms.a $(BUILD)/flags
+	$(LINK) $(LIBRARIES)
 
 $(BUILD)/slow_commits.so: tests/bench/slow_commits.c $(BUILD)/flags
 	$(CC) $(ALL_CFLAGS) -fPIC -shared -o $@ $<

@@ -1,5 +1,6 @@
 """The READMEs: their commands work as they are printed, and what they point to exists."""
 
+import json
 import os
 import re
 import shlex
@@ -143,6 +144,27 @@ def test_every_file_it_names_exists(document):
     for name in re.findall(r"`(\.?[\w-]+(?:/[\w.-]+)+)/?`", (ROOT / document).read_text()):
         if not ELSEWHERE.match(name):
             assert any(list(place.glob(name)) or list(place.glob(f"{name}.[ch]")) for place in places), name
+
+
+def test_the_plan_has_what_the_results_of_the_bench_give():
+    printed = subprocess.run([ROOT / "tests/bench/plan", ROOT / "tests/bench/results.json"], check=True, text=True, capture_output=True).stdout
+    assert "1,000,000" in printed and printed in section("The numbers", "deploy/SCALING.md")
+
+
+def test_the_plan_needs_the_results_that_it_is_made_of(tmp_path):
+    bench = json.loads((ROOT / "tests/bench/results.json").read_text())
+    plan = ROOT / "tests/bench/plan"
+
+    def run(*arguments):
+        return subprocess.run([plan, *arguments], text=True, capture_output=True)
+
+    # The results that were selected give themselves again.
+    assert json.loads(run("--select", ROOT / "tests/bench/results.json").stdout) == bench
+    for measure in {entry["measure"] for entry in bench["results"]}:
+        partial = tmp_path / "bench.json"
+        partial.write_text(json.dumps(bench | {"results": [entry for entry in bench["results"] if entry["measure"] != measure]}))
+        done = run(partial)
+        assert done.returncode == 1 and measure in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_room_of_the_programs_lists_each_of_its_files():
