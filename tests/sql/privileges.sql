@@ -19,6 +19,7 @@ INSERT INTO decided VALUES
   ('table', 'access_tokens', '', '', '', 'SELECT', '', ''),
   ('table', 'credential_changes', '', '', '', 'SELECT', '', ''),
   ('table', 'events', '', '', 'DELETE INSERT ' || :'maintain' || 'REFERENCES SELECT TRIGGER TRUNCATE UPDATE', 'SELECT', '', ''),
+  ('table', 'heartbeat', '', '', '', 'SELECT', '', ''),
   ('table', 'hourly_counts', '', '', '', 'SELECT', '', ''),
   ('table', 'monitor_keys', '', '', '', 'SELECT', '', ''),
   ('table', 'schema_migrations', '', '', '', 'SELECT', '', ''),
@@ -26,9 +27,11 @@ INSERT INTO decided VALUES
 
   ('sequence', 'credential_changes_version_seq', '', '', '', 'SELECT', '', ''),
 
+  ('function', 'beat()', 'EXECUTE', '', '', '', '', ''),
   ('function', 'bulk_insert_batches(integer[],jsonb[])', 'EXECUTE', '', 'EXECUTE', '', '', ''),
   ('function', 'bulk_insert_events(jsonb)', 'EXECUTE', '', 'EXECUTE', '', '', ''),
   ('function', 'count_foreign_ids(jsonb)', 'EXECUTE', '', '', '', '', ''),
+  ('function', 'data_time()', 'EXECUTE', 'EXECUTE', '', '', '', ''),
   ('function', 'find_invalid_events(text[])', 'EXECUTE', '', '', '', '', ''),
   ('function', 'get_hourly_aggregates(integer,text)', '', 'EXECUTE', 'EXECUTE', '', '', ''),
   ('function', 'get_hourly_totals(integer,text,text[],text[])', '', 'EXECUTE', 'EXECUTE', '', '', ''),
