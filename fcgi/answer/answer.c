@@ -20,6 +20,17 @@ static bool may_be_long(const struct question *asked)
     return asked->parameters.source_length == 0 && asked->parameters.grouping != QUERY_BY_HOUR;
 }
 
+/* On a standby, the answer is as of what that has seen, whatever the clocks say. */
+static void note_seen(struct answer *answer, const struct database *db)
+{
+    struct timespec *fetched = &answer->fetched_at;
+    int64_t seen_us = database_seen_us(db);
+
+    if (seen_us < fetched->tv_sec * INT64_C(1000000) + fetched->tv_nsec / 1000)
+        *fetched =
+            (struct timespec){.tv_sec = seen_us / 1000000, .tv_nsec = seen_us % 1000000 * 1000};
+}
+
 /*
  * A cursor costs a sixth more than a call for the rows of one piece. If there are more rows,
  * that call was made in vain; a question that had more will have more again.
@@ -46,6 +57,8 @@ static enum error open_rows(struct answer *answer, struct worker *worker, int64_
             sizes_note(answer->asked, SIZES_LONG, database_rows(worker->db) == DATABASE_PIECE_ROWS,
                        otherwise);
     }
+    if (verdict == DATABASE_DONE)
+        note_seen(answer, worker->db);
     return worker_error(verdict);
 }
 

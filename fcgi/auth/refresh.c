@@ -12,6 +12,7 @@
 
 enum {
     POLL_MS = 5000,
+    UNNOTIFIED_POLL_MS = 4000, /* so that a change takes effect within 5 s */
     RETRY_MS = 1000,
     INTERVAL_MS = 500, /* between two reads, at least */
     READ_DEADLINE_MS = 5000,
@@ -92,6 +93,7 @@ const struct refresh_plan REFRESH_KEYS = {
     .sql = DATABASE_CURSOR
     "SELECT mark::text, source, public_key FROM public.list_monitor_keys($1::uuid)",
     .add = add_key,
+    .beat = "SELECT public.beat()",
 };
 const struct refresh_plan REFRESH_TOKENS = {
     .name = "query keyring",
@@ -249,13 +251,18 @@ static void *run(void *arg)
         size_t environment, count;
         int64_t began = clock_ms();
         enum database_verdict verdict = read_credentials(refresh);
-        int64_t next = began + (verdict == DATABASE_DONE ? POLL_MS : RETRY_MS);
+        int64_t next = began + (verdict != DATABASE_DONE            ? RETRY_MS
+                                : database_is_notified(refresh->db) ? POLL_MS
+                                                                    : UNNOTIFIED_POLL_MS);
 
         if (must_stop(refresh))
             return NULL;
         note(refresh, verdict);
         keyring_count(refresh->keyring, &environment, &count);
         log_read(&last, refresh, verdict, count);
+        if (verdict == DATABASE_DONE && refresh->plan->beat != NULL)
+            (void)!database_call(refresh->db, refresh->plan->beat, NULL, 0,
+                                 began + READ_DEADLINE_MS);
         /* A database that was away may come back at another migration level. */
         if (verdict == DATABASE_DONE && !is_level_known)
             schema_check(refresh->db, began + READ_DEADLINE_MS);

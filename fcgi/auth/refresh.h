@@ -1,8 +1,9 @@
 /*
  * Keeps a keyring up to date: a thread of its own reads what changed after each notification
- * of the database and every 5 s, at most twice a second. It reads everything first, when the
- * database can't tell what changed, and every ten minutes, since a change that was made with
- * triggers disabled is not recorded. A failed or partial read never replaces what is there.
+ * of the database and every 5 s, or 4 without notifications, at most twice a second. It reads
+ * everything first, when the database can't tell what changed, and every ten minutes, since a
+ * change that was made with triggers disabled is not recorded. A failed or partial read never
+ * replaces what is there.
  */
 #ifndef STEEP_REFRESH_H
 #define STEEP_REFRESH_H
@@ -27,6 +28,7 @@ struct refresh_plan {
     const char *sql;
     /* Adds a row to a draft; false if it can't be a credential, or if out of memory. */
     bool (*add)(const struct database *db, int row, struct keyring_draft *draft);
+    const char *beat; /* a statement to run after each read, whose failure is ignored; or NULL */
 };
 
 /* Plans for the public keys of monitors, and for tokens. */

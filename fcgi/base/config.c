@@ -55,15 +55,18 @@ bool config_read(struct config *config, int wait_seconds)
     int workers = 32;
     int connections = default_connections();
     int deadline_seconds = 20;
+    int staleness_seconds = 30;
 
     if (!read_number("STEEP_WORKERS", 1, 256, &workers) ||
         !read_number("STEEP_CONNECTIONS", 1, 256, &connections) ||
         !read_number("STEEP_DEADLINE", 2, 600, &deadline_seconds) ||
+        !read_number("STEEP_STALENESS", 10, 86400, &staleness_seconds) ||
         !read_number("STEEP_DATABASE_WAIT", 0, 60, &wait_seconds))
         return false;
     config->workers = workers;
     config->connections = connections;
     config->deadline_ms = deadline_seconds * 1000;
+    config->staleness_ms = staleness_seconds * 1000;
     config->wait_ms = wait_seconds * 1000;
     return true;
 }

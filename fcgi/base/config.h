@@ -5,10 +5,11 @@
 #include <stdbool.h>
 
 struct config {
-    int workers;     /* STEEP_WORKERS: threads, 1 to 256; default 32 */
-    int connections; /* STEEP_CONNECTIONS: to PostgreSQL, 1 to 256; default the cores, 2 or more */
-    int deadline_ms; /* STEEP_DEADLINE: seconds for one request, 2 to 600; default 20 */
-    int wait_ms;     /* STEEP_DATABASE_WAIT: seconds to wait for an absent database, 0 to 60 */
+    int workers;      /* STEEP_WORKERS: threads, 1 to 256; default 32 */
+    int connections;  /* STEEP_CONNECTIONS: to PostgreSQL, 1 to 256; default the cores, 2 or more */
+    int deadline_ms;  /* STEEP_DEADLINE: seconds for one request, 2 to 600; default 20 */
+    int staleness_ms; /* STEEP_STALENESS: seconds that a standby may lag, 10 to 86400; default 30 */
+    int wait_ms;      /* STEEP_DATABASE_WAIT: seconds to wait for an absent database, 0 to 60 */
 };
 
 /*

@@ -26,6 +26,10 @@ struct connection {
     struct connection_limits *limits;
     int64_t give_up;    /* clock_ms: of the next call; 0 for wait_ms from its beginning */
     int serial;         /* of the connection: how many there have been */
+    int host, epoch;    /* its number, and the host's epoch when it was made: see hosts.h */
+    bool is_second;     /* it leads to the primary, but a standby is preferred */
+    int64_t made_at;    /* clock_ms */
+    int unreplicated;   /* commits that did not wait for their synchronous standby, of all time */
     struct pg_conn *pg; /* libpq's PGconn: open, as far as we know, or NULL */
     bool was_open;      /* there has been one before */
     bool is_listening;  /* LISTEN succeeded on it */
@@ -50,8 +54,20 @@ bool connection_ensure(struct connection *connection,
 /* Tells the pool that the database is away, or back. */
 void connection_note_away(const struct connection *connection, bool is_away);
 
-/* Waits until the socket is ready for some of poll(2)'s events; false at the time until. */
+/* Whether the host is not to be used any more (hosts.h): its answer is not waited for. */
+bool connection_is_left(const struct connection *connection);
+
+/*
+ * Waits until the socket is ready for some of poll(2)'s events; false at the time until, or when
+ * the host is left.
+ */
 bool connection_await(const struct connection *connection, short events, int64_t until);
+
+/*
+ * Whether the server is a standby, as far as is known without a round trip: one that was
+ * promoted says so with its next answer.
+ */
+bool connection_is_on_standby(const struct connection *connection);
 
 /* Closes a connection that is lost or in doubt, and logs why; why is NULL for no line. */
 void connection_drop(struct connection *connection, const char *why);

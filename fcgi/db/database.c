@@ -2,6 +2,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "db/hosts.h"
 #include "db/sqlstate.h"
 #include "db/statement.h"
 
@@ -9,6 +10,7 @@
 #include <endian.h>
 #include <libpq-fe.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +20,10 @@ enum {
     CONFLICT_PAUSE_MS = 40,
     LOSS_PAUSE_MS = 1000,
     CLOSE_MS = 1000,
+    STALE_RETRIES = 2,
 };
+
+static const char READ_ONLY[] = "25006";
 
 struct database {
     struct connection connection;
@@ -58,13 +63,16 @@ void database_free(struct database *db)
     free(db);
 }
 
-/* Listens on a new connection. A standby or a pooler has no LISTEN: the caller then polls. */
+/* Listens on a new connection, where that is possible: else the caller polls. */
 static enum statement_outcome start_listening(struct database *db, int64_t deadline)
 {
     char sql[80];
     enum statement_outcome outcome;
 
     if (db->channel == NULL || db->connection.is_listening)
+        return STATEMENT_DONE;
+    /* A standby has no LISTEN, and would log an error each time. */
+    if (connection_is_on_standby(&db->connection))
         return STATEMENT_DONE;
     snprintf(sql, sizeof(sql), "LISTEN %s", db->channel);
     outcome = statement_run(&db->statement, &db->connection, sql, NULL, 0, deadline);
@@ -78,15 +86,32 @@ static enum statement_outcome start_listening(struct database *db, int64_t deadl
     return STATEMENT_DONE;
 }
 
-/* After a lost connection: whether to try again, which only the first time is at once. */
-static bool retry_loss(struct database *db, const struct connection_wait *wait, int *losses)
-{
-    int left = clock_left(wait->give_up);
+/* The tries of one call. */
+struct tries {
+    struct connection_wait wait;
+    int64_t deadline;
+    int losses;
+    int conflicts;
+    int stale;
+};
 
-    connection_drop(&db->connection, "the connection was lost");
+/* After a lost connection: whether to try again, which only the first time is at once. */
+static bool retry_loss(struct database *db, struct tries *tries)
+{
+    int left = clock_left(tries->wait.give_up);
+
+    if (connection_is_left(&db->connection)) {
+        /* Time went by without an answer, and another host serves meanwhile. */
+        connection_drop(&db->connection, NULL);
+        tries->wait = connection_begin_wait(&db->connection, tries->deadline);
+        return true;
+    }
+    connection_drop(&db->connection, db->connection.unreplicated != db->statement.unreplicated
+                                         ? "a commit did not wait for its synchronous standby"
+                                         : "the connection was lost");
     if (left == 0)
         return false;
-    if ((*losses)++ > 0) {
+    if (tries->losses++ > 0) {
         /* Lost twice without an error: the statement itself may crash its backend. */
         if (*db->statement.sqlstate == '\0')
             return false;
@@ -98,8 +123,7 @@ static bool retry_loss(struct database *db, const struct connection_wait *wait, 
 }
 
 /* After an error: a verdict (false), or another try after a pause (true). */
-static bool retry_error(struct database *db, int64_t deadline, int *conflicts,
-                        enum database_verdict *verdict)
+static bool retry_error(struct database *db, struct tries *tries, enum database_verdict *verdict)
 {
     switch (sqlstate_classify(db->statement.sqlstate)) {
     case SQLSTATE_BAD_DATA:
@@ -107,18 +131,54 @@ static bool retry_error(struct database *db, int64_t deadline, int *conflicts,
         return false;
     case SQLSTATE_CONFLICT:
         *verdict = DATABASE_AWAY;
-        if ((*conflicts)++ == CONFLICT_RETRIES || clock_left(deadline) == 0)
+        if (tries->conflicts++ == CONFLICT_RETRIES || clock_left(tries->deadline) == 0)
             return false;
-        clock_sleep_jitter((int64_t)CONFLICT_PAUSE_MS * *conflicts);
+        clock_sleep_jitter((int64_t)CONFLICT_PAUSE_MS * tries->conflicts);
         return true;
     case SQLSTATE_SHORTAGE:
         *verdict = DATABASE_AWAY;
+        if (strcmp(db->statement.sqlstate, READ_ONLY) != 0)
+            return false;
         /* The server became read-only and will stay so: another host may have taken over. */
-        if (strcmp(db->statement.sqlstate, "25006") == 0)
-            connection_drop(&db->connection, NULL);
+        if (hosts_count() > 1)
+            return retry_loss(db, tries);
+        connection_drop(&db->connection, NULL);
         return false;
     default:
         *verdict = DATABASE_FAILED;
+        return false;
+    }
+}
+
+/* Whether an answer is a standby's that is too far behind, which is left then. */
+static bool leave_stale(struct database *db)
+{
+    int64_t age_us = db->statement.age_us;
+
+    if (age_us < 0 || !hosts_note_age(db->connection.host, age_us))
+        return false;
+    statement_clear(&db->statement);
+    connection_drop(&db->connection, NULL);
+    db->open_on = 0;
+    return true;
+}
+
+/* After a try: a verdict (false), or another try (true). */
+static bool retry(struct database *db, enum statement_outcome outcome, struct tries *tries,
+                  enum database_verdict *verdict)
+{
+    switch (outcome) {
+    case STATEMENT_DONE:
+        if (leave_stale(db))
+            return tries->stale++ < STALE_RETRIES;
+        *verdict = DATABASE_DONE;
+        return false;
+    case STATEMENT_ERROR:
+        return statement_retry_unprepared(&db->statement) || retry_error(db, tries, verdict);
+    case STATEMENT_LOST:
+        return retry_loss(db, tries);
+    default:
+        db->is_late = true;
         return false;
     }
 }
@@ -167,20 +227,18 @@ static enum statement_outcome try_once(struct database *db, const struct plan *p
 
 static enum database_verdict run(struct database *db, const struct plan *plan, int64_t deadline)
 {
-    struct connection_wait wait = connection_begin_wait(&db->connection, deadline);
+    struct tries tries = {.wait = connection_begin_wait(&db->connection, deadline),
+                          .deadline = deadline};
     enum database_verdict verdict = DATABASE_AWAY;
-    int losses = 0;
-    int conflicts = 0;
-    bool is_retried = false;
+    enum statement_outcome outcome;
 
     drop_late(db);
     close_cursor(db);
     do {
-        enum statement_outcome outcome;
-
         statement_clear(&db->statement);
         /* What can't end in time is not begun. */
-        if (clock_left(deadline) < DATABASE_MARGIN_MS || !connection_ensure(&db->connection, &wait))
+        if (clock_left(deadline) < DATABASE_MARGIN_MS ||
+            !connection_ensure(&db->connection, &tries.wait))
             break;
         outcome = start_listening(db, deadline);
         if (outcome == STATEMENT_DONE)
@@ -189,18 +247,7 @@ static enum database_verdict run(struct database *db, const struct plan *plan, i
             connection_log_back(&db->connection);
             connection_note_away(&db->connection, false);
         }
-
-        is_retried = false;
-        if (outcome == STATEMENT_DONE)
-            verdict = DATABASE_DONE;
-        else if (outcome == STATEMENT_ERROR)
-            is_retried = statement_retry_unprepared(&db->statement) ||
-                         retry_error(db, deadline, &conflicts, &verdict);
-        else if (outcome == STATEMENT_LOST)
-            is_retried = retry_loss(db, &wait, &losses);
-        else
-            db->is_late = true;
-    } while (is_retried);
+    } while (retry(db, outcome, &tries, &verdict));
     return verdict;
 }
 
@@ -236,8 +283,13 @@ enum database_verdict database_next(struct database *db, int64_t deadline)
         return DATABASE_DONE;
     case STATEMENT_ERROR:
         db->open_on = 0;
-        return sqlstate_classify(db->statement.sqlstate) == SQLSTATE_SHORTAGE ? DATABASE_AWAY
-                                                                              : DATABASE_FAILED;
+        switch (sqlstate_classify(db->statement.sqlstate)) {
+        case SQLSTATE_CONFLICT: /* with what a standby replays */
+        case SQLSTATE_SHORTAGE:
+            return DATABASE_AWAY;
+        default:
+            return DATABASE_FAILED;
+        }
     case STATEMENT_LOST:
         connection_drop(&db->connection, "the connection was lost");
         return DATABASE_AWAY;
@@ -263,22 +315,69 @@ bool database_is_late(const struct database *db)
     return db->is_late;
 }
 
-void database_cancel(struct database *db, int64_t until)
+/* Returns its argument if the server took the request, or else NULL. */
+static void *send_cancel(void *arg)
 {
-    PGcancel *cancel = PQgetCancel(db->connection.pg);
+    PGcancel *cancel = arg;
     char message[256];
-    bool is_cancelled = cancel != NULL && PQcancel(cancel, message, sizeof(message));
-    enum statement_outcome outcome =
-        is_cancelled ? statement_collect(&db->statement, &db->connection, until) : STATEMENT_LOST;
+    bool is_sent = PQcancel(cancel, message, sizeof(message)) != 0;
 
     PQfreeCancel(cancel);
-    if (outcome == STATEMENT_LATE)
+    return is_sent ? arg : NULL;
+}
+
+/*
+ * Whether the server took a cancel request. A frozen one lets libpq wait without end, and the
+ * one host there is may do so: no other could run the next statement. With several, the wait
+ * is left to a thread of its own after a while, which ends when the host or its address does.
+ */
+static bool request_cancel(struct database *db, int64_t until)
+{
+    PGcancel *cancel = PQgetCancel(db->connection.pg);
+    pthread_t thread;
+
+    if (cancel == NULL)
+        return false;
+    if (hosts_count() == 1)
+        return send_cancel(cancel) != NULL;
+    if (hosts_is_silent(db->connection.host) ||
+        pthread_create(&thread, NULL, send_cancel, cancel) != 0) {
+        PQfreeCancel(cancel);
+        return false;
+    }
+    if (clock_join(thread, until))
+        return true;
+    pthread_detach(thread);
+    hosts_note_silence(db->connection.host);
+    return false;
+}
+
+void database_cancel(struct database *db, int64_t until)
+{
+    enum statement_outcome outcome = request_cancel(db, until)
+                                         ? statement_collect(&db->statement, &db->connection, until)
+                                         : STATEMENT_LOST;
+
+    if (outcome == STATEMENT_LATE && hosts_count() == 1)
         return;
-    if (outcome == STATEMENT_LOST || is_open(db))
+    /* It takes requests, but works at none. */
+    if (outcome == STATEMENT_LATE)
+        hosts_note_silence(db->connection.host);
+    if (outcome == STATEMENT_LOST || outcome == STATEMENT_LATE || is_open(db))
         connection_drop(&db->connection, "no answer before the deadline");
     db->open_on = 0;
     db->is_late = false;
     statement_clear(&db->statement);
+}
+
+int64_t database_seen_us(const struct database *db)
+{
+    return db->statement.age_us < 0 ? INT64_MAX : db->statement.seen_us;
+}
+
+bool database_is_notified(const struct database *db)
+{
+    return db->connection.is_listening;
 }
 
 const char *database_sqlstate(const struct database *db)

@@ -95,9 +95,15 @@ bool database_is_late(const struct database *db);
  * Cancels a late statement and waits for its answer until a moment of clock_ms. Without an
  * answer the connection stays late, and this may be called again: the server still works at
  * the statement. Waits longer while the server does not take the cancel request; a server that
- * can't be reached closes the connection.
+ * can't be reached closes the connection, and so does, of several hosts, one that does not answer.
  */
 void database_cancel(struct database *db, int64_t until);
+
+/*
+ * Microseconds since 1970: the last statement saw all that was acknowledged until then, if it
+ * ran on a standby; INT64_MAX on the primary, where that is the moment it began.
+ */
+int64_t database_seen_us(const struct database *db);
 
 /* Ends the last statement, if it is open, and frees its rows and its SQLSTATE. */
 void database_clear(struct database *db);
@@ -122,10 +128,13 @@ int64_t database_integer(const struct database *db, int row, int column); /* int
 
 /*
  * Listens for notifications on a channel (LISTEN), from the next call on and on every
- * later connection. Where the server has none (a standby, a pooler) that is logged, and
- * the caller has to poll. channel must outlive the connection.
+ * later connection. A standby has none, and where another server has none (a pooler) that is
+ * logged: the caller has to poll. channel must outlive the connection.
  */
 void database_listen(struct database *db, const char *channel);
+
+/* Whether notifications arrive on the connection of the last call. */
+bool database_is_notified(const struct database *db);
 
 /*
  * Waits until a notification, a moment of clock_ms, or stop_fd being readable. True

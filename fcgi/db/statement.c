@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+#include <endian.h>
 #include <inttypes.h>
 #include <libpq-fe.h>
 #include <poll.h>
@@ -26,6 +27,9 @@ static const char SET_TIMEOUT[] = "SELECT pg_catalog.set_config('statement_timeo
 static const char SET_CURSOR_TIMEOUTS[] =
     "SELECT pg_catalog.set_config('statement_timeout', $1, true),"
     " pg_catalog.set_config('idle_in_transaction_session_timeout', $2, true)";
+/* Before the statement, which then sees what this one sees, or more. */
+static const char ASK_AGE[] = "SELECT seen_us, age_us FROM public.data_time()";
+
 static const char FETCH[] =
     "FETCH FORWARD " NUMBER(DATABASE_PIECE_ROWS) " FROM " DATABASE_CURSOR_NAME;
 
@@ -53,7 +57,7 @@ static enum statement_outcome exchange(const struct connection *connection, int6
         if (left == 0 && !PQisBusy(connection->pg))
             return STATEMENT_DONE;
         if (!connection_await(connection, left > 0 ? POLLIN | POLLOUT : POLLIN, deadline))
-            return STATEMENT_LATE;
+            return connection_is_left(connection) ? STATEMENT_LOST : STATEMENT_LATE;
         if (!PQconsumeInput(connection->pg))
             return STATEMENT_LOST;
     }
@@ -67,6 +71,32 @@ static enum statement_outcome note_error(struct statement *statement, const PGre
     snprintf(statement->sqlstate, sizeof(statement->sqlstate), "%s",
              sqlstate != NULL ? sqlstate : "");
     return sqlstate_classify(sqlstate) == SQLSTATE_LOST ? STATEMENT_LOST : STATEMENT_ERROR;
+}
+
+/* A column of int8; INT64_MAX for NULL. */
+static int64_t read_time(const PGresult *result, int column)
+{
+    uint64_t value;
+
+    if (PQgetisnull(result, 0, column) || PQgetlength(result, 0, column) != (int)sizeof(value))
+        return INT64_MAX;
+    memcpy(&value, PQgetvalue(result, 0, column), sizeof(value));
+    return (int64_t)be64toh(value);
+}
+
+/* There is no row if the standby was promoted meanwhile. */
+static void note_age(struct statement *statement, const PGresult *result)
+{
+    if (statement->steps_done != statement->age_step)
+        return;
+    statement->age_us = -1;
+    if (PQntuples(result) == 1) {
+        statement->seen_us = read_time(result, 0);
+        statement->age_us = read_time(result, 1);
+        /* The clock of the standby is behind. */
+        if (statement->age_us < 0)
+            statement->age_us = 0;
+    }
 }
 
 /* A step was answered: if it prepared a statement, the connection has it. */
@@ -107,8 +137,12 @@ enum statement_outcome statement_collect(struct statement *statement,
             break;
         case PGRES_PIPELINE_SYNC:
             PQclear(result);
-            return outcome;
+            return outcome == STATEMENT_DONE && connection->unreplicated != statement->unreplicated
+                       ? STATEMENT_LOST
+                       : outcome;
         case PGRES_TUPLES_OK:
+            note_age(statement, result);
+            /* fallthrough */
         case PGRES_COMMAND_OK:
             note_step(statement, true);
             PQclear(statement->result);
@@ -198,6 +232,22 @@ static void begin(struct statement *statement, const struct connection *connecti
     statement->step_count = 0;
     statement->steps_done = 0;
     statement->is_prepared = atomic_load(&is_preparing);
+    statement->age_step = -1;
+    statement->unreplicated = connection->unreplicated;
+}
+
+/* Sends what a standby must tell before a statement. */
+static bool send_age_step(struct statement *statement, const struct connection *connection)
+{
+    bool is_sent = true;
+
+    statement->age_us = -1;
+    if (connection_is_on_standby(connection)) {
+        statement->age_us = INT64_MAX;
+        is_sent = send_step(statement, connection, ASK_AGE, NULL, 0);
+        statement->age_step = statement->step_count - 1;
+    }
+    return is_sent;
 }
 
 /* A number of milliseconds as a setting. */
@@ -225,6 +275,7 @@ enum statement_outcome statement_run(struct statement *statement,
 
     begin(statement, connection);
     if (!send_step(statement, connection, SET_TIMEOUT, &limit, 1) ||
+        !send_age_step(statement, connection) ||
         !send_step(statement, connection, sql, parameters, count) ||
         !PQpipelineSync(connection->pg))
         return STATEMENT_LOST;
@@ -264,6 +315,7 @@ enum statement_outcome statement_open(struct statement *statement,
     begin(statement, connection);
     if (!send_plain(statement, connection, "BEGIN") ||
         !send_step(statement, connection, SET_CURSOR_TIMEOUTS, limits, 2) ||
+        !send_age_step(statement, connection) ||
         !send_step(statement, connection, sql, parameters, count) ||
         !send_plain(statement, connection, FETCH) || !PQpipelineSync(connection->pg))
         return STATEMENT_LOST;

@@ -15,7 +15,7 @@
 
 enum {
     STATEMENT_PREPARED_MOST = 16, /* more statements than a program has */
-    STATEMENT_STEPS_MOST = 8,
+    STATEMENT_STEPS_MOST = 9,
 };
 
 enum statement_outcome {
@@ -37,11 +37,17 @@ struct statement {
     uint64_t steps[STATEMENT_STEPS_MOST];
     int step_count;
     int steps_done;
+    /* On a standby: the step that asks for the age of its data, -1 for none, and its answer. */
+    int age_step;
+    int64_t seen_us;  /* since 1970: what was acknowledged until then is seen */
+    int64_t age_us;   /* INT64_MAX if unknown; -1 on the primary */
+    int unreplicated; /* the connection's, at the beginning */
 };
 
 /*
  * Sends a statement and collects its answer. The server ends it DATABASE_MARGIN_MS before
- * deadline (clock_ms). STATEMENT_DONE only after the server confirmed the commit.
+ * deadline (clock_ms). STATEMENT_DONE only after the server confirmed the commit, which it also
+ * does where its wait for a synchronous standby was cancelled: that is STATEMENT_LOST.
  */
 enum statement_outcome statement_run(struct statement *statement,
                                      const struct connection *connection, const char *sql,

@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/metrics.h"
+#include "db/hosts.h"
 #include "process/health.h"
 #include "process/listener.h"
 #include "process/notify.h"
@@ -226,8 +227,10 @@ int service_main(const struct service *service, int argc, char **argv)
         return EXIT_FAILURE;
     }
     status = EX_CONFIG;
-    if (config_read(&config, service->wait_seconds) && read_credentials(service, keyring))
+    if (config_read(&config, service->wait_seconds) && read_credentials(service, keyring)) {
+        hosts_limit_age(config.staleness_ms);
         status = action == CONFIG_TEST ? EXIT_SUCCESS : serve(service, &config, keyring);
+    }
     keyring_free(keyring);
     return status;
 }

@@ -13,6 +13,7 @@ static int clear(void **state)
     unsetenv("STEEP_CONNECTIONS");
     unsetenv("STEEP_DEADLINE");
     unsetenv("STEEP_DATABASE_WAIT");
+    unsetenv("STEEP_STALENESS");
     return 0;
 }
 
@@ -40,6 +41,7 @@ static void has_defaults_for_what_is_unset_or_empty(void **state)
     assert_int_equal(config.workers, 32);
     assert_int_equal(config.deadline_ms, 20000);
     assert_int_equal(config.wait_ms, 8000);
+    assert_int_equal(config.staleness_ms, 30000);
 }
 
 static void bounds_the_number_of_workers(void **state)
@@ -105,6 +107,16 @@ static void bounds_the_wait_for_the_database(void **state)
     assert_int_equal(config.wait_ms, 60000);
 }
 
+static void bounds_the_lag_of_a_standby(void **state)
+{
+    (void)state;
+    assert_all_refused("STEEP_STALENESS", "-1|0|9|86401|x|30s");
+    assert_true(accepts("STEEP_STALENESS", "10"));
+    assert_int_equal(config.staleness_ms, 10000);
+    assert_true(accepts("STEEP_STALENESS", "86400"));
+    assert_int_equal(config.staleness_ms, 86400000);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_teardown(name, clear)
@@ -115,6 +127,7 @@ int main(void)
         TEST(bounds_the_number_of_connections),
         TEST(bounds_the_deadline),
         TEST(bounds_the_wait_for_the_database),
+        TEST(bounds_the_lag_of_a_standby),
     };
 
     return cmocka_run_group_tests_name("config", tests, clear, NULL);
