@@ -68,6 +68,7 @@ install-units:
 	set -e; for file in ingest query prune; do \
 		$(call install_text,deploy/systemd/$$file.env,$(DESTDIR)$(sysconfdir)/steep/$$file.env,640); done
 	$(call install_text,deploy/systemd/remote-database.conf,$(DESTDIR)$(docdir)/examples/remote-database.conf,644)
+	$(call install_text,deploy/systemd/front-end.conf,$(DESTDIR)$(docdir)/examples/front-end.conf,644)
 
 install-site:
 	$(INSTALL) -d $(DESTDIR)$(nginxdir)/sites-available $(DESTDIR)$(nginxdir)/snippets/steep $(DESTDIR)$(datadir)/steep/html

@@ -70,9 +70,10 @@ def read_answer(connection):
 
 
 def connect(path, timeout=40):
-    connection = socket.socket(socket.AF_UNIX)
+    """A connection to the Unix socket at path, or to a pair of an address and a port."""
+    connection = socket.socket(socket.AF_INET if isinstance(path, tuple) else socket.AF_UNIX)
     connection.settimeout(timeout * SLOWNESS)
-    connection.connect(str(path))
+    connection.connect(path if isinstance(path, tuple) else str(path))
     return connection
 
 
@@ -120,6 +121,19 @@ def query_params(token=None, query="", **changes):
     return params | changes
 
 
+def handing_over(listeners):
+    """What subprocess needs to start a process with these as its descriptors from 3 on."""
+    numbers = range(3, 3 + len(listeners))
+
+    def hand_over():
+        # Copies first, so that none overwrites another.
+        copies = [fcntl.fcntl(each, fcntl.F_DUPFD, 64) for each in listeners]
+        for copy, number in zip(copies, numbers):
+            os.dup2(copy, number)
+
+    return {"stdin": subprocess.DEVNULL, "pass_fds": numbers, "preexec_fn": hand_over}
+
+
 class Program:
     """An ingest.fcgi or query.fcgi beside the stack's, on sockets of its own.
 
@@ -138,16 +152,7 @@ class Program:
         if passed:
             names = ":".join(map(str, passed)) if names is None else names
             environment = environment | {"LISTEN_FDS": str(len(passed)), "LISTEN_FDNAMES": names}
-            command = ["/bin/sh", "-c", 'LISTEN_PID=$$ exec "$0"', *command]
-            numbers = range(3, 3 + len(listeners))
-
-            def hand_over():
-                # Copies first, so that none overwrites another.
-                copies = [fcntl.fcntl(each, fcntl.F_DUPFD, 64) for each in listeners]
-                for copy, number in zip(copies, numbers):
-                    os.dup2(copy, number)
-
-            how = {"stdin": subprocess.DEVNULL, "pass_fds": numbers, "preexec_fn": hand_over}
+            command, how = ["/bin/sh", "-c", 'LISTEN_PID=$$ exec "$0"', *command], handing_over(listeners)
         with open(self.errors, "wb") as errors:
             self.process = subprocess.Popen(command, env=kept | environment, stdout=subprocess.DEVNULL, stderr=errors,
                                             **how, **stack.program_user(name))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from machine import wait_for
-from service import drop_in, query
+from service import drop_in, post, query
 
 PROGRAMS = ["ingest", "query"]
 MOST_EXPOSURE = 0.5
@@ -107,3 +107,36 @@ def test_a_remote_database_needs_the_drop_in_which_opens_only_the_network(machin
         drop_in(machine, "steep-query.service", "")
         machine.run("systemctl", "restart", "steep-query")
     wait_for(lambda: "aggregates" in query(machine, token), "an answer over the socket again")
+
+
+def test_front_ends_listen_on_one_address_with_the_drop_in(machine, monitor, token):
+    """The loopback network stands in for a private one."""
+    example = machine.file("/usr/share/doc/steep/examples/front-end.conf").read_text().replace("192.0.2.10", "127.0.0.1")
+    sockets = {"ingest": 9101, "ingest-health": 9102, "query": 9103, "query-health": 9104}
+    units = [f"steep-{name}.socket" for name in sockets]
+    upstream = machine.file("/etc/nginx/snippets/steep/upstream.conf")
+    before = upstream.read_text()
+    text = before
+    try:
+        for name, port in sockets.items():
+            drop_in(machine, f"steep-{name}.socket", example.replace("192.0.2.11:9101", f"127.0.0.2:{port}"))
+            text = text.replace(f"unix:/run/steep/{name}.sock", f"127.0.0.2:{port}")
+        machine.run("systemctl", "restart", *units)
+        upstream.write_text(text)
+        machine.run("systemctl", "reload", "nginx")
+        wait_for(lambda: post(machine, monitor, [monitor.event()])[0] == 200, "a batch over TCP")
+        assert "aggregates" in query(machine, token)
+        # 0A is LISTEN; 0200007F is 127.0.0.2.
+        table = [line.split()[1:4] for line in machine.run("cat", "/proc/net/tcp").stdout.splitlines()[1:]]
+        listening = {local for local, _, state in table if state == "0A"}
+        ours = {each for each in listening if int(each[-4:], 16) in sockets.values()}
+        assert ours == {f"0200007F:{port:04X}" for port in sockets.values()}
+        for unit in units:
+            assert machine.show(unit, "IPAddressAllow") == "127.0.0.1/32" and machine.show(unit, "KeepAlive") == "yes"
+    finally:
+        for unit in units:
+            drop_in(machine, unit, "")
+        machine.run("systemctl", "restart", *units)
+        upstream.write_text(before)
+        machine.run("systemctl", "reload", "nginx")
+    wait_for(lambda: post(machine, monitor, [monitor.event()])[0] == 200, "a batch over the socket again")
