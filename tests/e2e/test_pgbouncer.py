@@ -4,60 +4,24 @@ import concurrent.futures
 import contextlib
 import os
 import re
+import secrets
 import signal
 import subprocess
 
-import psycopg
 import pytest
 
 from conftest import registered, stored_all
 from fastcgi import ingest_params, program, query_params
-from monitor import encode
-from stack import ROOT, SLOWNESS, reachable_folder, wait_for
+from monitor import Monitor, encode
+from pooler import Pooler, can_track_prepared_statements
+from stack import ROOT, SLOWNESS, wait_for
 from test_health import BOTH
 from test_metrics import scrape
 from test_outage import locked
 from test_sources import counted, fill
+from wire import SECRETS
 
-PORT = 6432
 TOKEN = "pooled-token"
-
-
-class Pooler:
-    def __init__(self, stack):
-        self.stack = stack
-        self.folder = reachable_folder("pgbouncer")
-        self.user = stack.program_user("postgres")
-        if self.user:
-            os.chown(self.folder, self.user["user"], self.user["group"])
-        self.environment = {"PGHOST": str(self.folder), "PGPORT": str(PORT)}
-        self.process = None
-
-    def configure(self, mode="transaction", database=None, **settings):
-        # Since 1.21 it can keep track of prepared statements; a client can't know whether it does.
-        version = subprocess.run(["/usr/sbin/pgbouncer", "--version"], text=True, capture_output=True, check=True).stdout
-        if tuple(map(int, re.search(r"(\d+)\.(\d+)", version).groups())) >= (1, 21):
-            settings["max_prepared_statements"] = 0
-        (self.folder / "users").write_text("".join(f'"{user}" ""\n' for user in ("steep_ingest", "steep_query", self.stack.pg["PGUSER"])))
-        (self.folder / "pgbouncer.ini").write_text("\n".join([
-            "[databases]", f"steep = host={self.stack.pg['PGHOST']} port={self.stack.pg['PGPORT']} dbname={database or self.stack.pg['PGDATABASE']}",
-            "[pgbouncer]", f"pool_mode = {mode}", f"unix_socket_dir = {self.folder}", f"listen_port = {PORT}",
-            "auth_type = trust", f"auth_file = {self.folder}/users", *(f"{name} = {value}" for name, value in settings.items()), ""]))
-
-    def start(self):
-        with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(["/usr/sbin/pgbouncer", str(self.folder / "pgbouncer.ini")], stdin=subprocess.DEVNULL,
-                                            stdout=log, stderr=log, cwd="/", **self.user)
-        wait_for((self.folder / f".s.PGSQL.{PORT}").exists, "PgBouncer to listen")
-
-    def connect(self, user="steep_ingest"):
-        return psycopg.connect(host=str(self.folder), port=PORT, dbname="steep", user=user, autocommit=True, prepare_threshold=None)
-
-    def signal(self, number):
-        self.process.send_signal(number)
-
-    def log(self):
-        return (self.folder / "log").read_text()
 
 
 @pytest.fixture
@@ -66,10 +30,7 @@ def pooler(stack):
     try:
         yield made
     finally:
-        if made.process is not None:
-            made.process.kill()
-            made.process.wait()
-        subprocess.run(["rm", "-rf", str(made.folder)], check=True)
+        made.stop()
 
 
 @contextlib.contextmanager
@@ -237,3 +198,44 @@ def test_a_step_that_fails_in_a_poolers_session_leaves_no_lock(stack, database, 
         process = rename()
         assert process.communicate(timeout=60 * SLOWNESS)[1] == "" and process.returncode == 0
         assert counted(connection) == {"new": 12000}
+
+
+def test_statements_stay_prepared_where_the_pooler_keeps_track_of_them(stack, db, pooler, monitor):
+    """As PgBouncer does from 1.21 on; older ones know no such setting."""
+    tracks = can_track_prepared_statements()
+    pooler.configure(default_pool_size=2, **pooler.default_preparing())
+    pooler.start()
+    batches = [[monitor.event() for _ in range(3)] for _ in range(60)]
+    with served(stack, pooler, STEEP_CONNECTIONS="4") as instance, served(stack, pooler, STEEP_CONNECTIONS="4") as another:
+        with concurrent.futures.ThreadPoolExecutor(12) as threads:
+            answers = list(threads.map(lambda pair: post(pair[0], monitor, pair[1]), zip([instance, another] * 30, batches)))
+        assert [answer.json()["inserted"] for answer in answers] == [3] * 60
+        assert (unprepared(instance) + unprepared(another) == []) == tracks
+    assert None not in stored_all(db, [event["id"] for events in batches for event in events])
+
+
+def test_programs_log_in_through_a_pooler_that_is_configured_as_documented(stack, pooler, new_cluster):
+    made = new_cluster("pooled")
+    (made.data / "pg_hba.conf").write_text("local all steep_ingest,steep_query scram-sha-256\nlocal all all trust\n")
+    made.start()
+    database = made.make_database("steep")
+    database.migrate()
+    passwords = {role: secrets.token_hex(16) for role in ("steep_ingest", "steep_query")}
+    SECRETS.update(passwords.values())
+    with database.connect() as admin:
+        for role, password in passwords.items():
+            admin.execute(f"ALTER ROLE {role} PASSWORD '{password}'")
+        listed = admin.execute(re.search(r"\"(SELECT format.*?)\" postgres >", (ROOT / "deploy" / "README.md").read_text(), re.S)[1]
+                               .replace('\\"', '"')).fetchall()
+        pooler.configure_as_documented(made.folder, 5432, "".join(f"{line}\n" for line, in listed))
+        pooler.start()
+        monitor = Monitor("pooled")
+        environment = {"PGHOST": str(made.folder), "PGPORT": "5432", "PGUSER": "postgres"}
+        stack.steepctl("monitor", "add", "pooled", monitor.public_base64, **environment)
+        with served(stack, pooler, PGDATABASE="steep", PGPASSWORD=passwords["steep_ingest"]) as instance:
+            wait_for(lambda: post(instance, monitor, [monitor.event()]).status_code == 200, "a batch to be stored")
+        with served(stack, pooler, "query", PGDATABASE="steep", PGPASSWORD=passwords["steep_query"], VIBETEA_SUBSCRIBER_TOKEN=TOKEN) as instance:
+            assert "pooled" in instance.ask(query_params(TOKEN, "group_by=source")).text
+        with program(stack, "ingest", passed=BOTH, **(pooler.environment | {"PGPASSWORD": "wrong"})) as instance:
+            wait_for(lambda: "event=database_away" in instance.errors.read_text(), "the wrong password to be refused")
+            assert instance.ask_health("/readyz/ingest").status_code == 503
