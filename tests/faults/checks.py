@@ -59,7 +59,7 @@ def no_sessions_are_left_behind(trial):
 
 def the_programs_report_no_fault(trial):
     """No internal error, and no request that took longer than the deadline."""
-    for name in ("ingest", "query"):
+    for name in trial.programs:
         with open(trial.stack.log(name), encoding="utf-8", errors="replace") as log:
             log.seek(trial.log_places[name])
             text = log.read()
@@ -69,9 +69,9 @@ def the_programs_report_no_fault(trial):
             seconds = int(took[1]) / 1000 if took else 0
             trial.note_most("request", seconds)
             if " status=500 " in line or (" level=error " in line and " event=database_away " not in line):
-                trial.violated(f"{name}.fcgi says: {line}")
+                trial.violated(f"{name}.log says: {line}")
             if seconds > trial.deadline + trial.margin:
-                trial.violated(f"{name}.fcgi took longer than the deadline: {line}")
+                trial.violated(f"{name}.log has one that took longer than the deadline: {line}")
 
 
 def the_index_knows_every_row(trial):

@@ -20,6 +20,9 @@ MARGIN_SECONDS = 5 * SLOWNESS
 # How long after a fault a program may still discover that its session has ended.
 ECHO_SECONDS = 5 * SLOWNESS
 
+# Parts whose faults leave no program to take a request, which may wait for that time.
+PROGRAM_PARTS = ("ingest", "query", "front end", "nginx")
+
 MONITORS = 6
 WORKERS = 20  # more than there are requests, abandoned ones included: no request waits for a worker
 
@@ -74,9 +77,10 @@ class Violation(Exception):
 
 
 class Trial(Scene):
-    def __init__(self, stack, seed, deadline, disk, sizes, checks):
+    def __init__(self, stack, seed, deadline, disk, sizes, checks, programs=("ingest", "query")):
         super().__init__(stack, seed, deadline, "127.0.1.102")
         self.seed, self.disk = seed, disk
+        self.programs = programs  # the names of their logs
         self.sizes, self.checks, self.margin = sizes, checks, MARGIN_SECONDS
         self.run_id = f"{seed % 16**8:08x}"
         self.gate = Gate()
@@ -111,7 +115,7 @@ class Trial(Scene):
 
     def note_wait(self, client, answer, began, ended):
         """Record how long a request took: at most the deadline and the time in which no program could take it."""
-        absent = sum(each.overlap(began, ended) for each in list(self.happenings) if each.part in ("ingest", "query", "nginx"))
+        absent = sum(each.overlap(began, ended) for each in list(self.happenings) if each.part in PROGRAM_PARTS)
         self.note_most("wait", ended - began)
         self.note_most("wait for a program that is there", ended - began - absent)
         if ended - began > self.deadline + self.margin + absent:
@@ -134,7 +138,7 @@ class Trial(Scene):
         if answer is not None:
             request_id = header(answer, "X-Request-ID") or "no X-Request-ID"
             what += f"\n  the answer: {answer.status_code} {answer.text[:400]}\n  its request: {request_id}"
-            for name in ("access", "ingest", "query"):
+            for name in ("access", *self.programs):
                 what += "".join(f"\n  {name}.log: {line}" for line in self.stack.log_text(name).splitlines() if request_id in line)
         begun = [each.name for each in self.happened(began or now, now)]
         with self.noting:
