@@ -4,6 +4,8 @@
 #   make run           serve everything from this checkout, see deploy/run
 #   make test          run every suite, see tests/run
 #   make unit          run the unit tests only
+#   make contract      run the tests of the HTTP contract against installations of several machines
+#   make scale         two front ends and a pooler, killed, frozen and cut off under load
 #   make fuzz          fuzz each target for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
 #   make fuzz-merge    add to tests/fuzz/corpus the inputs found that cover more code
 #   make soak          200 faults under a million events, valgrind, thousands of groups of
@@ -117,6 +119,12 @@ run:
 test:
 	tests/run
 
+contract:
+	tests/run contract
+
+scale:
+	tests/run scale
+
 fuzz:
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),60) FUZZ_TARGETS='$(FUZZ_TARGETS)' tests/run fuzz
 
@@ -155,6 +163,6 @@ include deploy/install.mk
 
 .DELETE_ON_ERROR:
 FORCE:
-.PHONY: all unit run test fuzz fuzz-merge soak valgrind monitor-soak bench bench-quick bench-fleet lint clean help FORCE
+.PHONY: all unit run test contract scale fuzz fuzz-merge soak valgrind monitor-soak bench bench-quick bench-fleet lint clean help FORCE
 .SECONDARY:
 -include $(shell find $(BUILD) -name "*.d" 2>/dev/null)

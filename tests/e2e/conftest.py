@@ -15,11 +15,13 @@ from urllib.parse import urlencode
 import pytest
 from psycopg.rows import namedtuple_row
 
+import arrangements
 import conformance
 import wire
 from database import Cluster, made_database
+from fastcgi import ingest_params, query_params
 from monitor import Monitor, encode
-from stack import ANSWER_HOOKS, Stack, addresses, running, wait_for
+from stack import ANSWER_HOOKS, Site, Stack, addresses, running, wait_for
 
 
 def pytest_configure():
@@ -32,7 +34,17 @@ def pytest_configure():
     ANSWER_HOOKS.append(conformance.record_response)
 
 
-def pytest_collection_modifyitems(items):
+def is_another_installation():
+    """Whether the environment names one of which nothing but HTTP and steepctl is within reach, or an arrangement."""
+    return "STEEP_ARRANGEMENT" in os.environ or ("STEEP_URL" in os.environ and "STEEP_STATE" not in os.environ)
+
+
+def pytest_collection_modifyitems(config, items):
+    if is_another_installation():
+        others = [item for item in items if item.get_closest_marker("contract") is None]
+        items[:] = [item for item in items if item not in others]
+        config.hook.pytest_deselected(items=others)
+
     def turn(item):
         last = item.get_closest_marker("last")
         outage = item.get_closest_marker("outage") is not None
@@ -44,7 +56,17 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def stack():
-    """The installation that tests/run started, or else one of the session's own."""
+    """The installation that tests/run started, or the one that the environment names, or one of the session's own."""
+    if "STEEP_ARRANGEMENT" in os.environ:
+        with arrangements.standing(os.environ["STEEP_ARRANGEMENT"]) as found:
+            wire.SECRETS.add(found.token)
+            yield found
+        return
+    if is_another_installation():
+        found = Site(dict(os.environ))
+        wire.SECRETS.add(found.token)
+        yield found
+        return
     if "STEEP_URL" in os.environ and "STEEP_STATE" in os.environ:
         names = [n for n in os.environ if n.startswith(("STEEP_", "PG"))]
         found = Stack(os.environ["STEEP_STATE"], {name: os.environ[name] for name in names})
@@ -144,6 +166,7 @@ def registered(stack, name):
     stack.steepctl("monitor", "add", name, made.public_base64)
     with stack.client(next(addresses)) as client:
         wait_for(lambda: made.post(client, "[]").status_code == 400, f"the key of {name} to be taken up")
+    stack.settle("ingest", ingest_params(b"[]", made), b"[]", 400)
     return made
 
 
@@ -164,6 +187,7 @@ def token(stack):
     wire.SECRETS.add(made)
     with stack.client(next(addresses)) as client:
         wait_for(lambda: query_with(client, made).status_code == 200, "the token to be taken up")
+    stack.settle("query", query_params(made), b"", 200)
     return made
 
 
@@ -195,16 +219,26 @@ def fingerprint(db):
 
 
 @pytest.fixture
-def refused(db, monitor, client):
+def contents(request, stack):
+    """Something that changes with the stored events: their number, or where only HTTP is within reach the counts."""
+    if isinstance(stack, Stack):
+        connection = request.getfixturevalue("db")
+        return lambda: fingerprint(connection)
+    ask = request.getfixturevalue("query")
+    return lambda: wire.check_json(ask(days=30, group_by="source"))["aggregates"]
+
+
+@pytest.fixture
+def refused(contents, monitor, client):
     """Post what must be refused: the answer, once it is a 4xx in the contract's form and nothing was stored."""
 
     def post(events, sender=None, **more):
-        before = fingerprint(db)
+        before = contents()
         answer = (sender or monitor).post(client, events, **more)
         assert 400 <= answer.status_code < 500, f"{answer.status_code}: {answer.text[:400]}"
         wire.check_json(answer)
         wire.check_nothing_echoed(answer)
-        assert fingerprint(db) == before
+        assert contents() == before
         return answer
 
     return post

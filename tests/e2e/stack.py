@@ -92,19 +92,61 @@ def send_at_once(event, details):
         details["return_value"].get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-class Stack:
-    def __init__(self, state, values, process=None):
-        self.state = Path(state)
+class Site:
+    """An installation as its users know it: where it answers, and steepctl. run.env has the values."""
+
+    def __init__(self, values):
         self.values = values
-        self.process = process
         self.token = values["STEEP_TOKEN"]
-        self.source = values["STEEP_SOURCE"]
         self.ca = values["STEEP_CA"]
-        self.port = httpx.URL(values["STEEP_URL"]).port
-        self.metrics_port = httpx.URL(values["STEEP_METRICS_URL"]).port
-        self.url = f"https://127.0.0.1:{self.port}"
+        self.url = values["STEEP_URL"]
+        self.port = httpx.URL(self.url).port or 443
         self.pg = {name: value for name, value in values.items() if name.startswith("PG")}
         self.tls = ssl.create_default_context(cafile=self.ca)
+
+    def environment(self, **more):
+        """This process's environment with the installation's PG* in place of any other."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "VIBETEA_", "STEEP_"))}
+        return kept | self.pg | more
+
+    def steepctl(self, *arguments, check=True, input="", **more):
+        given = {"STEEP_BUILD": self.values["STEEP_BUILD"]} if "STEEP_BUILD" in self.values else {}
+        done = subprocess.run([str(ROOT / "deploy" / "steepctl"), *arguments], text=True, capture_output=True,
+                              env=self.environment(**(given | more)), input=input, timeout=60 * SLOWNESS)
+        if check:
+            assert done.returncode == 0, f"steepctl {' '.join(arguments)}: {done.stderr}"
+        return done
+
+    def settle(self, _name, _params, _body, _status):
+        """Called when one answer shows that a change of keys or tokens took effect; several front ends may take up to 5 s."""
+        time.sleep(5)
+
+    def client(self, address="127.0.0.1", **more):
+        """A client with an address of its own: nginx counts requests by address."""
+        http2 = more.pop("http2", False)
+        # A context keeps the protocols offered last, and the raw sockets use self.tls too.
+        tls = ssl.create_default_context(cafile=self.ca) if http2 else self.tls
+        transport = httpx.HTTPTransport(verify=tls, local_address=address, trust_env=False, http2=http2)
+        return httpx.Client(base_url=self.url, transport=transport, trust_env=False,
+                            event_hooks={"request": [watch_connecting], "response": [*ANSWER_HOOKS]},
+                            timeout=more.pop("timeout", 40 * SLOWNESS), **more)
+
+    def socket(self, address="127.0.0.1", server_name="localhost", timeout=40, tls=None):
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout * SLOWNESS, (address, 0))
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return (tls or self.tls).wrap_socket(plain, server_hostname=server_name)
+
+
+class Stack(Site):
+    """An installation of deploy/run, all of whose parts are within reach."""
+
+    def __init__(self, state, values, process=None):
+        super().__init__(values | {"STEEP_BUILD": f"{state}/lib/build"})
+        self.state = Path(state)
+        self.process = process
+        self.source = values["STEEP_SOURCE"]
+        self.metrics_port = httpx.URL(values["STEEP_METRICS_URL"]).port
+        self.url = f"https://127.0.0.1:{self.port}"
 
     def seed(self):
         """The demonstration monitor's 32 bytes."""
@@ -123,24 +165,14 @@ class Stack:
         except (FileNotFoundError, IndexError, ValueError):
             return None
 
-    def environment(self, **more):
-        """This process's environment with the stack's PG* in place of any other."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "VIBETEA_", "STEEP_"))}
-        return kept | self.pg | more
+    def settle(self, *_):
+        """There is one of each program."""
 
     def connect(self, **changes):
         """A connection as administrator, or as changes say; every statement commits by itself."""
         given = {"host": self.pg["PGHOST"], "port": self.pg["PGPORT"], "dbname": self.pg["PGDATABASE"],
                  "user": self.pg["PGUSER"], "autocommit": True}
         return psycopg.connect(**(given | changes))
-
-    def steepctl(self, *arguments, check=True, input="", **more):
-        done = subprocess.run([str(ROOT / "deploy" / "steepctl"), *arguments], text=True, capture_output=True,
-                              env=self.environment(STEEP_BUILD=str(self.state / "lib" / "build"), **more),
-                              input=input, timeout=60 * SLOWNESS)
-        if check:
-            assert done.returncode == 0, f"steepctl {' '.join(arguments)}: {done.stderr}"
-        return done
 
     def program(self, name):
         """The file that runs as ingest or query, which a sanitized run has in a folder of its own."""
@@ -164,16 +196,6 @@ class Stack:
             return {}
         owner = Path(f"/proc/{self.pid(name)}").stat()
         return {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
-
-    def client(self, address="127.0.0.1", **more):
-        """A client with an address of its own: nginx counts requests by address."""
-        http2 = more.pop("http2", False)
-        # A context keeps the protocols offered last, and the raw sockets use self.tls too.
-        tls = ssl.create_default_context(cafile=self.ca) if http2 else self.tls
-        transport = httpx.HTTPTransport(verify=tls, local_address=address, trust_env=False, http2=http2)
-        return httpx.Client(base_url=self.url, transport=transport, trust_env=False,
-                            event_hooks={"request": [watch_connecting], "response": [*ANSWER_HOOKS]},
-                            timeout=more.pop("timeout", 40 * SLOWNESS), **more)
 
     def metrics_client(self, host="127.0.0.1", **more):
         """A client of the listener for metrics."""
@@ -202,11 +224,6 @@ class Stack:
         finally:
             file.write_text(kept)
             self.reload_nginx()
-
-    def socket(self, address="127.0.0.1", server_name="localhost", timeout=40, tls=None):
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout * SLOWNESS, (address, 0))
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return (tls or self.tls).wrap_socket(plain, server_hostname=server_name)
 
     def stop_database(self, how=signal.SIGINT):
         """Stop PostgreSQL, and suspend the process that would restart it until start_database."""

@@ -4,6 +4,8 @@ import pytest
 
 from wire import ENDPOINTS, check_error, check_headers, check_json, header, header_list
 
+pytestmark = pytest.mark.contract
+
 ORIGIN = "https://dashboard.example"
 
 

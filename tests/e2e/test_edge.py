@@ -16,6 +16,7 @@ from test_overload import in_hand
 from wire import ENDPOINTS, Replay, check_error, check_headers, header, pipelined, read_answer, request_bytes
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("path, kind", [("/", "text/html"), ("/page.js", "application/javascript"), ("/style.css", "text/css"),
                                         ("/icon.svg", "image/svg+xml"), ("/config.json", "application/json")])
 def test_the_page_and_its_files_are_served_with_the_common_headers_and_their_policy(path, kind, client):
@@ -27,12 +28,14 @@ def test_the_page_and_its_files_are_served_with_the_common_headers_and_their_pol
     assert policy.startswith("default-src 'self';") and "unsafe" not in policy
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("path", ["/", "/page.js", "/config.json"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_the_page_can_only_be_read(method, path, client):
     check_error(client.request(method, path), 405, "method_not_allowed", endpoint=False)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("method, target", [("GET", "/query"), ("POST", "/ingest"), ("PUT", "/ingest"), ("OPTIONS", "/query"),
                                             ("GET", "/"), ("GET", "/nowhere")])
 def test_the_status_line_has_a_space_after_its_code(method, target, stack):
@@ -43,6 +46,7 @@ def test_the_status_line_has_a_space_after_its_code(method, target, stack):
         assert re.match(rb"HTTP/1\.1 \d{3} [\w ]*\r\n", connection.makefile("rb").readline())
 
 
+@pytest.mark.contract
 def test_a_request_id_sent_by_a_client_is_ignored(client):
     sent = "0123456789abcdef0123456789abcdef"
     answer = client.get("/query", headers={"X-Request-ID": sent})
@@ -50,6 +54,7 @@ def test_a_request_id_sent_by_a_client_is_ignored(client):
     assert header(answer, "X-Request-ID") != sent
 
 
+@pytest.mark.contract
 def test_every_answer_has_a_request_id_of_its_own(client):
     ids = {header(client.get(path), "X-Request-ID") for path in [*ENDPOINTS, "/", "/nowhere"] * 3}
     assert len(ids) == 18
@@ -64,6 +69,7 @@ def test_a_request_can_be_found_in_both_logs_by_its_id(stack, client, monitor, q
         wait_for(lambda: request_id in stack.log_text("access"), f"{answer.status_code} in access.log", 10)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("host, expected", [
     ("localhost", False), ("localhost:8443", False), ("127.0.0.1", False), ("127.0.0.1:8443", False), ("[::1]", False),
     ("[::1]:8443", False), ("10.1.2.3", False), ("[2001:db8::1]", False), ("LOCALHOST", False),
@@ -76,6 +82,7 @@ def test_strict_transport_security_is_sent_for_host_names_only(path, host, expec
     assert not expected or "max-age=63072000" in value
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("path", [*ENDPOINTS, "/", "/nowhere"])
 def test_no_answer_has_the_version_of_the_server(path, client):
     answer = client.get(path)
@@ -83,6 +90,7 @@ def test_no_answer_has_the_version_of_the_server(path, client):
     assert header(answer, "X-Powered-By") is None
 
 
+@pytest.mark.contract
 def test_too_many_requests_from_one_address_are_429_while_others_are_served(stack, query):
     let_through = 0
     # How many it takes to reach the limit depends on their rate.
@@ -97,6 +105,7 @@ def test_too_many_requests_from_one_address_are_429_while_others_are_served(stac
     assert query().status_code == 200
 
 
+@pytest.mark.contract
 def test_many_bodies_sent_slowly_from_one_address_are_429_while_others_are_served(stack, query):
     head = request_bytes("POST", "/ingest", [("Host", "localhost"), ("Content-Length", "1000")], b"[")
 
@@ -117,6 +126,7 @@ def test_many_bodies_sent_slowly_from_one_address_are_429_while_others_are_serve
         assert query().status_code == 200
 
 
+@pytest.mark.contract
 def test_a_limited_address_is_served_again_after_a_while(stack):
     with stack.client("127.0.0.9") as limited:
         wait_for(lambda: limited.get("/query").status_code == 401, "the address to be served", every=0.5)
@@ -148,6 +158,7 @@ def test_a_client_that_disconnects_before_its_answer_does_no_harm(stack, monitor
     assert db.execute("SELECT count(*) FROM public.events WHERE id = %s", (event["id"],)).fetchone() == (1,)
 
 
+@pytest.mark.contract
 @pytest.mark.last(1)
 def test_a_client_that_is_too_slow_is_disconnected(slow_clients):
     for name, slow in slow_clients.items():

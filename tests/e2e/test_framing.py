@@ -30,6 +30,7 @@ def statuses(stack):
     return send
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("head", [
     b"Content-Length: 5\r\nTransfer-Encoding: chunked", b"Transfer-Encoding: chunked\r\nContent-Length: 5",
     b"Content-Length: 5\r\nTransfer-Encoding: CHUNKED", b"Content-Length: 5\r\nTransfer-Encoding:chunked ",
@@ -41,6 +42,7 @@ def test_an_ambiguous_body_length_is_refused_and_nothing_after_it_is_answered(he
     assert statuses(head, b"0\r\n\r\n") == [400]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("head", [
     b"Transfer-Encoding: xchunked", b"Transfer-Encoding: chunked, identity", b"Transfer-Encoding: identity, chunked",
     b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding: chunked;q=1", b'Transfer-Encoding: "chunked"',
@@ -53,16 +55,19 @@ def test_a_transfer_coding_that_servers_read_differently_is_refused(length, head
     assert statuses(length + head, b"0\r\n\r\n") == [400]
 
 
+@pytest.mark.contract
 def test_a_chunked_body_in_http_1_0_is_refused(statuses):
     assert statuses(b"Transfer-Encoding: chunked", b"0\r\n\r\n", "POST /ingest HTTP/1.0") == [400]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("length", [b"+5", b"-5", b"0x5", b"5 0", b"5;", b"5.0", b"5_", b"", b"\t5", b"5\x0b", b"x",
                                     b"99999999999999999999", b"18446744073709551621"], ids=ascii)
 def test_an_invalid_content_length_is_refused_and_nothing_after_it_is_answered(length, statuses):
     assert statuses(b"Content-Length: " + length, b"[   ]") == [400]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("chunks", [
     b"-1\r\n\r\n", b"+0\r\n\r\n", b"0x0\r\n\r\n", b" 0\r\n\r\n", b"zz\r\n", b"\r\n", b"2\r\n[]X\r\n0\r\n\r\n", b"2\r\n[]0\r\n\r\n",
     b"2\r\n[]\r0\r\n\r\n", b"2\r\n[]\r\n\r\n", b"ffffffffffffffff\r\n", b"fffffffffffffffff\r\n", b"7fffffffffffffff\r\n",
@@ -72,6 +77,7 @@ def test_invalid_chunks_are_refused_and_nothing_after_them_is_answered(chunks, s
     assert statuses(b"Transfer-Encoding: chunked", chunks) == [400]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("head, body", [
     (b"Content-Length: 5", b"[   ]"), (b"Content-Length: 005", b"[   ]"), (b"Content-Length: %d" % len(SECOND), SECOND),
     (b"Transfer-Encoding: chunked", b"5\r\n[   ]\r\n0\r\n\r\n"), (b"Transfer-Encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" %
@@ -83,28 +89,33 @@ def test_a_body_ends_where_its_length_says_whatever_it_contains(head, body, stat
     assert statuses(head, body) == [401, 401]
 
 
+@pytest.mark.contract
 def test_the_body_of_a_query_is_not_read_as_the_next_request(statuses):
     assert statuses(b"Content-Length: %d" % len(SECOND), SECOND, "GET /query HTTP/1.1") == [401, 401]
 
 
+@pytest.mark.contract
 def test_credentials_in_trailers_are_ignored(monitor, raw):
     trailers = f"X-Source-ID: {monitor.source}\r\nX-Signature: {monitor.sign(b'[]')}\r\n\r\n".encode()
     headers = [("Host", "localhost"), ("Transfer-Encoding", "chunked"), ("Trailer", "X-Source-ID, X-Signature")]
     check_error(raw(request_bytes("POST", "/ingest", headers, b"2\r\n[]\r\n0\r\n" + trailers)), 401, "missing_auth")
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("head", [[f"X{n}: y" for n in range(5000)], ["a:"] * 20000], ids=["names", "blanks"])
 def test_too_many_headers_are_refused(head, raw):
     data = "\r\n".join(["GET /query HTTP/1.1", "Host: localhost", *head, "", ""])
     check_error(raw(data.encode(), "GET"), 400, "invalid_request", endpoint=False)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("path", ENDPOINTS)
 def test_a_body_of_5_MiB_and_one_byte_is_too_large(path, raw):
     headers = [("Host", "localhost"), ("Content-Length", str(MAX_BODY_BYTES + 1))]
     check_error(raw(request_bytes("POST", path, headers, b" " * (MAX_BODY_BYTES + 1))), 413, "payload_too_large")
 
 
+@pytest.mark.contract
 def test_a_chunked_body_of_5_MiB_and_one_byte_is_too_large(raw):
     chunks = b"100000\r\n" + b" " * 0x100000 + b"\r\n"
     headers = [("Host", "localhost"), ("Transfer-Encoding", "chunked")]
@@ -112,11 +123,13 @@ def test_a_chunked_body_of_5_MiB_and_one_byte_is_too_large(raw):
     check_error(answer, 413, "payload_too_large")
 
 
+@pytest.mark.contract
 def test_413_comes_before_405_and_401(raw):
     headers = [("Host", "localhost"), ("Content-Length", str(10 * MAX_BODY_BYTES))]
     check_error(raw(request_bytes("PUT", "/ingest", headers)), 413, "payload_too_large")
 
 
+@pytest.mark.contract
 def test_a_client_that_waits_for_100_continue_gets_it(stack, monitor):
     body = encode([monitor.event()])
     headers = [("Host", "localhost"), ("Content-Length", str(len(body))), ("Expect", "100-continue"),
@@ -129,6 +142,7 @@ def test_a_client_that_waits_for_100_continue_gets_it(stack, monitor):
         assert read_answer(connection).status_code == 200
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("size", [9000, 40000])
 @pytest.mark.parametrize("path", ["/query", "/ingest", "/nowhere"])
 def test_a_very_long_target_is_414(path, size, raw):
@@ -136,6 +150,7 @@ def test_a_very_long_target_is_414(path, size, raw):
     check_error(answer, 414, "uri_too_long", endpoint=False)
 
 
+@pytest.mark.contract
 def test_a_very_long_target_is_414_for_a_client_that_reads_after_sending(stack):
     # As curl does. A server that closes with bytes unread resets the connection, and its answer is lost.
     data = request_bytes("GET", "/query?x=" + "x" * 40000, [("Host", "localhost")])
@@ -145,6 +160,7 @@ def test_a_very_long_target_is_414_for_a_client_that_reads_after_sending(stack):
             check_error(read_answer(connection, "GET"), 414, "uri_too_long", endpoint=False)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("headers", [[("X-Filler", "x" * 40000)], [(f"X-Filler-{n}", "x" * 4000) for n in range(20)],
                                      [("Authorization", "Bearer " + "x" * 40000)]], ids=["one", "many", "token"])
 def test_headers_too_large_are_invalid_request(headers, raw):
@@ -152,6 +168,7 @@ def test_headers_too_large_are_invalid_request(headers, raw):
     check_error(answer, 400, "invalid_request", endpoint=False)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("data", [
     b"GET /query HTTP/1.1\r\n\r\n", b"GET /query HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
     b"GET /query HTTP/1.1\r\nHost: a b\r\n\r\n", b"GET /query HTTP/1.1\r\nHost: localhost\r\nX: \0\r\n\r\n",
@@ -164,6 +181,7 @@ def test_a_malformed_request_is_invalid_request(data, raw):
     check_error(raw(data), 400, "invalid_request", endpoint=False)
 
 
+@pytest.mark.contract
 def test_an_unknown_transfer_coding_is_refused_in_json(raw):
     answer = raw(b"POST /ingest HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip\r\n\r\n")
     assert 400 <= answer.status_code < 600 and answer.status_code != 500

@@ -16,6 +16,7 @@ NAMES = ["ingest", "query"]
 BOTH = ["requests", "health"]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("path, said", [("/healthz/", "ok"), ("/readyz/", "ready")])
 def test_anybody_is_told_that_a_program_is_well_and_no_more(path, said, name, client):
@@ -26,6 +27,7 @@ def test_anybody_is_told_that_a_program_is_well_and_no_more(path, said, name, cl
     assert (head.status_code, head.content) == (200, b"")
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("path", ["/healthz/", "/readyz/"])
 def test_other_methods_are_405(path, name, client):
@@ -35,6 +37,7 @@ def test_other_methods_are_405(path, name, client):
         assert answer.headers["Allow"] == "GET, HEAD"
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("path", ["/healthz", "/healthz/", "/healthz/ingest/", "/healthz/other", "/readyz", "/readyz/x",
                                   "/metrics", "/metrics/", "/functions/v1/healthz/ingest"])
 def test_other_paths_are_404(path, client):

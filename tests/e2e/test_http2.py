@@ -99,6 +99,7 @@ def http2(stack):
         yield connection
 
 
+@pytest.mark.contract
 def test_http2_is_spoken(stack, monitor, token):
     with stack.client(next(addresses), http2=True) as client:
         for answer in (query_with(client, token), monitor.post(client, [monitor.event()])):
@@ -124,6 +125,7 @@ def test_a_repeated_content_length_is_refused(http2, monitor, db):
     assert stored(db, event["id"]) is None
 
 
+@pytest.mark.contract
 def test_a_transfer_coding_does_not_change_where_the_body_ends(http2, monitor):
     body = b"2\r\n[]\r\n0\r\n\r\n"
     assert http2.send([*batch(monitor, body), ("transfer-encoding", "chunked")], body).error() == (400, "invalid_request")
@@ -151,6 +153,7 @@ def test_an_invalid_pseudo_header_is_refused(changes, http2, nginx_version):
     check_invalid(http2.send(question(**changes)), nginx_version)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("headers", [
     question(path=None), question(method=None), question(scheme=None), question(authority=None), question(path=""),
     question(path="*"), question(path="query"), question(path="https://localhost/query"), question(path="/query x"),
@@ -161,21 +164,25 @@ def test_a_malformed_request_is_invalid_request(headers, http2):
     assert http2.send(headers).error() == (400, "invalid_request")
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("headers", [[("connection", "close")], [("upgrade", "h2c")], [("te", "trailers")]], ids=ascii)
 def test_a_connection_header_changes_nothing(headers, http2):
     assert http2.send(question() + headers).error() == (401, "missing_auth")
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("method", ["TRACE", "CONNECT", "DELETE"])
 def test_another_method_is_405(method, http2):
     assert http2.send(question(method=method)).error() == (405, "method_not_allowed")
 
 
+@pytest.mark.contract
 def test_a_header_with_underscores_is_ignored(http2, monitor):
     headers = [*question(method="POST", path="/ingest"), ("x_source_id", monitor.source), ("x_signature", monitor.sign(b"[]"))]
     assert http2.send(headers, b"[]").error() == (401, "missing_auth")
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("headers", [question(path="/query?" + "~" * 40000), [*question(), ("x", "~" * 16000)]],
                          ids=["address", "header"])
 def test_an_oversized_path_or_header_closes_the_connection(headers, http2):
@@ -195,6 +202,7 @@ FLOODS = {
 }
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_flood_of_frames_closes_only_its_own_connection(kind, http2, client, monitor):
     frames = FLOODS[kind](http2)

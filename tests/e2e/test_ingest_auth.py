@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from conftest import fingerprint, stored
+from conftest import stored
 from monitor import ABSENT, Monitor, base64_text, encode
 from stack import addresses
 from wire import (ALLOW, INGEST_PATHS, SECRETS, check_error, check_headers, check_json, check_refused, exchange, header,
@@ -22,6 +22,7 @@ def test_a_signed_batch_is_stored_under_both_paths(path, client, monitor, db):
     assert stored(db, event["id"]).source == monitor.source
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("path", INGEST_PATHS)
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "BREW"])
 def test_a_method_other_than_post_is_refused_before_the_credentials_are_checked(path, method, client):
@@ -30,6 +31,7 @@ def test_a_method_other_than_post_is_refused_before_the_credentials_are_checked(
     assert header(answer, "Allow") == ALLOW["ingest"]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("path", INGEST_PATHS)
 def test_head_is_refused_with_headers_only(path, client):
     answer = client.head(path)
@@ -38,6 +40,7 @@ def test_head_is_refused_with_headers_only(path, client):
     assert header(answer, "Allow") == ALLOW["ingest"]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("changes", [
     {"X-Source-ID": ABSENT}, {"X-Signature": ABSENT}, {"X-Source-ID": ABSENT, "X-Signature": ABSENT},
     {"X-Source-ID": ""}, {"X-Signature": ""},
@@ -47,23 +50,27 @@ def test_a_missing_or_empty_header_is_missing_auth(changes, client, monitor):
     check_error(client.post("/ingest", content=body, headers=monitor.headers(body, **changes)), 401, "missing_auth")
 
 
+@pytest.mark.contract
 def test_missing_auth_comes_before_unknown_source(client):
     check_error(client.post("/ingest", content=b"x", headers={"X-Source-ID": "nobody-knows"}), 401, "missing_auth")
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("signature", ["x", "A" * 88])
 def test_unknown_source_comes_before_the_signature_is_checked(signature, client):
     headers = {"X-Source-ID": "nobody-knows", "X-Signature": signature}
     check_error(client.post("/ingest", content=b"[]", headers=headers), 401, "unknown_source")
 
 
-def test_a_good_signature_of_an_unregistered_monitor_is_unknown_source(client, db):
+@pytest.mark.contract
+def test_a_good_signature_of_an_unregistered_monitor_is_unknown_source(client, contents):
     stranger = Monitor("nobody-knows")
-    before = fingerprint(db)
+    before = contents()
     check_error(stranger.post(client, [stranger.event()]), 401, "unknown_source")
-    assert fingerprint(db) == before
+    assert contents() == before
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("name", [
     "E2E-MONITOR", "e2e-monito", "e2e-monitor2", "e2e-monitor\x7f", "e2e-monitor%00", "e2e-monitor,", "*", "%",
     "' OR '1'='1", "x" * 256, "x" * 4000,
@@ -86,12 +93,14 @@ def raw_post(stack, body, *headers):
         return exchange(connection, request_bytes("POST", "/ingest", [("Host", "localhost"), length, *headers], body))
 
 
+@pytest.mark.contract
 def test_spaces_around_the_value_of_a_header_are_ignored(stack, monitor):
     body = encode([monitor.event()])
     answer = raw_post(stack, body, ("X-Source-ID", f"  {monitor.source} "), ("X-Signature", f" {monitor.sign(body)}  "))
     assert answer.status_code == 200
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("blank", ["X-Source-ID", "X-Signature"])
 def test_a_header_of_spaces_counts_as_empty(blank, stack, monitor):
     headers = monitor.headers(b"[]") | {blank: "   "}
@@ -107,6 +116,7 @@ BAD_SIGNATURES = {
 }
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("how", BAD_SIGNATURES)
 def test_a_bad_signature_is_refused(how, refused, monitor):
     body = encode([monitor.event()])
@@ -115,30 +125,34 @@ def test_a_bad_signature_is_refused(how, refused, monitor):
     check_error(refused(body, headers={"X-Signature": signature}), 401, "invalid_signature")
 
 
-def test_the_key_of_another_monitor_is_refused(client, monitor, other_monitor, db):
+@pytest.mark.contract
+def test_the_key_of_another_monitor_is_refused(client, monitor, other_monitor, contents):
     body = encode([monitor.event()])
-    before = fingerprint(db)
+    before = contents()
     answer = client.post("/ingest", content=body,
                          headers={"X-Source-ID": monitor.source, "X-Signature": other_monitor.sign(body)})
     check_error(answer, 401, "invalid_signature")
-    assert fingerprint(db) == before
+    assert contents() == before
 
 
-def test_the_signature_covers_the_exact_bytes_of_the_body(client, monitor, db):
+@pytest.mark.contract
+def test_the_signature_covers_the_exact_bytes_of_the_body(client, monitor, contents):
     body = encode([monitor.event()])
-    before = fingerprint(db)
+    before = contents()
     for changed in (body + b" ", body + b"\n", body.replace(b'"tool"', b'"TOOL"'), body[:-1], b" " + body):
         answer = client.post("/ingest", content=changed, headers=monitor.headers(body))
         check_error(answer, 401, "invalid_signature")
-    assert fingerprint(db) == before
+    assert contents() == before
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("body", [b"", b"not json", b"[{}]"], ids=ascii)
 def test_invalid_signature_comes_before_the_body_is_parsed(body, client, monitor):
     headers = {"X-Source-ID": monitor.source, "X-Signature": "A" * 86 + "=="}
     check_error(client.post("/ingest", content=body, headers=headers), 401, "invalid_signature")
 
 
+@pytest.mark.contract
 def test_an_authorization_header_does_not_authenticate_a_batch(client, token):
     answer = client.post("/ingest", content=b"[]", headers={"Authorization": f"Bearer {token}"})
     check_error(answer, 401, "missing_auth")
@@ -162,12 +176,14 @@ def test_a_repeated_header_is_refused_or_the_first_value_counts(name, first_is_g
         assert row is None
 
 
+@pytest.mark.contract
 def test_a_header_with_underscores_is_ignored(client, monitor):
     body = b"[]"
     headers = {"X_Source_ID": monitor.source, "X_Signature": monitor.sign(body)}
     check_error(client.post("/ingest", content=body, headers=headers), 401, "missing_auth")
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("body, status, code", [
     (b"", 400, "invalid_request"),
     (b"[]", 400, "empty_batch"),
@@ -177,9 +193,11 @@ def test_the_body_is_checked_after_a_valid_signature(body, status, code, refused
     check_error(refused(body), status, code)
 
 
+@pytest.mark.contract
 def test_batch_too_large_comes_before_the_errors_of_events(refused):
     check_error(refused(b"[" + b",".join([b"{}"] * 1001) + b"]"), 400, "batch_too_large")
 
 
+@pytest.mark.contract
 def test_invalid_json_comes_before_the_errors_of_events(refused):
     check_error(refused(b"[{},{]"), 400, "invalid_request")

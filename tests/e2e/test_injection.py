@@ -104,6 +104,7 @@ def test_headers_and_query_strings_are_not_logged(stack, raw, logged, token):
     assert [path.name for path in (stack.state / "log").iterdir() if sent in path.read_text(errors="replace")] == []
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("target, status", [(f"/query?{SENT}", 401), (f"/query?source={SENT}%00", 401), (f"/{SENT}", 404),
                                             (f"/query?{SENT}={'x' * 40000}", 414), (f"/%00{SENT}", 400)],
                          ids=lambda value: str(value)[:30])

@@ -13,11 +13,13 @@ from wire import MARKER, check_error, check_rejected
 sys.set_int_max_str_digits(0)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("body", ["", "null", "{}", "[{}]x", b"[\xff]", b"\xef\xbb\xbf[]", "[" * 50000], ids=lambda body: ascii(body)[:20])
 def test_a_body_that_is_not_a_json_array_is_invalid_request(body, refused):
     check_error(refused(body), 400, "invalid_request")
 
 
+@pytest.mark.contract
 def test_a_payload_that_jsonb_cannot_store_is_refused_by_its_index(refused, monitor):
     bad = [r'{"note":"\u0000"}', r'{"note":"\ud800"}', '{"note":NaN}', '{"note":"\n"}', '{"n":1e999}', '{"n":0e-20000}']
     events = [monitor.raw_event(), *(monitor.raw_event(payload=payload) for payload in bad)]
@@ -84,6 +86,7 @@ def test_escapes_may_stand_beside_characters_beyond_ascii(accepted, monitor):
     assert (row.event_type, row.payload) == ("tool", '{"note": "ü"}')
 
 
+@pytest.mark.contract
 def test_white_space_may_stand_between_any_two_tokens(client, monitor):
     white = " \t\r\n"
     tokens = ["[", "{"]

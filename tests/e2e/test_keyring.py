@@ -291,6 +291,7 @@ def test_a_key_is_rotated_without_a_refused_batch(stack, client, name):
     assert new.post(client, [new.event()]).status_code == 200
 
 
+@pytest.mark.contract
 def test_a_key_may_be_given_as_spki(stack, client, name):
     sender = Monitor(name)
     stack.steepctl("monitor", "add", name, sender.spki_base64)
@@ -314,6 +315,7 @@ def test_eight_keys_of_one_monitor_all_sign_and_a_ninth_is_refused(stack, client
     assert all(knows(client, sender) for sender in senders[:8])
 
 
+@pytest.mark.contract
 def test_one_key_may_belong_to_two_monitors_under_their_own_names(stack, client, name):
     # The contract allows it; each signs for the name it was registered with.
     first = Monitor(name)
@@ -323,6 +325,7 @@ def test_one_key_may_belong_to_two_monitors_under_their_own_names(stack, client,
     wait_for(lambda: knows(client, first) and knows(client, second), "both names")
 
 
+@pytest.mark.contract
 def test_removing_the_last_key_makes_the_source_unknown(stack, client, name):
     # After that the name is unknown, not its signature invalid.
     sender = Monitor(name)

@@ -20,6 +20,7 @@ def description():
     return Description.read()
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_the_description_is_served(method, client):
     answer = client.request(method, "/openapi.yaml")
@@ -45,6 +46,7 @@ def test_its_examples_match_its_schemas(description):
     assert [problem for schema, example, where in examples for problem in description.errors(schema, example, where)] == []
 
 
+@pytest.mark.contract
 def test_its_schema_accepts_the_batches_that_the_server_accepts(description, monitor, client):
     good = monitor.event()
     schema = description.document["paths"]["/ingest"]["post"]["requestBody"]["content"]["application/json"]["schema"]
@@ -77,6 +79,7 @@ def here(stack):
         yield client
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("method, path", served())
 @pytest.mark.parametrize("status, code, query, headers", [
     (400, "invalid_request", "", [("Host", "localhost"), ("X-Long", "x" * 9000)]),
@@ -90,12 +93,14 @@ def test_nginx_refuses_oversized_requests_at_every_path(status, code, query, hea
     assert method == "HEAD" or check_error(answer, status, code)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("method, path", [pair for pair in served() if pair[0] in ("GET", "HEAD") and pair[1] != "/query"])
 def test_a_path_that_can_be_read_is_read_only(method, path, here):
     assert here.request(method, path).status_code == 200
     check_error(here.request("DELETE", path), 405, "method_not_allowed", endpoint=False)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("method, path", [pair for pair in served() if pair[0] != "HEAD"])
 def test_every_path_is_rate_limited(method, path, stack):
     sent = [request_bytes(method, path, [("Host", "localhost"), ("Content-Length", "0")])] * 900
@@ -142,6 +147,7 @@ def test_a_missing_function_of_the_database_is_internal_error(function, question
     check_error(answer, 500, "internal_error")
 
 
+@pytest.mark.contract
 def test_a_file_supports_conditional_requests(client):
     answer = client.get("/style.css")
     assert client.get("/style.css", headers={"If-None-Match": header(answer, "ETag")}).status_code == 304
@@ -189,6 +195,7 @@ def test_a_path_is_read_as_nginx_reads_it(target, path):
     assert conformance.path_of(target) == path
 
 
+@pytest.mark.contract
 @pytest.mark.last(6)
 def test_every_answer_matched_the_description(description):
     wrong = []

@@ -6,6 +6,8 @@ from conftest import query_with
 from stack import addresses
 from wire import ALLOW, ENDPOINTS, check_error, check_json, header, request_bytes
 
+pytestmark = pytest.mark.contract
+
 EVIL = "evil.example"
 
 

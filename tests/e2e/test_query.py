@@ -9,10 +9,10 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from conftest import query_with
+from conftest import query_with, registered
 from fastcgi import program, query_params
 from monitor import new_id, now, rfc3339
-from stack import SLOWNESS, wait_for
+from stack import SLOWNESS, Stack, wait_for
 from test_health import BOTH
 from test_metrics import scrape
 from wire import ALLOW, MARKER, QUERY_PATHS, SECRETS, check_error, check_headers, check_json, check_refused, header
@@ -26,6 +26,21 @@ def put(db, source, *instants):
     with db.cursor() as cursor:
         cursor.executemany("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
                            " VALUES (%s, %s, %s, 'tool', '{}')", [(new_id(), source, at) for at in instants])
+
+
+@pytest.fixture
+def put_events(request, stack):
+    """The same, or where only HTTP is within reach by a monitor of that name."""
+    if isinstance(stack, Stack):
+        connection = request.getfixturevalue("db")
+        return lambda source, *instants: put(connection, source, *instants)
+    client = request.getfixturevalue("client")
+
+    def send(source, *instants):
+        sender = registered(stack, source)
+        answer = sender.post(client, [sender.event(timestamp=rfc3339(at)) for at in instants])
+        assert (answer.status_code, answer.json()["inserted"]) == (200, len(instants)), answer.text
+    return send
 
 
 def row(source, instant, count):
@@ -46,6 +61,7 @@ def counts(query):
     return ask
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("path", QUERY_PATHS)
 def test_a_token_gets_the_counts_under_both_paths(path, client, token):
     answer = client.get(path, headers={"Authorization": f"Bearer {token}"})
@@ -56,6 +72,7 @@ def test_a_token_gets_the_counts_under_both_paths(path, client, token):
     assert header(answer, "WWW-Authenticate") is None
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("path", QUERY_PATHS)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "BREW"])
 def test_a_method_other_than_get_or_head_is_refused_before_the_token_is_checked(path, method, client):
@@ -64,6 +81,7 @@ def test_a_method_other_than_get_or_head_is_refused_before_the_token_is_checked(
     assert header(answer, "Allow") == ALLOW["query"]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("query_string", ["", "?days=x", "?%zz", "?days=7&days=7"])
 def test_no_authorization_is_missing_auth_before_the_parameters_are_read(query_string, client):
     answer = client.get(f"/query{query_string}")
@@ -71,6 +89,7 @@ def test_no_authorization_is_missing_auth_before_the_parameters_are_read(query_s
     assert header(answer, "WWW-Authenticate") == "Bearer"
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("wrong", [
     "Basic eDp4", "{token}", "Bearer", "Bearer {token}x", "Bearer {half}", "Bearer {token}, Bearer {token}",
     "Bearer " + "x" * 7000, "Bearer \xff\xfe",
@@ -82,20 +101,24 @@ def test_anything_but_a_valid_token_is_invalid_token(wrong, client, token):
     assert header(answer, "WWW-Authenticate") == 'Bearer error="invalid_token"'
 
 
+@pytest.mark.contract
 def test_invalid_token_comes_before_the_parameters_are_read(client):
     check_error(query_with(client, "x", "?days=x&%zz&source="), 401, "invalid_token")
 
 
+@pytest.mark.contract
 def test_an_empty_authorization_header_is_refused(client):
     answer = client.get("/query", headers={"Authorization": ""})
     check_refused(answer, (401, "missing_auth"), (401, "invalid_token"))
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("scheme", ["bearer", "BEARER", "bEaReR", "Bearer"])
 def test_the_scheme_may_be_in_any_case(scheme, client, token):
     assert client.get("/query", headers={"Authorization": f"{scheme} {token}"}).status_code == 200
 
 
+@pytest.mark.contract
 def test_a_repeated_authorization_header_is_refused_or_one_of_them_counts(client, token):
     answer = client.get("/query", headers=[("Authorization", f"Bearer {token}"), ("Authorization", "Bearer x")])
     assert answer.status_code == 200 or check_refused(answer, (401, "invalid_token"), (400, "invalid_request"))
@@ -103,6 +126,7 @@ def test_a_repeated_authorization_header_is_refused_or_one_of_them_counts(client
     check_refused(answer, (401, "invalid_token"), (400, "invalid_request"))
 
 
+@pytest.mark.contract
 def test_a_token_in_the_query_string_is_ignored(client):
     # Not a real one: the last tests search the logs for tokens, and paths are logged.
     check_error(client.get("/query?access_token=x&token=x"), 401, "missing_auth")
@@ -118,6 +142,7 @@ def test_a_token_expires_by_the_clock_and_not_by_a_notification(stack, client, d
     check_error(query_with(client, made), 401, "invalid_token")
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("query_string, days", [("", 7), ("?", 7), ("?days=7", 7), ("?x=1&da%79s=%33%30&x=%2B", 30)])
 def test_days_is_7_or_30_and_other_parameters_are_ignored(query_string, days, query):
     answer = query(query_string)
@@ -125,6 +150,7 @@ def test_days_is_7_or_30_and_other_parameters_are_ignored(query_string, days, qu
     assert check_json(answer)["meta"]["daysRequested"] == days
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("query_string, code", [
     ("days=8", "invalid_days"), (f"days={MARKER}", "invalid_days"), ("source=", "invalid_source"),
     (f"source={MARKER}%01", "invalid_source"), ("source=" + "x" * 256, "invalid_source"), ("days=7&da%79s=7", "invalid_request"),
@@ -134,6 +160,7 @@ def test_an_invalid_parameter_is_named_by_its_code(query_string, code, query):
     check_error(query(f"?{query_string}"), 400, code)
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("query_string, code", [
     *((f"group_by={value}", "invalid_group_by") for value in ("", "HOUR", "Source", "hours", "day", "hour,source", "hour%00", "+hour", MARKER)),
     ("group_by", "invalid_group_by"), ("group_by=hour&group_by=hour", "invalid_request"), ("group_by=x&group%5Fby", "invalid_request"),
@@ -144,23 +171,27 @@ def test_an_invalid_group_by_is_refused(query_string, code, query):
     check_error(query(f"?{query_string}"), 400, code)
 
 
+@pytest.mark.contract
 def test_the_token_is_checked_before_group_by(client):
     check_error(query_with(client, "x", "?group_by=x"), 401, "invalid_token")
 
 
-def test_a_group_by_in_another_spelling_is_an_unknown_parameter(query, db, fresh_source):
-    put(db, fresh_source, now() - DAY)
+@pytest.mark.contract
+def test_a_group_by_in_another_spelling_is_an_unknown_parameter(query, put_events, fresh_source):
+    put_events(fresh_source, now() - DAY)
     assert set(rows(query(f"?GROUP_BY=hour&groupBy=x&group_by[]=hour&source={fresh_source}"))[0]) == {"source", "date", "hour", "eventCount"}
 
 
+@pytest.mark.contract
 def test_an_unknown_parameter_may_be_repeated_or_not(query):
     # "A repeated parameter is refused; an unknown one is ignored": the contract allows both.
     answer = query("?x=1&x=2")
     assert answer.status_code == 200 or check_refused(answer, (400, "invalid_request"))
 
 
-def test_head_has_the_headers_of_get_and_no_body(client, token, db, fresh_source):
-    put(db, fresh_source, now() - DAY)
+@pytest.mark.contract
+def test_head_has_the_headers_of_get_and_no_body(client, token, put_events, fresh_source):
+    put_events(fresh_source, now() - DAY)
     got = client.get("/query", headers={"Authorization": f"Bearer {token}"}, params={"source": fresh_source})
     head = client.head("/query", headers={"Authorization": f"Bearer {token}"}, params={"source": fresh_source})
     assert head.status_code == 200 and head.content == b""
@@ -169,14 +200,16 @@ def test_head_has_the_headers_of_get_and_no_body(client, token, db, fresh_source
     assert header(head, "Content-Length") == header(got, "Content-Length")
 
 
+@pytest.mark.contract
 def test_head_without_a_token_is_401_without_a_body(client):
     head = client.head("/query")
     assert head.status_code == 401 and head.content == b""
     assert header(head, "WWW-Authenticate") == "Bearer"
 
 
-def test_meta_has_the_number_of_rows_the_days_and_the_time(query, db, fresh_source):
-    put(db, fresh_source, now() - DAY, now() - 2 * DAY)
+@pytest.mark.contract
+def test_meta_has_the_number_of_rows_the_days_and_the_time(query, put_events, fresh_source):
+    put_events(fresh_source, now() - DAY, now() - 2 * DAY)
     before = now() - datetime.timedelta(milliseconds=1)
     body = query(source=fresh_source, days=30).json()
     assert body["meta"]["totalCount"] == len(body["aggregates"]) == 2
@@ -186,11 +219,13 @@ def test_meta_has_the_number_of_rows_the_days_and_the_time(query, db, fresh_sour
     assert before <= fetched <= now()
 
 
+@pytest.mark.contract
 def test_a_source_without_events_has_no_rows(query, fresh_source):
     body = query(source=fresh_source).json()
     assert body["aggregates"] == [] and body["meta"]["totalCount"] == 0
 
 
+@pytest.mark.contract
 def test_the_count_is_exact_as_soon_as_a_batch_is_acknowledged(client, new_monitor, query):
     sender = new_monitor()
     at = (now() - DAY).replace(minute=30)
@@ -200,6 +235,7 @@ def test_the_count_is_exact_as_soon_as_a_batch_is_acknowledged(client, new_monit
         assert rows(query(source=sender.source)) == [row(sender.source, at, total)]
 
 
+@pytest.mark.contract
 def test_duplicates_are_not_counted(client, new_monitor, counts):
     sender = new_monitor()
     at = now() - DAY
@@ -209,6 +245,7 @@ def test_duplicates_are_not_counted(client, new_monitor, counts):
     assert counts(sender.source) == [row(sender.source, at, 3)]
 
 
+@pytest.mark.contract
 def test_a_refused_batch_is_not_counted(client, new_monitor, counts):
     sender = new_monitor()
     assert sender.post(client, [sender.event(), sender.event(id="bad")]).status_code == 422
@@ -224,14 +261,16 @@ def test_deleted_and_moved_events_change_the_counts(db, counts, fresh_source):
     assert counts(fresh_source) == [row(fresh_source, second, 2)]
 
 
-def test_an_hour_begins_at_its_first_microsecond(db, counts, fresh_source):
+@pytest.mark.contract
+def test_an_hour_begins_at_its_first_microsecond(put_events, counts, fresh_source):
     hour = (now() - 2 * DAY).replace(minute=0, second=0, microsecond=0)
     tick = datetime.timedelta(microseconds=1)
-    put(db, fresh_source, hour - tick, hour, hour + tick, hour + HOUR - tick, hour + HOUR)
+    put_events(fresh_source, hour - tick, hour, hour + tick, hour + HOUR - tick, hour + HOUR)
     assert counts(fresh_source) == [row(fresh_source, hour + HOUR, 1), row(fresh_source, hour, 3),
                                     row(fresh_source, hour - HOUR, 1)]
 
 
+@pytest.mark.contract
 def test_hours_are_in_utc_whatever_the_offset(client, new_monitor, counts):
     sender = new_monitor()
     noon = (now() - 3 * DAY).replace(hour=12, minute=15, second=0, microsecond=0)
@@ -242,41 +281,46 @@ def test_hours_are_in_utc_whatever_the_offset(client, new_monitor, counts):
     assert counts(sender.source) == [row(sender.source, noon, 3)]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("days", [7, 30])
-def test_the_window_begins_days_ago_to_the_second(days, db, counts, fresh_source):
+def test_the_window_begins_days_ago_to_the_second(days, put_events, counts, fresh_source):
     edge = now() - days * DAY
     just_out, just_in = edge - datetime.timedelta(seconds=2), edge + datetime.timedelta(seconds=90)
-    put(db, fresh_source, edge - HOUR, just_out, just_in)
+    put_events(fresh_source, edge - HOUR, just_out, just_in)
     assert counts(fresh_source, days) == [row(fresh_source, just_in, 1)]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("days", [7, 30])
-def test_the_oldest_hour_is_counted_from_the_start_of_the_window(days, db, counts, fresh_source):
+def test_the_oldest_hour_is_counted_from_the_start_of_the_window(days, put_events, counts, fresh_source):
     # Whole hours are read from the counts, but a part of this one is outside the window.
     edge = now() - days * DAY
     hour = edge.replace(minute=0, second=0, microsecond=0)
     later = edge + datetime.timedelta(seconds=90)
-    put(db, fresh_source, hour, later, later)
+    put_events(fresh_source, hour, later, later)
     assert counts(fresh_source, days) == [row(fresh_source, later, 2)]
 
 
-def test_an_hour_after_the_oldest_is_counted_whole(db, counts, fresh_source):
+@pytest.mark.contract
+def test_an_hour_after_the_oldest_is_counted_whole(put_events, counts, fresh_source):
     # Not the very next one: this hour may end before the query.
     following = (now() - 7 * DAY).replace(minute=0, second=0, microsecond=0) + 2 * HOUR
-    put(db, fresh_source, following, following + HOUR - datetime.timedelta(microseconds=1))
+    put_events(fresh_source, following, following + HOUR - datetime.timedelta(microseconds=1))
     assert counts(fresh_source) == [row(fresh_source, following, 2)]
 
 
-def test_30_days_include_what_7_days_leave_out(db, counts, fresh_source):
+@pytest.mark.contract
+def test_30_days_include_what_7_days_leave_out(put_events, counts, fresh_source):
     old, young = now() - 20 * DAY, now() - 2 * DAY
-    put(db, fresh_source, old, young)
+    put_events(fresh_source, old, young)
     assert counts(fresh_source, 7) == [row(fresh_source, young, 1)]
     assert counts(fresh_source, 30) == [row(fresh_source, young, 1), row(fresh_source, old, 1)]
 
 
-def test_future_events_are_counted(db, counts, fresh_source):
+@pytest.mark.contract
+def test_future_events_are_counted(put_events, counts, fresh_source):
     # The window has no end, as in the data model's function.
-    put(db, fresh_source, now() + 2 * DAY)
+    put_events(fresh_source, now() + 2 * DAY)
     assert len(counts(fresh_source)) == 1
 
 
@@ -298,6 +342,7 @@ def test_the_newest_hour_comes_first_and_then_the_sources_in_byte_order(db, quer
     assert got == expected
 
 
+@pytest.mark.contract
 def test_all_rows_are_in_the_stated_order(query):
     got = rows(query("?days=30"))
     keys = [(entry["date"], entry["hour"]) for entry in got]
@@ -317,8 +362,9 @@ def test_a_source_is_found_by_any_name_it_can_have(db, query):
     db.execute("DELETE FROM public.events WHERE source = ANY(%s)", (names,))
 
 
-def test_a_source_is_matched_whole_and_never_as_a_pattern(db, query, fresh_source):
-    put(db, fresh_source, now() - DAY)
+@pytest.mark.contract
+def test_a_source_is_matched_whole_and_never_as_a_pattern(put_events, query, fresh_source):
+    put_events(fresh_source, now() - DAY)
     for other in [fresh_source[:-1], fresh_source + "x", fresh_source.upper(), "%25", "_" * len(fresh_source), "*"]:
         assert rows(query(f"?source={other}")) == []
 
@@ -343,11 +389,13 @@ def test_the_answer_matches_the_data_models_own_query(db, query):
     assert sorted(t for t in as_tuples if t[1] != oldest) == sorted(t for t in expected if t[1] != oldest)
 
 
+@pytest.mark.contract
 def test_a_body_on_a_get_does_not_matter(client, token):
     answer = client.request("GET", "/query", headers={"Authorization": f"Bearer {token}"}, content=b"x" * 1000)
     assert answer.status_code == 200
 
 
+@pytest.mark.contract
 def test_ingest_headers_do_not_authenticate_a_query(client, monitor):
     check_error(client.get("/query", headers=monitor.headers(b"")), 401, "missing_auth")
 
@@ -402,10 +450,11 @@ def test_queries_of_many_workers_share_few_connections(stack, db):
         assert {each.result(60 * SLOWNESS).status_code for each in sent} == {200}
 
 
-def test_a_total_by_hour_or_source_is_the_sum_of_the_counts(query, db, fresh_source):
+@pytest.mark.contract
+def test_a_total_by_hour_or_source_is_the_sum_of_the_counts(query, put_events, fresh_source):
     first, second = f"{fresh_source}-a", f"{fresh_source}-b"
-    put(db, first, *[now() - DAY] * 3, *[now() - 3 * DAY] * 2, now() - 6 * DAY, now() + 40 * DAY)
-    put(db, second, *[now() - DAY] * 2, now() - 20 * DAY)
+    put_events(first, *[now() - DAY] * 3, *[now() - 3 * DAY] * 2, now() - 6 * DAY, now() + 40 * DAY)
+    put_events(second, *[now() - DAY] * 2, now() - 20 * DAY)
     for days in (7, 30):
         counts, hours, sources = (rows(query(days=days, **grouping)) for grouping in ({}, {"group_by": "hour"}, {"group_by": "source"}))
         by_hour, by_source = {}, {}
@@ -419,11 +468,12 @@ def test_a_total_by_hour_or_source_is_the_sum_of_the_counts(query, db, fresh_sou
         assert by_source[first] == 7 and by_source[second] == {7: 2, 30: 3}[days]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("days", [7, 30])
-def test_a_total_of_one_source_counts_the_oldest_hour_from_the_start_of_the_window(days, query, db, fresh_source):
+def test_a_total_of_one_source_counts_the_oldest_hour_from_the_start_of_the_window(days, query, put_events, fresh_source):
     edge = now() - days * DAY
     later = edge + datetime.timedelta(seconds=90)
-    put(db, fresh_source, edge.replace(minute=0, second=0, microsecond=0), later, later, edge + 3 * HOUR)
+    put_events(fresh_source, edge.replace(minute=0, second=0, microsecond=0), later, later, edge + 3 * HOUR)
     wanted = [row(fresh_source, edge + 3 * HOUR, 1), row(fresh_source, later, 2)]
     for each in wanted:
         del each["source"]
@@ -431,6 +481,7 @@ def test_a_total_of_one_source_counts_the_oldest_hour_from_the_start_of_the_wind
     assert rows(query(days=days, source=fresh_source, group_by="source")) == [{"source": fresh_source, "eventCount": 3}]
 
 
+@pytest.mark.contract
 @pytest.mark.parametrize("grouping", ["hour", "source"])
 def test_totals_of_a_source_without_events_have_no_rows(grouping, query, fresh_source):
     body = query(source=fresh_source, group_by=grouping, days=30).json()
@@ -451,6 +502,7 @@ def test_a_total_has_the_bytes_of_the_source_and_infinity(query, db, fresh_sourc
         db.execute("DELETE FROM public.events WHERE timestamp = 'infinity'")
 
 
+@pytest.mark.contract
 def test_totals_are_exact_as_soon_as_a_batch_is_acknowledged(client, new_monitor, query):
     sender = new_monitor()
     for total in range(1, 6):

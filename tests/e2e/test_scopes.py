@@ -228,6 +228,7 @@ def lax_database(second_stack):
         connection.execute(f"ALTER TABLE public.access_tokens ADD {constraint} {definition}")
 
 
+@pytest.mark.contract
 def test_a_scope_that_names_nothing_shows_nothing(second_stack, lax_database):
     tokens = {label: secrets.token_hex(16) for label in ("lax-empty", "lax-null", "lax-all")}
     SECRETS.update(tokens.values())

@@ -1,5 +1,7 @@
 """Timestamps, from the wire to PostgreSQL. What is valid is tested in tests/unit/rfc3339.c."""
 
+import pytest
+
 from wire import MARKER, check_rejected
 
 STORED = {
@@ -33,6 +35,7 @@ def test_a_timestamp_is_stored_as_its_instant(accepted_all, monitor):
     assert dict(zip(STORED, (row.instant for row in rows))) == STORED
 
 
+@pytest.mark.contract
 def test_an_invalid_timestamp_is_refused_by_its_index(refused, monitor):
     bad = ["now", "2026-02-03  14:30:00Z", "2026-02-03 14:30:00", "2026-02-03\t14:30:00Z", "2026-02-03T14:30:00+16:00",
            "2026-02-30T14:30:00Z", "2026-02-03T14:30:60Z",

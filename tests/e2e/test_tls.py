@@ -9,6 +9,8 @@ import pytest
 from stack import SLOWNESS, addresses
 from wire import check_error, read_answer, request_bytes
 
+pytestmark = pytest.mark.contract
+
 # Those of the profile for a key on an elliptic curve, which the demonstration's is.
 CIPHERS = {"ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"}
 CIPHERS_OF_1_3 = {"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"}

@@ -1,0 +1,42 @@
+"""Installations of more than one machine, on this one: of each, the tests of the contract know what its users do."""
+
+import contextlib
+
+from front_ends import FrontEnd, behind_nginx, settle
+from pooler import Pooler
+from stack import Site, running
+
+
+class Arrangement(Site):
+    def __init__(self, values, front_ends):
+        super().__init__(values)
+        self.front_ends = front_ends
+
+    def settle(self, *request):
+        settle(self.front_ends, *request)
+
+
+@contextlib.contextmanager
+def pgbouncer():
+    """Two front ends that reach one database through PgBouncer in transaction mode."""
+    with running("pooled") as stack, contextlib.ExitStack() as held:
+        pooler = Pooler(stack)
+        held.callback(pooler.stop)
+        # Fewer connections than the programs have together, so that sessions change hands.
+        pooler.configure(default_pool_size=2, **pooler.default_preparing())
+        pooler.start()
+        front_ends = [FrontEnd(stack, "near", **pooler.environment), FrontEnd(stack, "far", "127.0.0.2", **pooler.environment)]
+        for each in front_ends:
+            held.callback(each.stop)
+            each.start()
+        held.enter_context(behind_nginx(stack, front_ends))
+        yield Arrangement(stack.values, front_ends)
+
+
+# More of them: an arrangement yields the Arrangement, whose PG* are those that steepctl needs.
+ALL = {"pgbouncer": pgbouncer}
+
+
+def standing(name):
+    """The Site of an arrangement, until the end of the context."""
+    return ALL[name]()
