@@ -144,6 +144,22 @@ COMMENT ON FUNCTION public.move_events(text, text, integer) IS
 
 REVOKE ALL ON FUNCTION public.move_events(text, text, integer) FROM PUBLIC;
 
+-- A function, so that a router of shards can ask them instead (sql/proxy/).
+CREATE FUNCTION public.count_source(source_name text, OUT events bigint, OUT hours bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET timezone = 'UTC'
+AS $$
+BEGIN
+  SELECT coalesce(sum(counts.event_count), 0), count(*) INTO events, hours
+  FROM public.hourly_counts AS counts WHERE counts.source = source_name;
+END
+$$;
+
+COMMENT ON FUNCTION public.count_source(text) IS 'Returns how many events and hourly counts a source has';
+
+REVOKE ALL ON FUNCTION public.count_source(text) FROM PUBLIC;
+
 -- The keys first: a monitor that is already set to the new name may send at once. The old
 -- source keeps its own, since a monitor drops a batch that is refused.
 --
@@ -162,7 +178,7 @@ DECLARE
   is_begun CONSTANT boolean := EXISTS (
     SELECT FROM public.source_renames WHERE old_source = old_name AND new_source = new_name
   );
-  has_events CONSTANT boolean := EXISTS (SELECT FROM public.hourly_counts WHERE source = new_name);
+  has_events CONSTANT boolean := (SELECT hours > 0 FROM public.count_source(new_name));
   has_other_key CONSTANT boolean := EXISTS (
     SELECT public_key FROM public.monitor_keys WHERE source = new_name
     EXCEPT
@@ -175,7 +191,7 @@ BEGIN
   ELSIF (old_name <> new_name) IS NOT TRUE THEN
     RAISE EXCEPTION 'a source cannot be renamed to itself' USING ERRCODE = 'invalid_parameter_value';
   ELSIF NOT is_begun
-    AND NOT EXISTS (SELECT FROM public.hourly_counts WHERE source = old_name)
+    AND (SELECT hours = 0 FROM public.count_source(old_name))
     AND NOT EXISTS (SELECT FROM public.monitor_keys WHERE source = old_name)
   THEN
     RAISE EXCEPTION 'there is no source %', old_name USING ERRCODE = 'no_data_found';

@@ -50,6 +50,7 @@ INSERT INTO decided VALUES
   -- For administrators only.
   ('function', 'begin_erase(text)', '', '', '', '', '', ''),
   ('function', 'begin_rename(text,text,boolean)', '', '', '', '', '', ''),
+  ('function', 'count_source(text)', '', '', '', '', '', ''),
   ('function', 'move_events(text,text,integer)', '', '', '', '', '', ''),
   ('function', 'remove_events(text,timestamp with time zone,timestamp with time zone,integer)', '', '', '', '', '', ''),
   ('function', 'check_hourly_counts(timestamp with time zone,timestamp with time zone)', '', '', '', '', '', ''),

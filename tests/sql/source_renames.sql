@@ -7,7 +7,8 @@ FROM (VALUES
   ('move_events', ARRAY['text', 'text', 'integer']),
   ('remove_events', ARRAY['text', 'timestamp with time zone', 'timestamp with time zone', 'integer']),
   ('begin_rename', ARRAY['text', 'text', 'boolean']),
-  ('begin_erase', ARRAY['text'])
+  ('begin_erase', ARRAY['text']),
+  ('count_source', ARRAY['text'])
 ) AS functions (name, arguments);
 
 -- An event each 20 minutes, so that bounds fall into hours; more than 100 hours.
