@@ -123,13 +123,20 @@ static void store_each(struct group *group)
     }
 }
 
-/* Tells each member its count. A database that leaves one out did not do what it was asked. */
+/*
+ * Tells each member its count; one without has a shard that is away. A database that leaves one
+ * out did not do what it was asked.
+ */
 static void serve_counts(struct group *group)
 {
     for (int row = 0; row < database_rows(group->db); row++) {
         int64_t position = database_integer(group->db, row, 0);
 
-        if (position >= 0 && (size_t)position < group->count)
+        if (position < 0 || (size_t)position >= group->count)
+            continue;
+        if (database_is_null(group->db, row, 1))
+            serve(group, (size_t)position, DATABASE_AWAY, 0);
+        else
             serve(group, (size_t)position, DATABASE_DONE, database_integer(group->db, row, 1));
     }
     fail_all(group, DATABASE_FAILED);

@@ -70,7 +70,7 @@ static size_t read_bodies(const char *sql, const struct database_parameter *para
 
 /*
  * "[n]" is stored with n new events, "bad" is refused, "away" meets a locked table, and
- * "lost" gets no count. The counts come in the reverse order.
+ * "lost" gets no row, and "null" one without a count. The counts come in the reverse order.
  */
 static enum database_verdict judge(struct database *db, const char bodies[][BODY_BYTES],
                                    size_t count, bool is_group)
@@ -92,6 +92,7 @@ static enum database_verdict judge(struct database *db, const char bodies[][BODY
             continue;
         db->cells[db->rows][0] = is_group ? (int64_t)i : strtoll(bodies[i] + 1, NULL, 10);
         db->cells[db->rows][1] = strtoll(bodies[i] + 1, NULL, 10);
+        db->is_null[db->rows] = strncmp(bodies[i], "null", 4) == 0;
         db->rows++;
     }
     return DATABASE_DONE;
@@ -383,18 +384,20 @@ static void one_whose_time_is_over_while_each_is_stored_alone_ends_no_others(voi
     }
 }
 
-static void a_batch_without_a_count_has_failed(void **state)
+static void a_batch_without_a_row_has_failed_and_one_without_a_count_is_away(void **state)
 {
     (void)state;
     set_up();
     struct sender *first = post("[1]", FAR_MS);
     struct sender *a = post("[10]", FAR_MS);
     struct sender *b = post("lost", FAR_MS);
+    struct sender *c = post("null", FAR_MS);
 
     open_database();
     is_answered(first, DATABASE_DONE, 1);
     is_answered(a, DATABASE_DONE, 10);
     is_answered(b, DATABASE_FAILED, 0);
+    is_answered(c, DATABASE_AWAY, 0);
     tear_down();
 }
 
@@ -591,7 +594,7 @@ int main(void)
         cmocka_unit_test(a_shortage_while_each_is_stored_alone_answers_the_rest),
         cmocka_unit_test(a_leader_that_was_refused_reports_the_failure_of_the_rest),
         cmocka_unit_test(one_whose_time_is_over_while_each_is_stored_alone_ends_no_others),
-        cmocka_unit_test(a_batch_without_a_count_has_failed),
+        cmocka_unit_test(a_batch_without_a_row_has_failed_and_one_without_a_count_is_away),
         cmocka_unit_test(one_leaves_a_group_at_its_deadline),
         cmocka_unit_test(one_that_has_left_is_not_stored_alone),
         cmocka_unit_test(the_bytes_of_one_that_leaves_stay_while_it_is_stored_alone),

@@ -21,6 +21,7 @@ struct database {
     const char *sqlstate;
     int rows;
     int64_t cells[ROWS_MOST][2];
+    bool is_null[ROWS_MOST]; /* the second cell */
 };
 
 /* Answers a call; set by the test. */
@@ -50,6 +51,7 @@ void database_free(struct database *db)
 void database_clear(struct database *db)
 {
     db->rows = 0;
+    memset(db->is_null, 0, sizeof(db->is_null));
     db->sqlstate = "";
 }
 
@@ -87,6 +89,11 @@ const char *database_sqlstate(const struct database *db)
 int database_rows(const struct database *db)
 {
     return db->rows;
+}
+
+bool database_is_null(const struct database *db, int row, int column)
+{
+    return column == 1 && db->is_null[row];
 }
 
 int64_t database_integer(const struct database *db, int row, int column)
