@@ -297,7 +297,7 @@ def test_options_may_come_before_the_label(stack, db, name):
 
 SUBCOMMANDS = ["setup", "migrate", "monitor add", "monitor list", "monitor remove", "token add", "token scope", "token list", "token remove",
                "source list", "source rename", "source erase", "events export", "events import", "events remove", "counts check",
-               "counts rebuild", "prune", "roles", "status"]
+               "counts rebuild", "prune", "shards init", "shards add", "shards list", "shards check", "roles", "status"]
 
 
 def test_usage_and_manual_page_have_every_subcommand(stack):
@@ -334,7 +334,7 @@ def test_the_manual_page_has_every_environment_variable():
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])
-@pytest.mark.parametrize("command", [*SUBCOMMANDS, "monitor", "token", "source", "events", "counts"])
+@pytest.mark.parametrize("command", [*SUBCOMMANDS, "monitor", "token", "source", "events", "counts", "shards"])
 def test_each_subcommand_has_help_and_does_nothing_then(command, option, stack, db):
     credentials = ("SELECT (SELECT count(*) FROM public.access_tokens), (SELECT count(*) FROM public.monitor_keys),"
                    " (SELECT count(*) FROM public.events)")

@@ -1,0 +1,192 @@
+# Shards: databases behind a router, which has the functions of sql/proxy/. Sourced by steepctl.
+# shellcheck shell=sh disable=SC2034,SC2154 # set by steepctl, and read by other files of it
+
+# read_shards [STRING…]: sets $strings to the connection strings of the shards, a line each, those
+# of standard input if none is given. What an administrator needs to log in, user and password,
+# is not for the router and not for a message.
+read_shards() {
+	if [ $# -gt 0 ]; then
+		strings=$(printf '%s\n' "$@")
+		case $strings in
+		*password=*) refuse 'others can read the arguments of a command: write strings with a password to standard input, a line each, or use ~/.pgpass' ;;
+		esac
+	else
+		strings=$(grep -v '^[[:space:]]*\(#\|$\)') || strings=''
+	fi
+	count=0
+	while IFS= read -r string; do
+		[ -n "$string" ] || continue
+		check_string "$string" "$count"
+		count=$((count + 1))
+	done <<END
+$strings
+END
+	case $count in
+	1 | 2 | 4 | 8 | 16 | 32 | 64 | 128 | 256) ;;
+	*) refuse "there must be 1, 2, 4 or another power of two of shards up to 256, not $count" ;;
+	esac
+}
+
+# check_string STRING NUMBER: libpq's own message about a string may quote the password.
+check_string() {
+	printf '%s' "$1" | grep -qxE "[[:space:]]*([a-z_]+=[^[:space:]'\\\\]+[[:space:]]*)+" ||
+		refuse "the connection string of shard $2 must be NAME=VALUE pairs without quotes, such as host=10.0.0.2 dbname=steep user=postgres"
+	for name in host dbname; do
+		case " $1" in *[[:space:]]"$name="*) ;; *) refuse "the connection string of shard $2 has no $name" ;; esac
+	done
+	case " $1" in
+	*[[:space:]]service=* | *[[:space:]]options=* | *[[:space:]]passfile=* | *[[:space:]]target_session_attrs=*)
+		refuse "the connection string of shard $2 must not have service, options, passfile or target_session_attrs"
+		;;
+	esac
+}
+
+# on_shard NUMBER COMMAND…: runs a command with the database's variables of a shard. The string is
+# in a file that only this user may read, since others can read arguments and libpq has no
+# variable for all of it.
+on_shard() {
+	shard=$1
+	shift
+	{
+		echo '[shard]'
+		printf '%s\n' "$strings" | sed -n "$((shard + 1))p" | tr -s '[:space:]' '\n' | grep .
+	} >"$service"
+	env -u PGHOST -u PGHOSTADDR -u PGPORT -u PGDATABASE -u PGUSER -u PGPASSWORD PGSERVICEFILE="$service" PGSERVICE=shard PGCONNECT_TIMEOUT=10 "$@"
+}
+
+# For the router: where each shard is, without who logs in.
+places() {
+	printf '%s\n' "$strings" | sed -E 's/(^|[[:space:]])(user|password)=[^[:space:]]*//g;s/^[[:space:]]+//'
+}
+
+# Runs a file of sql/ on a shard: shard_sql NUMBER FILE [-v NAME=VALUE]…
+shard_sql() {
+	shard=$1 file=$sql/$2
+	shift 2
+	errors=$(on_shard "$shard" psql -X -q -A -t -F '	' -v ON_ERROR_STOP=1 "$@" -f "$file" 2>&1 >"$scratch/output") ||
+		refuse "shard $shard: $(sentence "$errors")"
+	cat "$scratch/output"
+}
+
+make_scratch() {
+	scratch=$(umask 077 && mktemp -d)
+	service=$scratch/service
+	closed=''
+	trap leave EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM
+	trap 'exit 129' HUP
+}
+
+leave() {
+	rm -rf "$scratch"
+	[ -z "$closed" ] || {
+		closed=''
+		run_sql admin/shards-open.sql
+	}
+}
+
+# shards_init [STRING…]: makes shards of the databases and a router of that of the PG* variables.
+# It may be run again, with the same shards in the same order.
+shards_init() {
+	read_shards "$@"
+	make_scratch
+	existing=$(run_sql admin/shards-count.sql)
+	[ "$existing" = 0 ] || [ "$existing" = "$count" ] ||
+		refuse "this is a router of $existing shards; steepctl shards add doubles their number"
+	compare_identities
+	migrate
+	[ "$(run_sql admin/events-any.sql)" = f ] || refuse 'the database of the router has events; a router must have none'
+	make_shards
+	run_sql proxy/router.sql
+	printf 'the router has %s shards\n' "$count"
+	shards_check
+}
+
+# shards_add [STRING…]: doubles the number of shards. The strings are those of all, the new ones
+# after the old ones. A new shard is a copy of the one whose number is lower by half, made while
+# nothing is stored. It may be run again after an interruption; until its end every request is
+# answered 503.
+shards_add() {
+	read_shards "$@"
+	make_scratch
+	need_router
+	half=$((count / 2)) existing=$(run_sql admin/shards-count.sql)
+	[ "$existing" = "$half" ] || [ "$existing" = "$count" ] ||
+		refuse "the router has $existing shards; give the strings of these and of as many new ones, not of $count"
+	compare_identities
+	run_sql admin/shards-close.sql
+	closed=yes
+	for number in $(seq 0 $((half - 1))); do
+		new=$((number + half))
+		shard_sql "$number" admin/shards-copied.sql -v number="$new" -v shards="$count" >"$scratch/wanted"
+		shard_sql "$new" admin/shards-copied.sql -v number="$new" -v shards="$count" >"$scratch/copied"
+		[ -z "$(comm -23 "$scratch/wanted" "$scratch/copied")" ] ||
+			refuse "shard $new is not a copy of shard $number: it lacks events; stop ingest.fcgi, and dump and restore shard $number again"
+	done
+	# From here on the old shards have another place than before.
+	closed=''
+	make_shards
+	for number in $(numbers); do
+		shard_sql "$number" admin/shards-clean.sql
+	done
+	run_sql proxy/router.sql
+	printf 'the router has %s shards\n' "$count"
+	shards_check
+}
+
+# No database may be two of them: what is stored in it would be counted twice.
+compare_identities() {
+	identities=$(run_sql admin/identity.sql)
+	for number in $(numbers); do
+		identity=$(shard_sql "$number" admin/identity.sql)
+		case "
+$identities
+" in
+		"
+$identity
+"*) refuse "shard $number is the database of the router" ;;
+		*"
+$identity
+"*) refuse "shard $number is the same database as another" ;;
+		esac
+		identities="$identities
+$identity"
+	done
+}
+
+# Migrates the shards and tells each its place. Sets what router.sql needs.
+make_shards() {
+	# In base64, so that nothing in it has to be quoted.
+	STEEP_SHARD_PASSWORD=$(openssl rand -base64 33)
+	STEEP_SHARDS=$(places)
+	export STEEP_SHARD_PASSWORD STEEP_SHARDS
+	for number in $(numbers); do
+		on_shard "$number" "$sql/migrate" >"$scratch/output" 2>&1 || refuse "shard $number: $(sed -n '$s/^migrate: //p' "$scratch/output")"
+		shard_sql "$number" proxy/shard.sql -v number="$number" -v shards="$count"
+		printf 'shard %s is ready\n' "$number"
+	done
+}
+
+numbers() {
+	seq 0 $((count - 1))
+}
+
+shards_list() {
+	need_router
+	run_sql admin/shards-list.sql
+}
+
+shards_check() {
+	need_router
+	faults=$(run_sql admin/shards-check.sql)
+	[ -z "$faults" ] || {
+		printf '%s\n' "$faults"
+		refuse 'the shards are not as they should be'
+	}
+	echo 'Every source is in its shard, and the shards and the router agree.'
+}
+
+need_router() {
+	[ "$(run_sql admin/shards-count.sql)" != 0 ] || refuse 'this database is not a router of shards; see steepctl shards init'
+}
