@@ -21,6 +21,7 @@ import wire
 from database import Cluster, made_database
 from fastcgi import ingest_params, query_params
 from monitor import Monitor, encode
+from shards import Shards
 from stack import ANSWER_HOOKS, Site, Stack, addresses, running, wait_for
 
 
@@ -71,11 +72,26 @@ def stack():
         names = [n for n in os.environ if n.startswith(("STEEP_", "PG"))]
         found = Stack(os.environ["STEEP_STATE"], {name: os.environ[name] for name in names})
         wire.SECRETS.update({found.token, found.seed().hex()})
-        yield found
+        with engine(found):
+            yield found
         return
     with running("e2e") as found:
         wire.SECRETS.update({found.token, found.seed().hex()})
         yield found
+
+
+@contextlib.contextmanager
+def engine(stack):
+    """What STEEP_ENGINE puts between the installation's programs and its data: nothing, or shards."""
+    if os.environ.get("STEEP_ENGINE") != "shards":
+        yield
+        return
+    made = Shards(stack, router=False)
+    try:
+        made.divide(stack)
+        yield
+    finally:
+        made.remove()
 
 
 @pytest.fixture(scope="session")
