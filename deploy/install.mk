@@ -82,6 +82,7 @@ install-documents:
 	set -e; for file in deploy/man/*.[58]; do \
 		$(call install_text,$$file,$(DESTDIR)$(mandir)/man$${file##*.}/$${file##*/},644); done
 	$(INSTALL_DATA) deploy/supabase.md $(DESTDIR)$(docdir)
+	$(call install_text,deploy/SCALING.md,$(DESTDIR)$(docdir)/SCALING.md,644)
 
 # For the monitored machines, which need nothing of the above.
 install-monitor: $(BUILD)/steep-monitor

@@ -17,8 +17,8 @@ PORTS = {"ingest": 9101, "ingest-health": 9102, "query": 9103, "query-health": 9
 
 
 def documented():
-    """The upstreams of two front ends in the operator's README: on 192.0.2.11 and 192.0.2.12, with PORTS."""
-    section = re.search(r"^## Several front ends$(.*?)^## ", (ROOT / "deploy" / "README.md").read_text(), re.M | re.S)[1]
+    """The upstreams of two front ends in deploy/SCALING.md: on 192.0.2.11 and 192.0.2.12, with PORTS."""
+    section = re.search(r"^## Several front ends$(.*?)^## ", (ROOT / "deploy" / "SCALING.md").read_text(), re.M | re.S)[1]
     return re.search(r"^```nginx\n(upstream .*?)^```$", section, re.M | re.S)[1]
 
 
@@ -230,7 +230,7 @@ def upstreams(front_ends, addresses=None):
     for host, front_end in zip(("192.0.2.11", "192.0.2.12"), front_ends):
         for listener, port in PORTS.items():
             place = (addresses or {}).get((front_end.name, listener)) or front_end.in_nginx(listener)
-            assert f"server {host}:{port}" in text, f"deploy/README.md has no server {host}:{port}"
+            assert f"server {host}:{port}" in text, f"deploy/SCALING.md has no server {host}:{port}"
             text = text.replace(f"server {host}:{port}", f"server {place}")
     assert "192.0.2." not in text
     return text

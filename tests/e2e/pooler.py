@@ -24,8 +24,8 @@ def can_track_prepared_statements():
 
 
 def documented():
-    """The configuration in the operator's README."""
-    section = re.search(r"^## PgBouncer$(.*?)^## ", (ROOT / "deploy" / "README.md").read_text(), re.M | re.S)[1]
+    """The configuration in deploy/SCALING.md."""
+    section = re.search(r"^## PgBouncer$(.*?)^## ", (ROOT / "deploy" / "SCALING.md").read_text(), re.M | re.S)[1]
     return re.search(r"^```ini\n(.*?)^```$", section, re.M | re.S)[1]
 
 
@@ -62,7 +62,7 @@ class Pooler:
         places = {r"host=\S+": f"host={host} port={port}", r"listen_addr = .*": "", r"auth_file = .*": f"auth_file = {self.folder}/users"}
         for pattern, replacement in places.items():
             text, count = re.subn(pattern, lambda _: replacement, text)
-            assert count == 1, f"deploy/README.md has {pattern} {count} times"
+            assert count == 1, f"deploy/SCALING.md has {pattern} {count} times"
         self.write(f"{text}\nunix_socket_dir = {self.folder}\n", auth_file)
 
     def write(self, configuration, users):

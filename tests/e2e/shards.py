@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import itertools
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ from stack import ROOT, reachable_folder, wait_for
 
 # A frozen shard holds a statement for query_timeout, which is shorter than ingest.fcgi waits; then
 # new ones fail at once, but for those that wait while it tries to log in again.
-POOLER = ["query_timeout = 6", "query_wait_timeout = 3", "server_connect_timeout = 2", "server_login_retry = 2"]
+POOLER = re.search(r"^```ini\n(query_timeout .*?)^```$", (ROOT / "deploy" / "SCALING.md").read_text(), re.M | re.S)[1].splitlines()
 
 
 def shard_of(source, shards):

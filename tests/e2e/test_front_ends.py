@@ -1,4 +1,4 @@
-"""Several front ends behind one nginx, over Unix sockets and TCP, as deploy/README.md configures it."""
+"""Several front ends behind one nginx, over Unix sockets and TCP, as deploy/SCALING.md configures it."""
 
 import concurrent.futures
 import contextlib

@@ -225,7 +225,7 @@ def test_programs_log_in_through_a_pooler_that_is_configured_as_documented(stack
     with database.connect() as admin:
         for role, password in passwords.items():
             admin.execute(f"ALTER ROLE {role} PASSWORD '{password}'")
-        listed = admin.execute(re.search(r"\"(SELECT format.*?)\" postgres >", (ROOT / "deploy" / "README.md").read_text(), re.S)[1]
+        listed = admin.execute(re.search(r"\"(SELECT format.*?)\" postgres >", (ROOT / "deploy" / "SCALING.md").read_text(), re.S)[1]
                                .replace('\\"', '"')).fetchall()
         pooler.configure_as_documented(made.folder, 5432, "".join(f"{line}\n" for line, in listed))
         pooler.start()

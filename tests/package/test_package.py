@@ -61,7 +61,7 @@ def test_every_file_of_the_tree_is_packaged(package):
 
 def test_manuals_completions_and_the_guide_are_where_debian_looks(package, monitor_package):
     for file, program, more in ((package, "steepctl", ["man/man8/steepctl.8.gz", "man/man8/ingest.fcgi.8.gz", "man/man8/query.fcgi.8.gz",
-                                                       "man/man5/steep.env.5.gz", "doc/steep/supabase.md"]),
+                                                       "man/man5/steep.env.5.gz", "doc/steep/supabase.md", "doc/steep/SCALING.md.gz"]),
                                 (monitor_package, "steep-monitor", ["man/man1/steep-monitor.1.gz"])):
         inside = run("dpkg-deb", "-c", str(file)).stdout
         for name in (f"bash-completion/completions/{program}", f"zsh/vendor-completions/_{program}", *more):
@@ -76,7 +76,7 @@ def test_it_can_be_installed_elsewhere(packages, tmp_path):
     for name in ("libexec/steep/ingest.fcgi", "bin/steepctl", "bin/steep-monitor", "share/steep/admin/setup",
                  "share/man/man8/steepctl.8", "share/bash-completion/completions/steepctl", "share/zsh/site-functions/_steepctl",
                  "share/bash-completion/completions/steep-monitor", "share/zsh/site-functions/_steep-monitor",
-                 "share/doc/steep/supabase.md", "lib/systemd/system/steep-query.service"):
+                 "share/doc/steep/supabase.md", "share/doc/steep/SCALING.md", "lib/systemd/system/steep-query.service"):
         assert (tmp_path / "opt/steep" / name).is_file(), name
     assert (tmp_path / "opt/etc/nginx/sites-available/steep").is_file()
     for file in tmp_path.rglob("*"):
