@@ -14,6 +14,7 @@
 #   make monitor-soak  a million events through steep-monitor under faults; a quarter of an hour
 #   make bench         measure, see tests/bench/run (bench-quick: three minutes)
 #   make bench-fleet   measure with fleets of monitors: FLEET (1000 5000 10000); nine minutes
+#   make bench-plan    make bench, and renew deploy/SCALING.md and its results from it
 #   make lint          check formatting and run the static analysers
 #   make install       install by GNU's variables, see deploy/install.mk
 #   make deb           build the Debian packages into build/
@@ -147,6 +148,9 @@ bench:
 bench-quick:
 	tests/bench/run --quick
 
+bench-plan: bench
+	tests/bench/plan --renew
+
 bench-fleet:
 	tests/bench/fleet $(or $(FLEET),1000 5000 10000)
 
@@ -163,6 +167,6 @@ include deploy/install.mk
 
 .DELETE_ON_ERROR:
 FORCE:
-.PHONY: all unit run test contract scale fuzz fuzz-merge soak valgrind monitor-soak bench bench-quick bench-fleet lint clean help FORCE
+.PHONY: all unit run test contract scale fuzz fuzz-merge soak valgrind monitor-soak bench bench-quick bench-plan bench-fleet lint clean help FORCE
 .SECONDARY:
 -include $(shell find $(BUILD) -name "*.d" 2>/dev/null)

@@ -171,7 +171,8 @@ CREATE TRIGGER assign_slot
   BEFORE INSERT OR UPDATE OF source, slot ON public.monitor_keys
   FOR EACH ROW EXECUTE FUNCTION public.assign_monitor_key_slot();
 
--- ALWAYS: also for what a logical replication applies.
+-- ALWAYS: also where session_replication_role is replica. A logical replication fires no statement
+-- triggers all the same, but for TRUNCATE and its first copy.
 CREATE TRIGGER serialize_changes
   BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON public.monitor_keys
   FOR EACH STATEMENT EXECUTE FUNCTION public.serialize_credential_changes();

@@ -66,11 +66,13 @@ static struct {
     int64_t until; /* 0: when nobody is awaited any more */
     int latencies[MOST_LATENCIES];
     int batches, full, resumed, closed_idle, limited, unavailable, other, failed;
+    long long bytes; /* all_bytes at the beginning */
 } count;
 
 static struct monitor *monitors;
 static int monitor_count, interval_ms, events, port, epoll, awaited;
 static long long acknowledged, repeated; /* events; those that were stored already */
+static long long closed_bytes;           /* of TLS, in both directions, of connections that ended */
 static bool is_measuring, is_ending;
 static SSL_CTX *tls;
 
@@ -112,8 +114,27 @@ static void make_request(struct monitor *monitor)
     free(body.text);
 }
 
+/* Of a connection's TLS, in both directions. */
+static long long bytes_of(const struct monitor *monitor)
+{
+    return (long long)BIO_number_read(SSL_get_rbio(monitor->ssl)) +
+           (long long)BIO_number_written(SSL_get_wbio(monitor->ssl));
+}
+
+static long long all_bytes(void)
+{
+    long long sum = closed_bytes;
+
+    for (int i = 0; i < monitor_count; i++) {
+        if (monitors[i].ssl != NULL)
+            sum += bytes_of(&monitors[i]);
+    }
+    return sum;
+}
+
 static void disconnect(struct monitor *monitor)
 {
+    closed_bytes += bytes_of(monitor);
     /* Else OpenSSL would not use the session again. */
     SSL_set_shutdown(monitor->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
     SSL_free(monitor->ssl);
@@ -340,11 +361,11 @@ static void report(void)
            "\"full_handshakes\": %d, \"resumptions\": %d, \"closed_idle\": %d, "
            "\"answers_429\": %d, \"answers_503\": %d, \"other_answers\": %d, "
            "\"failed_attempts\": %d, \"acknowledged\": %lld, \"repeated\": %lld, "
-           "\"client_ms\": %lld}\n",
+           "\"bytes\": %lld, \"client_ms\": %lld}\n",
            (long long)(now_ms() - count.begin), count.batches, percentile(50), percentile(99),
            percentile(100), count.full, count.resumed, count.closed_idle, count.limited,
            count.unavailable, count.other, count.failed, acknowledged, repeated,
-           (long long)used.tv_sec * 1000 + used.tv_nsec / 1000000);
+           all_bytes() - count.bytes, (long long)used.tv_sec * 1000 + used.tv_nsec / 1000000);
     fflush(stdout);
     is_measuring = false;
 }
@@ -358,6 +379,7 @@ static void obey(void)
     line[length > 0 ? length : 0] = '\0';
     count.batches = count.full = count.resumed = count.closed_idle = 0;
     count.limited = count.unavailable = count.other = count.failed = 0;
+    count.bytes = all_bytes();
     count.begin = now;
     is_measuring = true;
     if (strncmp(line, "measure ", 8) == 0) {

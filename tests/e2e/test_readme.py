@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -146,25 +147,58 @@ def test_every_file_it_names_exists(document):
             assert any(list(place.glob(name)) or list(place.glob(f"{name}.[ch]")) for place in places), name
 
 
+PLAN, RESULTS, SCALING = "tests/bench/plan", "tests/bench/results.json", "deploy/SCALING.md"
+
+
+def run_plan(*arguments, top=ROOT):
+    return subprocess.run([top / PLAN, *arguments], text=True, capture_output=True)
+
+
 def test_the_plan_has_what_the_results_of_the_bench_give():
-    printed = subprocess.run([ROOT / "tests/bench/plan", ROOT / "tests/bench/results.json"], check=True, text=True, capture_output=True).stdout
-    assert "1,000,000" in printed and printed in section("The numbers", "deploy/SCALING.md")
+    done = run_plan(ROOT / RESULTS)
+    assert done.returncode == 0, done.stderr
+    assert "1,000,000" in done.stdout and done.stdout in section("The numbers", SCALING)
 
 
-def test_the_plan_needs_the_results_that_it_is_made_of(tmp_path):
-    bench = json.loads((ROOT / "tests/bench/results.json").read_text())
-    plan = ROOT / "tests/bench/plan"
+def test_the_plan_and_its_results_are_renewed_together(tmp_path):
+    for name in (PLAN, RESULTS, SCALING):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    bench = json.loads((ROOT / RESULTS).read_text())
+    keyring, = (entry for entry in bench["results"] if entry["measure"] == "keyring" and entry["keys"] == 1_000_000)
+    keyring["start_s"] = 1234.5
+    measured = tmp_path / "bench.json"
+    measured.write_text(json.dumps(bench | {"failures": [], "results": [{"measure": "page"}, *bench["results"]]}))
+    assert run_plan("--renew", measured, top=tmp_path).returncode == 0
+    assert json.loads((tmp_path / RESULTS).read_text()) == bench
+    assert "1,200 s |" in (tmp_path / SCALING).read_text()
+    # The old results give the old document again.
+    assert run_plan("--renew", ROOT / RESULTS, top=tmp_path).returncode == 0
+    for name in (RESULTS, SCALING):
+        assert (tmp_path / name).read_text() == (ROOT / name).read_text()
 
-    def run(*arguments):
-        return subprocess.run([plan, *arguments], text=True, capture_output=True)
 
-    # The results that were selected give themselves again.
-    assert json.loads(run("--select", ROOT / "tests/bench/results.json").stdout) == bench
+def test_a_plan_is_not_made_of_a_bench_that_failed_or_lacks_something(tmp_path):
+    bench = json.loads((ROOT / RESULTS).read_text())
+    given = tmp_path / "bench.json"
     for measure in {entry["measure"] for entry in bench["results"]}:
-        partial = tmp_path / "bench.json"
-        partial.write_text(json.dumps(bench | {"results": [entry for entry in bench["results"] if entry["measure"] != measure]}))
-        done = run(partial)
+        given.write_text(json.dumps(bench | {"results": [entry for entry in bench["results"] if entry["measure"] != measure]}))
+        done = run_plan(given)
         assert done.returncode == 1 and measure in done.stderr and "Traceback" not in done.stderr
+    given.write_text(json.dumps(bench | {"failures": ["3 requests failed"]}))
+    done = run_plan(given)
+    assert done.returncode == 1 and "3 requests failed" in done.stderr
+
+
+def test_the_plan_says_whether_other_work_was_in_the_way(tmp_path):
+    bench = json.loads((ROOT / RESULTS).read_text())
+    others = [entry for entry in bench["results"] if entry["measure"] == "others"]
+    assert {entry["state"] for entry in others} == {"before", "after"}
+    given = tmp_path / "bench.json"
+    for percent, said in ((0, "with nothing else to do"), (37, "other work took 37 %")):
+        others[1]["percent"], others[0]["percent"] = percent, 0
+        given.write_text(json.dumps(bench))
+        assert said in run_plan(given).stdout.splitlines()[0]
 
 
 def test_the_room_of_the_programs_lists_each_of_its_files():

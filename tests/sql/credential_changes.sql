@@ -16,7 +16,7 @@ $$, $$
   SELECT name, t, 'A'::"char"
   FROM unnest(ARRAY['record_delete', 'record_insert', 'record_truncate', 'record_update', 'serialize_changes']) AS name
   CROSS JOIN unnest(ARRAY['access_tokens', 'monitor_keys']) AS t ORDER BY 1, 2
-$$, 'every kind of change is serialized and recorded, also in a replica');
+$$, 'every kind of change is serialized and recorded, also by a session in the role of a replica');
 
 CREATE FUNCTION pg_temp.recorded(list_name text) RETURNS SETOF text[] LANGUAGE sql AS $$
   SELECT ARRAY(SELECT unnest(names) ORDER BY 1) FROM public.credential_changes WHERE list = list_name ORDER BY version
@@ -37,7 +37,7 @@ SELECT results_eq($$SELECT pg_temp.recorded('access_tokens')$$, $$VALUES ('{a,b}
 SET LOCAL session_replication_role = replica;
 INSERT INTO public.access_tokens (label, token_sha256) VALUES ('r', sha256('1'));
 RESET session_replication_role;
-SELECT is(count(*), 1::bigint, 'what a replication applies is recorded') FROM public.credential_changes WHERE names = '{r}';
+SELECT is(count(*), 1::bigint, 'what a session in the role of a replica changes is recorded') FROM public.credential_changes WHERE names = '{r}';
 
 -- More than 1000 names are not told apart, whether one statement changes them or many.
 CREATE FUNCTION pg_temp.mark() RETURNS uuid LANGUAGE sql AS 'SELECT mark FROM public.list_monitor_keys() LIMIT 1';
