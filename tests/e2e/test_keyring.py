@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from conftest import query_with
+from fastcgi import ingest_params, program
 from monitor import Monitor
 from stack import wait_for
 from wire import SECRETS, check_error
@@ -252,6 +253,34 @@ def test_a_key_is_refused_when_the_database_lost_the_change_that_added_it(db, cl
                    (lost, [other.source]))
     assert seconds_until(lambda: not knows(client, sender)) < SOON
     assert knows(client, other)
+
+
+def test_a_key_that_a_restored_dump_lacks_is_refused(stack, new_cluster, name):
+    cluster = new_cluster("restored-keys")
+    cluster.start()
+    database = cluster.make_database("steep")
+    database.migrate()
+    kept, lost, added = (Monitor(f"{name}-{each}") for each in ("kept", "lost", "added"))
+    dump = cluster.folder / "dump"
+
+    def add(sender):
+        with database.connect() as db:
+            db.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)", (sender.source, sender.public))
+
+    with program(stack, "ingest", PGHOST=str(cluster.folder), PGPORT="5432", PGDATABASE="steep") as ingest:
+        def is_known(sender):
+            return ingest.ask(ingest_params(b"[]", sender), b"[]").status_code == 400
+
+        add(kept)
+        cluster.run("pg_dump", "-Fc", "-f", dump, "steep")
+        add(lost)
+        wait_for(lambda: is_known(kept) and is_known(lost), "the keys")
+        cluster.run("dropdb", "--force", "steep")
+        cluster.run("pg_restore", "--exit-on-error", "--create", "-d", "postgres", dump)
+        # Its change has the version that the lost one had.
+        add(added)
+        wait_for(lambda: is_known(added), "the key that was added since")
+        assert is_known(kept) and not is_known(lost)
 
 
 def test_more_changes_than_the_database_tells_apart_all_take_effect(db, client, name):
