@@ -12,10 +12,11 @@ import pytest
 
 from fastcgi import ingest_params, program, query_params
 from monitor import Monitor, encode
+from pooler import PORT
 from replicas import NAME, Pair, behind
 from stack import SLOWNESS, wait_for
 from test_health import BOTH
-from test_pgbouncer import PORT, pooler  # noqa: F401
+from test_pgbouncer import pooler  # noqa: F401
 
 TOKEN = "standby-token-0123456789"
 SENDER = Monitor("standby-monitor")
