@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 from database import Cluster
-from stack import alive, wait_for
+from stack import alive, call, wait_for
 
 NAME = "replicated"
 
@@ -72,23 +72,46 @@ class Replica(Cluster):
             return db.execute(statement, arguments).fetchone()[0]
 
 
+    def prepare(self):
+        """Make a primary with a migrated database, and start it."""
+        self.initialize()
+        self.configure(shared_buffers="16MB", max_standby_streaming_delay="0", wal_receiver_status_interval="1s",
+                       wal_keep_size="256MB", wal_retrieve_retry_interval="200ms")
+        self.start()
+        self.make_database(NAME).migrate()
+
+    def copy(self, other):
+        """Become what another is, which does not run."""
+        call("cp", "-a", "--reflink=auto", other.data, self.data)
+
+
 class Pair:
-    def __init__(self, stack):
+    """Made anew, or quicker as two copies of a Replica that was prepared and stopped."""
+
+    def __init__(self, stack, model=None):
         self.stack = stack
+        self.model = model
         self.primary = Replica(stack, "primary")
         self.standby = Replica(stack, "standby")
-        self.primary.initialize()
-        self.primary.configure(shared_buffers="16MB", max_standby_streaming_delay="0", wal_receiver_status_interval="1s",
-                               wal_keep_size="256MB", wal_retrieve_retry_interval="200ms")
-        self.primary.start()
-        self.primary.make_database(NAME).migrate()
+        if model:
+            self.primary.copy(model)
+            self.primary.start()
+        else:
+            self.primary.prepare()
         # The standby's way to the primary, which a test may take away.
         self.link = self.standby.folder / "upstream"
         self.link.symlink_to(self.primary.folder)
 
     def attach(self):
-        self.standby.run("pg_basebackup", "-d", f"host={self.link} port=5432 user=postgres application_name=standby",
-                         "-D", self.standby.data, "-R", "-X", "stream", "-c", "fast", "--no-sync")
+        upstream = f"host={self.link} port=5432 user=postgres application_name=standby"
+        if self.model:
+            # A primary that begins with the same write-ahead log; a later standby does not.
+            self.standby.copy(self.model)
+            self.standby.configure(primary_conninfo=upstream)
+            (self.standby.data / "standby.signal").touch()
+            self.model = None
+        else:
+            self.standby.run("pg_basebackup", "-d", upstream, "-D", self.standby.data, "-R", "-X", "stream", "-c", "fast", "--no-sync")
         self.standby.start()
         self.await_streaming()
 
