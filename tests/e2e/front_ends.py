@@ -42,6 +42,7 @@ class Served:
         self.front_end, self.name = front_end, name
         self.address = front_end.address_of(name)
         self.health_address = front_end.address_of(f"{name}-health")
+        self.environment = dict(front_end.environment)
         self.listeners = []
         self.process = None
 
@@ -55,7 +56,7 @@ class Served:
         listed = {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "requests:health"}
         with open(self.front_end.log(self.name), "ab") as log:
             self.process = subprocess.Popen(["/bin/sh", "-c", 'LISTEN_PID=$$ exec "$0"', str(stack.program(self.name))],
-                                            env=kept | given | self.front_end.environment | listed, stdout=subprocess.DEVNULL,
+                                            env=kept | given | self.environment | listed, stdout=subprocess.DEVNULL,
                                             stderr=log, **handing_over(self.listeners), **stack.program_user(self.name))
 
     def wait_until_ready(self):
@@ -138,7 +139,7 @@ class FrontEnd:
 
 
 class Cable:
-    """What leads to a front end's TCP listener, at an address of its own: while it is cut, nothing arrives and nothing is refused.
+    """What leads to a listener, of a front end or of PostgreSQL, at an address of its own: while it is cut, nothing arrives and nothing is refused.
 
     A new connection then gets no answer to its SYN, as the listener's queue, which Linux makes as short as one, is full.
     """
@@ -169,15 +170,16 @@ class Cable:
 
     def connect(self):
         near, _ = self.listener.accept()
-        far = socket.socket()
+        far = socket.socket(socket.AF_INET if isinstance(self.target, tuple) else socket.AF_UNIX)
         try:
-            far.connect(self.target)
+            far.connect(self.target if isinstance(self.target, tuple) else str(self.target))
         except OSError:
             near.close()
             far.close()
             return
         for each, other in ((near, far), (far, near)):
-            each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if each.family == socket.AF_INET:
+                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.pairs[each] = other
 
     def pass_on(self, source):
