@@ -31,6 +31,7 @@ struct refresh {
     pthread_t thread;
     int stop_fd;
     char mark[MARK_BYTES + 1]; /* of the snapshot; "" for none */
+    int64_t changed_us;        /* when a read first returned it (clock_us); 0: no snapshot */
     int64_t whole_at;          /* when everything was last to be read (clock_ms) */
     /* For other threads: clock_ms of the last successful read (0: none), and whether reads failed
      * since. */
@@ -154,11 +155,22 @@ static enum database_verdict read_changes(struct refresh *refresh, struct keyrin
     return DATABASE_DONE;
 }
 
+/*
+ * Whether the whole list may be older than the snapshot. A standby that knows the mark has all of
+ * it; of one that does not, or that is not asked, only the age of its data tells.
+ */
+static bool is_older(const struct refresh *refresh, int64_t began_us)
+{
+    return refresh->changed_us != 0 &&
+           database_age_us(refresh->db) > began_us - refresh->changed_us;
+}
+
 /* Reads everything, in pieces, which need less memory than all rows at once. */
 static enum database_verdict read_whole(struct refresh *refresh, struct keyring_draft *draft,
                                         char mark[static MARK_BYTES + 1])
 {
     const struct database_parameter since = {DATABASE_TEXT, NULL, 0};
+    int64_t began_us = clock_us();
     enum database_verdict verdict = database_open(refresh->db, refresh->plan->sql, &since, 1,
                                                   clock_ms() + READ_DEADLINE_MS, READ_DEADLINE_MS);
     bool is_last = false;
@@ -166,6 +178,8 @@ static enum database_verdict read_whole(struct refresh *refresh, struct keyring_
     if (verdict == DATABASE_DONE &&
         (database_rows(refresh->db) == 0 || !read_mark(refresh->db, mark)))
         verdict = DATABASE_FAILED;
+    if (verdict == DATABASE_DONE && is_older(refresh, began_us))
+        verdict = DATABASE_AWAY;
     for (int first = 1; verdict == DATABASE_DONE && !is_last; first = 0) {
         is_last = database_rows(refresh->db) < DATABASE_PIECE_ROWS;
         if (!add_rows(refresh, first, draft))
@@ -200,8 +214,11 @@ static enum database_verdict read_credentials(struct refresh *refresh)
     if (verdict == DATABASE_DONE && !(is_known ? keyring_change(refresh->keyring, draft)
                                                : keyring_replace(refresh->keyring, draft)))
         verdict = DATABASE_FAILED;
-    if (verdict == DATABASE_DONE)
+    if (verdict == DATABASE_DONE) {
+        if (refresh->changed_us == 0 || strcmp(refresh->mark, mark) != 0)
+            refresh->changed_us = clock_us();
         memcpy(refresh->mark, mark, sizeof(mark));
+    }
     keyring_draft_free(draft);
     return verdict;
 }
@@ -286,6 +303,7 @@ struct refresh *refresh_start(const struct refresh_plan *plan, struct keyring *k
     refresh->keyring = keyring;
     refresh->stop_fd = stop_fd;
     refresh->limits.first_connect_ms = CONNECT_MS;
+    refresh->limits.prefers_primary = true;
     refresh->db = database_new(plan->name, &refresh->limits);
     if (refresh->db == NULL || pthread_create(&refresh->thread, NULL, run, refresh) != 0) {
         database_free(refresh->db);

@@ -3,7 +3,10 @@
  * of the database and every 5 s, or 4 without notifications, at most twice a second. It reads
  * everything first, when the database can't tell what changed, and every ten minutes, since a
  * change that was made with triggers disabled is not recorded. A failed or partial read never
- * replaces what is there.
+ * replaces what is there, and nor does a standby's that may be older.
+ *
+ * Of several hosts it reads the primary, where one that is no standby may be used at all, and a
+ * standby only while no primary answers.
  */
 #ifndef STEEP_REFRESH_H
 #define STEEP_REFRESH_H

@@ -13,8 +13,9 @@
 enum {
     BACKOFF_FIRST_MS = 50, /* then doubled */
     BACKOFF_MOST_MS = 1000,
-    LOOK_MS = 500,            /* between looks whether the host was left */
-    SECOND_CHOICE_MS = 10000, /* then a standby is looked for again */
+    LOOK_MS = 500,             /* between looks whether the host was left */
+    STANDBY_MISSED_MS = 10000, /* then it is looked for again */
+    PRIMARY_MISSED_MS = 2000,  /* the same, less than the time between two reads of credentials */
 };
 
 /* For TCP. Shorter than the shortest default of wait_ms, query.fcgi's 2 s. */
@@ -119,6 +120,7 @@ struct attempt {
     int64_t until;     /* clock_ms: the end of all */
     int64_t host_ms;   /* for one host, so that there is time for the others */
     bool is_timed_out; /* the last host */
+    bool is_other;     /* the last host is not what was wanted */
     bool silent[HOSTS_MOST];
     char message[CONNECTION_DETAIL_BYTES]; /* of the first host that failed; "" for none */
 };
@@ -164,6 +166,7 @@ static PGconn *connect_host(struct connection *connection, const struct hosts_ch
     PGconn *pg = PQconnectStartParams(keywords, values, 0);
 
     attempt->is_timed_out = false;
+    attempt->is_other = false;
     if (pg == NULL)
         return NULL;
     PQsetNoticeReceiver(pg, take_notice, connection);
@@ -178,6 +181,8 @@ static PGconn *connect_host(struct connection *connection, const struct hosts_ch
     attempt->silent[choice->host] = attempt->is_timed_out && clock_left(limit) == 0;
     if (status == PGRES_POLLING_OK && PQsetnonblocking(pg, 1) == 0 && PQenterPipelineMode(pg) != 0)
         return pg;
+    /* The server told it before libpq refused it for its kind. */
+    attempt->is_other = PQparameterStatus(pg, "server_version") != NULL;
     if (attempt->message[0] == '\0')
         snprintf(attempt->message, sizeof(attempt->message), "%s",
                  attempt->is_timed_out ? "the connection attempt timed out" : PQerrorMessage(pg));
@@ -189,7 +194,7 @@ static PGconn *connect_host(struct connection *connection, const struct hosts_ch
 static bool connect_once(struct connection *connection, const struct connection_wait *wait)
 {
     struct hosts_choice choices[HOSTS_CHOICES_MOST];
-    int count = hosts_choose(choices);
+    int count = hosts_choose(choices, connection->limits->prefers_primary);
     int64_t now = clock_ms();
     int64_t all_ms = (wait->give_up > wait->first ? wait->give_up : wait->first) - now;
     int64_t host_ms = all_ms / hosts_count();
@@ -213,6 +218,8 @@ static bool connect_once(struct connection *connection, const struct connection_
             hosts_note_answer(&choices[i]);
         } else if (attempt.silent[choices[i].host]) {
             hosts_note_silence(choices[i].host);
+        } else if (attempt.is_other) {
+            hosts_note_other(choices[i].host);
         }
     }
     if (pg == NULL) {
@@ -234,8 +241,10 @@ static bool connect_once(struct connection *connection, const struct connection_
 /* Whether another host is to be used meanwhile. */
 static bool is_outdated(const struct connection *connection)
 {
+    int64_t most_ms = connection->limits->prefers_primary ? PRIMARY_MISSED_MS : STANDBY_MISSED_MS;
+
     return connection_is_left(connection) ||
-           (connection->is_second && clock_ms() - connection->made_at > SECOND_CHOICE_MS);
+           (connection->is_second && clock_ms() - connection->made_at > most_ms);
 }
 
 /* Whether the connection is still open, as far as can be known without a round trip. */

@@ -19,6 +19,7 @@ struct connection_limits {
     /* Told that the database is away, and that it is back; NULL for nobody. */
     void (*note_away)(void *context, bool is_away);
     void *context;
+    bool prefers_primary; /* see hosts_choose */
 };
 
 struct connection {
@@ -27,7 +28,7 @@ struct connection {
     int64_t give_up;    /* clock_ms: of the next call; 0 for wait_ms from its beginning */
     int serial;         /* of the connection: how many there have been */
     int host, epoch;    /* its number, and the host's epoch when it was made: see hosts.h */
-    bool is_second;     /* it leads to the primary, but a standby is preferred */
+    bool is_second;     /* another kind of server is preferred: see hosts.h */
     int64_t made_at;    /* clock_ms */
     int unreplicated;   /* commits that did not wait for their synchronous standby, of all time */
     struct pg_conn *pg; /* libpq's PGconn: open, as far as we know, or NULL */

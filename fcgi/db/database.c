@@ -375,6 +375,11 @@ int64_t database_seen_us(const struct database *db)
     return db->statement.age_us < 0 ? INT64_MAX : db->statement.seen_us;
 }
 
+int64_t database_age_us(const struct database *db)
+{
+    return db->statement.age_us < 0 ? 0 : db->statement.age_us;
+}
+
 bool database_is_notified(const struct database *db)
 {
     return db->connection.is_listening;

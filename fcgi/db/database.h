@@ -105,6 +105,9 @@ void database_cancel(struct database *db, int64_t until);
  */
 int64_t database_seen_us(const struct database *db);
 
+/* The age of what the last statement saw, in microseconds; 0 on the primary. */
+int64_t database_age_us(const struct database *db);
+
 /* Ends the last statement, if it is open, and frees its rows and its SQLSTATE. */
 void database_clear(struct database *db);
 

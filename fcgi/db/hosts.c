@@ -140,6 +140,14 @@ static struct hosts_choice choose(int host, const char *wanted)
                                  .attributes = wanted};
 }
 
+static struct hosts_choice choose_second(int host, const char *wanted)
+{
+    struct hosts_choice choice = choose(host, wanted);
+
+    choice.is_second = true;
+    return choice;
+}
+
 /* As libpq does it: standbys first, and then any. What is not a standby then is the primary. */
 static int choose_standby_first(struct hosts_choice *choices, const bool *avoided)
 {
@@ -150,8 +158,7 @@ static int choose_standby_first(struct hosts_choice *choices, const bool *avoide
             choices[chosen++] = choose(host, "standby");
     }
     for (int host = 0; host < count; host++) {
-        choices[chosen] = choose(host, "primary");
-        choices[chosen++].is_second = true;
+        choices[chosen++] = choose_second(host, "primary");
     }
     for (int host = 0; host < count; host++) {
         if (avoided[host] && hosts[host].state == HOST_SILENT)
@@ -160,7 +167,35 @@ static int choose_standby_first(struct hosts_choice *choices, const bool *avoide
     return chosen;
 }
 
-int hosts_choose(struct hosts_choice choices[static HOSTS_CHOICES_MOST])
+/* One that is behind may have been promoted. */
+static int choose_primary_first(struct hosts_choice *choices, const bool *avoided)
+{
+    int chosen = 0;
+
+    for (int host = 0; host < count; host++) {
+        if (!avoided[host] || hosts[host].state == HOST_BEHIND)
+            choices[chosen++] = choose(host, "primary");
+    }
+    for (int host = 0; host < count; host++) {
+        if (!avoided[host])
+            choices[chosen++] = choose_second(host, "standby");
+    }
+    for (int host = 0; host < count; host++) {
+        if (avoided[host] && hosts[host].state == HOST_SILENT) {
+            choices[chosen++] = choose(host, "primary");
+            choices[chosen++] = choose_second(host, "standby");
+        }
+    }
+    return chosen;
+}
+
+/* Whether target_session_attrs is this; NULL is libpq's default. */
+static bool is_wanted(const char *given, const char *wanted)
+{
+    return given != NULL && strcmp(given, wanted) == 0;
+}
+
+int hosts_choose(struct hosts_choice choices[static HOSTS_CHOICES_MOST], bool prefers_primary)
 {
     bool avoided[HOSTS_MOST];
     int64_t now = clock_ms();
@@ -170,7 +205,10 @@ int hosts_choose(struct hosts_choice choices[static HOSTS_CHOICES_MOST])
     pthread_mutex_lock(&lock);
     for (int host = 0; host < count; host++)
         avoided[host] = is_avoided(&hosts[host], now);
-    if (attributes != NULL && strcmp(attributes, "prefer-standby") == 0) {
+    if (prefers_primary &&
+        (is_wanted(attributes, "prefer-standby") || is_wanted(attributes, "any"))) {
+        chosen = choose_primary_first(choices, avoided);
+    } else if (is_wanted(attributes, "prefer-standby")) {
         chosen = choose_standby_first(choices, avoided);
     } else {
         for (int pass = 0; pass < 2; pass++) {
@@ -219,11 +257,25 @@ void hosts_note_answer(const struct hosts_choice *choice)
         hosts[other].is_replaced = other != choice->host && hosts[other].state == HOST_SILENT;
     was_silent = host->state == HOST_SILENT;
     /* A standby that was behind may have been promoted. */
-    if (was_silent || choice->is_second)
+    if (was_silent || is_wanted(choice->attributes, "primary"))
         host->state = HOST_GOOD;
     pthread_mutex_unlock(&lock);
     if (was_silent)
         log_host(choice->host, LOG_INFO, "the host answers again", 0);
+}
+
+void hosts_note_other(int host)
+{
+    bool was_silent;
+
+    pthread_mutex_lock(&lock);
+    was_silent = hosts[host].state == HOST_SILENT;
+    if (was_silent)
+        hosts[host].state = HOST_GOOD;
+    hosts[host].is_replaced = false;
+    pthread_mutex_unlock(&lock);
+    if (was_silent)
+        log_host(host, LOG_INFO, "the host answers again", 0);
 }
 
 void hosts_note_silence(int host)

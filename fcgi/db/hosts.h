@@ -28,7 +28,7 @@ struct hosts_choice {
     int host; /* its number */
     const char *name, *address, *port;
     const char *attributes; /* target_session_attrs */
-    bool is_second;         /* the primary, where a standby is preferred */
+    bool is_second;         /* the primary, where a standby is preferred, or the reverse */
 };
 
 /* Sets the age of data at which a standby is no longer asked, in milliseconds; 30 s at first. */
@@ -40,11 +40,16 @@ int hosts_count(void);
 /*
  * Writes what to try, in this order, and returns how many. Hosts that did not answer come
  * last, and standbys that lag not at all; every 10 s one caller tries them all the same.
+ * Where target_session_attrs allows either, prefers_primary has standbys tried after it.
  */
-int hosts_choose(struct hosts_choice choices[static HOSTS_CHOICES_MOST]) MUST_CHECK;
+int hosts_choose(struct hosts_choice choices[static HOSTS_CHOICES_MOST],
+                 bool prefers_primary) MUST_CHECK;
 
 /* A choice led to a session. */
 void hosts_note_answer(const struct hosts_choice *choice);
+
+/* It answered, but is not what was wanted. */
+void hosts_note_other(int host);
 
 /* It did not answer in time. */
 void hosts_note_silence(int host);

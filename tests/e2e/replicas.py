@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 from database import Cluster
+from front_ends import Cable
 from stack import alive, call, wait_for
 
 NAME = "replicated"
@@ -135,6 +136,15 @@ class Pair:
         if names:
             wait_for(lambda: self.primary.ask("SELECT sync_state FROM pg_stat_replication") == "sync", "it to be synchronous")
 
+    def apply_before_acknowledging(self):
+        """The setting that the operator's documentation gives, with which one reads one's own write on the standby."""
+        with self.primary.connect() as db:
+            db.execute(f"ALTER ROLE steep_ingest IN DATABASE {NAME} SET synchronous_commit = remote_apply")
+
+    def steepctl(self):
+        """The variables of an administrator."""
+        return {"PGHOST": str(self.primary.folder), "PGPORT": "5432", "PGUSER": "postgres", "PGDATABASE": NAME}
+
     def promote(self):
         self.standby.run("pg_ctl", "-D", self.standby.data, "-w", "promote")
 
@@ -159,6 +169,45 @@ def suspended(pid):
 
 
 @contextlib.contextmanager
+def cabled(replica):
+    """A cable that leads to a server."""
+    made = Cable("127.0.0.1", replica.folder / ".s.PGSQL.5432")
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@contextlib.contextmanager
+def both_cabled(pair):
+    """Cables to the primary and to the standby, and the variables of a program that uses them."""
+    with cabled(pair.primary) as to_primary, cabled(pair.standby) as to_standby:
+        addresses = [each.address for each in (to_primary, to_standby)]
+        yield to_primary, to_standby, {"PGHOST": ",".join(host for host, _ in addresses), "PGPORT": ",".join(str(port) for _, port in addresses)}
+
+
+@contextlib.contextmanager
+def streaming_through_a_cable(pair):
+    """The standby's way to the primary is one, until the end of the context."""
+    def lead(way):
+        with pair.standby.connect() as db:
+            db.execute(f"ALTER SYSTEM SET primary_conninfo = '{way}'")
+            db.execute("SELECT pg_reload_conf()")
+
+    kept = pair.standby.ask("SHOW primary_conninfo")
+    with cabled(pair.primary) as cable:
+        host, port = cable.address
+        lead(f"host={host} port={port} user=postgres application_name=cabled")
+        wait_for(lambda: pair.primary.ask("SELECT count(*) FROM pg_stat_replication WHERE application_name = 'cabled' AND state = 'streaming'"),
+                 "the standby to stream through the cable")
+        try:
+            yield cable
+        finally:
+            lead(kept)
+
+
+@contextlib.contextmanager
 def behind(pair, how):
     """Let the standby fall behind, in one of the ways in which it can: it goes on serving what it has."""
     with contextlib.ExitStack() as undone:
@@ -167,6 +216,10 @@ def behind(pair, how):
         elif how == "paused":
             pair.standby.ask("SELECT pg_wal_replay_pause()::text")
             undone.callback(pair.standby.ask, "SELECT pg_wal_replay_resume()::text")
+        elif how == "unheard":
+            cable = undone.enter_context(streaming_through_a_cable(pair))
+            cable.cut()
+            undone.callback(cable.mend)
         else:
             pair.link.unlink()
             undone.callback(pair.link.symlink_to, pair.primary.folder)

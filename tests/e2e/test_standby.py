@@ -14,7 +14,7 @@ import pytest
 from fastcgi import ingest_params, program, query_params
 from monitor import Monitor, encode
 from pooler import PORT
-from replicas import NAME, Pair, Replica, behind
+from replicas import NAME, Pair, Replica, behind, both_cabled
 from stack import SLOWNESS, wait_for
 from test_health import BOTH
 from test_pgbouncer import pooler  # noqa: F401
@@ -123,11 +123,12 @@ def test_the_standby_answers_and_says_as_of_when(stack, pair):
             count, fetched = ask(query)
             assert count == 23 and fetched < paused
         wait_for(lambda: ask(query)[0] == 24, "the standby to catch up")
-        assert pair.sessions("query keyring") == (0, 1)
+        # The credentials come from the primary.
+        assert pair.sessions("query keyring") == (1, 0)
         assert host_lines(query) == []
 
 
-@pytest.mark.parametrize("how", ["frozen", "paused", "cut off"])
+@pytest.mark.parametrize("how", ["frozen", "paused", "cut off", "unheard"])
 def test_a_standby_that_lags_too_far_is_left_until_it_has_caught_up(how, stack, pair):
     with serving(stack, pair) as (ingest, query):
         post(ingest)
@@ -196,35 +197,121 @@ def test_a_standby_that_was_restarted_without_its_primary_knows_the_age_of_its_d
     assert 0 < pair.standby.ask("SELECT age_us FROM public.data_time()") < 60_000_000 * SLOWNESS
 
 
-def change_tokens(pair, instance):
-    """How long a new token takes to be accepted, in seconds."""
-    text = "late-token-" + os.urandom(8).hex()
-    with pair.primary.connect() as db:
-        db.execute("INSERT INTO public.access_tokens (label, token_sha256) VALUES ('late', sha256(%s::bytea))", (text.encode(),))
+def add_token(server, label):
+    """Its text; it counts as one that begins with its label."""
+    text = f"{label}-" + os.urandom(8).hex()
+    with server.connect() as db:
+        db.execute("INSERT INTO public.access_tokens (label, token_sha256) VALUES (%s, sha256(%s::bytea))", (label, text.encode()))
+    return text
+
+
+def remove_token(server, text):
+    with server.connect() as db:
+        db.execute("DELETE FROM public.access_tokens WHERE token_sha256 = sha256(%s::bytea)", (text.encode(),))
+
+
+def status_of(instance, token):
+    return instance.ask(query_params(token, "days=7")).status_code
+
+
+def seconds_until(instance, token, status):
+    """How long a change of a token takes to have an effect."""
     begun = time.monotonic()
-    wait_for(lambda: instance.ask(query_params(text, "days=7")).status_code == 200, "the token to be accepted", every=0.02)
+    wait_for(lambda: status_of(instance, token) == status, "the token to be known, or no longer", every=0.02)
     return time.monotonic() - begun
+
+
+def could_not_read(instance):
+    return instance.errors.read_text().count("could not read the credentials")
 
 
 def test_a_token_takes_effect_within_5_s_and_the_standby_logs_no_error(stack, pair):
     with serving(stack, pair) as (_, query):
         wait_for(lambda: ask(query) is not None and on_standby(pair), "the standby to answer")
-        assert change_tokens(pair, query) < 5 * SLOWNESS
+        assert seconds_until(query, add_token(pair.primary, "late"), 200) < 5 * SLOWNESS
         assert "event=no_notifications" not in query.errors.read_text()
         assert "ERROR" not in (pair.standby.folder / "log").read_text()
 
 
-@pytest.mark.parametrize("how", ["killed", "frozen", "stopped"])
+def test_no_token_that_was_revoked_lives_again_on_a_standby_that_lags(stack, pair):
+    """Also if the primary is lost then, and the standby is not too old to be read."""
+    with serving(stack, pair, STEEP_STALENESS="600") as (_, query):
+        revoked, kept = add_token(pair.primary, "revoked"), add_token(pair.primary, "kept")
+        assert seconds_until(query, kept, 200) < 5 * SLOWNESS
+        assert status_of(query, revoked) == 200
+        pair.caught_up()
+        with behind(pair, "paused"):
+            remove_token(pair.primary, revoked)
+            assert seconds_until(query, revoked, 401) < 5 * SLOWNESS
+            new = add_token(pair.primary, "new")
+            assert seconds_until(query, new, 200) < 5 * SLOWNESS
+            assert pair.standby.ask("SELECT string_agg(label, ' ' ORDER BY label) FROM public.access_tokens") == "kept revoked"
+            assert on_standby(pair)
+            reached = pair.primary.ask("SELECT pg_current_wal_flush_lsn()::text")
+            wait_for(lambda: pair.standby.ask("SELECT pg_last_wal_receive_lsn() >= %s::pg_lsn", reached), "the standby to have it")
+            pair.primary.kill()
+            wait_for(lambda: could_not_read(query) == 1, "a list to be refused")
+            until = time.monotonic() + 3
+            while time.monotonic() < until:
+                assert [status_of(query, token) for token in (revoked, kept, new)] == [401, 200, 200]
+        wait_for(lambda: re.search(r"event=keyring credentials=\d+\n(?!.*could not read)", query.errors.read_text(), re.DOTALL),
+                 "the standby's list to be read")
+        assert [status_of(query, token) for token in (revoked, kept, new)] == [401, 200, 200]
+        pair.promote()
+        assert seconds_until(query, add_token(pair.standby, "newest"), 200) < 5 * SLOWNESS
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_credentials_come_from_a_standby_where_there_is_no_primary(how, stack, pair):
+    known = add_token(pair.primary, "known")
+    pair.caught_up()
+    pair.primary.kill() if how == "killed" else pair.primary.freeze()
+    with querying(stack, pair.hosts(), STEEP_STALENESS="600") as query:
+        assert status_of(query, known) == 200
+        # Once there is one, it is asked again.
+        if how == "killed":
+            with behind(pair, "paused"):
+                pair.primary.start()
+                assert seconds_until(query, add_token(pair.primary, "late"), 200) < 5 * SLOWNESS
+        else:
+            pair.promote()
+            assert seconds_until(query, add_token(pair.standby, "late"), 200) < 5 * SLOWNESS
+
+
+def test_changes_take_effect_where_a_program_has_a_standby_alone(stack, pair):
+    """More names than the history of changes can tell, so that everything is read."""
+    with serving(stack, pair), querying(stack, pair.hosts() | {"PGHOST": str(pair.standby.folder)}) as query:
+        with pair.primary.connect() as db:
+            db.execute("INSERT INTO public.access_tokens (label, token_sha256) SELECT n::text, sha256(n::text::bytea) FROM generate_series(1, 1500) AS n")
+        assert seconds_until(query, "1234", 200) < 5 * SLOWNESS
+        pair.primary.ask("WITH gone AS (DELETE FROM public.access_tokens RETURNING 1) SELECT count(*) FROM gone")
+        assert seconds_until(query, "1234", 401) < 5 * SLOWNESS
+        assert could_not_read(query) == 0
+        assert "event=no_notifications" not in query.errors.read_text()
+        assert "ERROR" not in (pair.standby.folder / "log").read_text()
+
+
+@contextlib.contextmanager
+def reached(stack, pair, how):
+    """Both programs, and the cables that lead them to the servers: where one is to be cut off, or else none."""
+    with both_cabled(pair) if how == "cut off" else contextlib.nullcontext((None, None, {})) as (to_primary, to_standby, hosts):
+        with serving(stack, pair, **hosts) as (ingest, query):
+            yield ingest, query, to_primary, to_standby
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen", "stopped", "cut off"])
 def test_queries_go_to_the_primary_while_the_standby_is_away(how, stack, pair):
-    with serving(stack, pair) as (ingest, query):
+    with reached(stack, pair, how) as (ingest, query, _, to_standby):
         post(ingest)
         wait_for(lambda: ask(query)[0] == 1 and on_standby(pair), "the standby to answer")
         if how == "killed":
             pair.standby.kill()
         elif how == "stopped":
             pair.standby.stop()
-        else:
+        elif how == "frozen":
             pair.standby.freeze()
+        else:
+            to_standby.cut()
         begun = time.monotonic()
         assert (answer := ask(query)) is not None, "it was not answered"
         assert answer[0] == 1
@@ -236,6 +323,8 @@ def test_queries_go_to_the_primary_while_the_standby_is_away(how, stack, pair):
             assert time.monotonic() - begun < 3 * SLOWNESS
         if how == "frozen":
             pair.standby.thaw()
+        elif how == "cut off":
+            to_standby.mend()
         else:
             pair.standby.start()
         wait_for(lambda: ask(query)[0] == 1 and on_standby(pair), "the standby to be read again", 60)
@@ -306,30 +395,38 @@ def sending(instance):
         senders.given_up.set()
 
 
-@pytest.mark.parametrize("how", ["killed", "frozen", "stopped"])
+def check_stored_once(senders, server):
+    """What was acknowledged is stored, and nothing else, and counted once; how much that is."""
+    with server.connect() as db:
+        stored = [row[0] for row in db.execute("SELECT id FROM public.events")]
+        counted, = db.execute("SELECT sum(event_count) FROM public.get_hourly_aggregates(30)").fetchone()
+        assert db.execute("SELECT count(*) FROM public.check_hourly_counts()").fetchone() == (0,)
+    assert len(stored) == len(set(stored))
+    assert set(senders.acknowledged) == set(stored) and counted == len(stored)
+    assert len(senders.acknowledged) == len(set(senders.acknowledged))
+    return counted
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen", "stopped", "cut off"])
 def test_no_acknowledged_event_is_lost_when_a_synchronous_standby_takes_over(how, stack, pair):
     pair.make_synchronous()
-    with serving(stack, pair) as (ingest, query), sending(ingest) as senders:
+    with reached(stack, pair, how) as (ingest, query, to_primary, _), sending(ingest) as senders:
         senders.go_on()
         if how == "killed":
             pair.primary.kill()
         elif how == "stopped":
             pair.primary.stop("immediate")
-        else:
+        elif how == "frozen":
             pair.primary.freeze()
+        else:
+            to_primary.cut()
         time.sleep(1)
         pair.promote()
         senders.go_on()
         senders.finish()
         assert set(senders.refused) <= {503}
-        with pair.standby.connect() as db:
-            stored = [row[0] for row in db.execute("SELECT id FROM public.events")]
-            counted, = db.execute("SELECT sum(event_count) FROM public.get_hourly_aggregates(30)").fetchone()
-            assert db.execute("SELECT count(*) FROM public.check_hourly_counts()").fetchone() == (0,)
-        assert len(stored) == len(set(stored))
-        assert set(senders.acknowledged) == set(stored) and counted == len(stored)
-        assert len(senders.acknowledged) == len(set(senders.acknowledged))
-        wait_for(lambda: (seen := ask(query)) and seen[0] == len(stored), "query to answer from the new primary", 60)
+        stored = check_stored_once(senders, pair.standby)
+        wait_for(lambda: (seen := ask(query)) and seen[0] == stored, "query to answer from the new primary", 60)
         wait_for(lambda: ask(query)[1] > now() - datetime.timedelta(seconds=1), "an answer as of now")
 
 
@@ -344,6 +441,26 @@ def test_batches_go_on_when_a_standby_takes_over_long_after_their_deadlines(stac
         senders.go_on()
         senders.finish()
         assert set(senders.refused) == {503}
+
+
+def test_programs_that_are_cut_off_from_the_primary_read_on_and_store_later(stack, pair):
+    with both_cabled(pair) as (to_primary, _, hosts), serving(stack, pair, STEEP_DEADLINE="2", STEEP_STALENESS="600", **hosts) as (ingest, query):
+        with sending(ingest) as senders:
+            senders.go_on()
+            wait_for(lambda: ask(query) is not None and on_standby(pair), "the standby to answer")
+            to_primary.cut()
+            seen = len(senders.refused)
+            wait_for(lambda: len(senders.refused) > seen + 12, "batches to be refused", 60)
+            assert ask(query) is not None
+            # Keys and tokens come from the standby then.
+            seconds_until(query, add_token(pair.primary, "late"), 200)
+            to_primary.mend()
+            senders.go_on()
+            senders.finish()
+        assert set(senders.refused) == {503}
+        stored = check_stored_once(senders, pair.primary)
+        wait_for(lambda: ask(query)[0] == stored, "the standby to have the last one")
+        wait_for(lambda: pair.sessions("query keyring") == (1, 0), "the credentials to come from the primary again", 40)
 
 
 @contextlib.contextmanager
@@ -390,8 +507,7 @@ def test_a_commit_whose_wait_was_cancelled_is_not_acknowledged(stack, pair):
 def test_one_reads_ones_own_write_on_a_standby_that_applies_before_the_acknowledgement(stack, pair):
     """The setting that deploy/README gives; migrations leave it."""
     pair.make_synchronous()
-    with pair.primary.connect() as db:
-        db.execute("ALTER ROLE steep_ingest IN DATABASE replicated SET synchronous_commit = remote_apply")
+    pair.apply_before_acknowledging()
     pair.primary.database("replicated").migrate()
     with serving(stack, pair) as (ingest, query):
         wait_for(lambda: ask(query) is not None and on_standby(pair), "the standby to answer")

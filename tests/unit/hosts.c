@@ -5,6 +5,17 @@
 
 static struct hosts_choice choices[HOSTS_CHOICES_MOST];
 
+/* Begins anew, as a program that finds the environment as it is. */
+static void begin_again(void)
+{
+    memset(hosts, 0, sizeof(hosts));
+    count = 1;
+    attributes = NULL;
+    hosts_limit_age(30000);
+    once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, read_hosts);
+}
+
 /* Begins anew, as a program with this environment; NULL for what is unset. */
 static void begin(const char *names, const char *ports, const char *wanted)
 {
@@ -18,19 +29,14 @@ static void begin(const char *names, const char *ports, const char *wanted)
         setenv("PGPORT", ports, 1);
     if (wanted != NULL)
         setenv("PGTARGETSESSIONATTRS", wanted, 1);
-    memset(hosts, 0, sizeof(hosts));
-    count = 1;
-    attributes = NULL;
-    hosts_limit_age(30000);
-    once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, read_hosts);
+    begin_again();
 }
 
 /* The order of what is tried now, as "name:port=attributes" with | between them. */
-static void assert_order(const char *expected)
+static void assert_order_of(bool prefers_primary, const char *expected)
 {
     char order[1000] = "";
-    int chosen = hosts_choose(choices);
+    int chosen = hosts_choose(choices, prefers_primary);
 
     for (int i = 0; i < chosen; i++) {
         size_t length = strlen(order);
@@ -42,6 +48,11 @@ static void assert_order(const char *expected)
                  choices[i].is_second ? "*" : "");
     }
     assert_string_equal(order, expected);
+}
+
+static void assert_order(const char *expected)
+{
+    assert_order_of(false, expected);
 }
 
 static void one_host_is_left_to_libpq(void **state)
@@ -76,6 +87,20 @@ static void lists_that_can_t_be_taken_apart_are_left_to_libpq(void **state)
         assert_int_equal(hosts_count(), 1);
         assert_order(":=");
     }
+}
+
+static void hosts_may_be_addresses_of_which_each_has_its_name(void **state)
+{
+    (void)state;
+    begin("a,b", "1", "primary");
+    setenv("PGHOSTADDR", "192.0.2.1,192.0.2.2", 1);
+    begin_again();
+    assert_order("a:1=primary|b:1=primary");
+    assert_string_equal(choices[1].address, "192.0.2.2");
+    setenv("PGHOST", "a", 1);
+    begin_again();
+    assert_int_equal(hosts_count(), 1);
+    unsetenv("PGHOSTADDR");
 }
 
 static void a_standby_is_preferred_to_the_primary(void **state)
@@ -121,8 +146,37 @@ static void a_standby_that_is_behind_is_not_tried(void **state)
     assert_false(hosts_note_age(0, 0));
     assert_order("a:1=standby|a:1=primary*|b:1=primary*");
     /* It was promoted. */
-    hosts_note_answer(&(struct hosts_choice){.host = 1, .is_second = true});
+    hosts_note_answer(&(struct hosts_choice){.host = 1, .attributes = "primary"});
     assert_order("a:1=standby|b:1=standby|a:1=primary*|b:1=primary*");
+}
+
+static void the_primary_may_be_preferred_to_standbys(void **state)
+{
+    (void)state;
+    begin("a,b", "1", "prefer-standby");
+    assert_order_of(true, "a:1=primary|b:1=primary|a:1=standby*|b:1=standby*");
+    begin("a,b", "1", NULL);
+    assert_order_of(true, "a:1=primary|b:1=primary|a:1=standby*|b:1=standby*");
+    hosts_note_silence(0);
+    assert_order_of(true, "b:1=primary|b:1=standby*|a:1=primary|a:1=standby*");
+    assert_true(hosts_note_age(1, INT64_MAX));
+    assert_order_of(true, "b:1=primary|a:1=primary|a:1=standby*");
+    /* It answers, but still lags. */
+    hosts_note_answer(&(struct hosts_choice){.host = 1, .attributes = "standby"});
+    assert_order_of(true, "b:1=primary|a:1=primary|a:1=standby*");
+}
+
+static void what_has_to_be_one_or_the_other_stays_so(void **state)
+{
+    static const char *const WANTED[] = {"primary", "read-write", "standby", "read-only"};
+    char expected[100];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(WANTED) / sizeof(WANTED[0]); i++) {
+        begin("a,b", "1", WANTED[i]);
+        snprintf(expected, sizeof(expected), "a:1=%s|b:1=%s", WANTED[i], WANTED[i]);
+        assert_order_of(true, expected);
+    }
 }
 
 static void connections_to_a_standby_that_is_behind_are_left(void **state)
@@ -154,6 +208,16 @@ static void connections_to_a_silent_host_are_left_once_another_serves(void **sta
     hosts_note_answer(&(struct hosts_choice){.host = 0});
     assert_false(hosts_is_silent(0));
     assert_false(hosts_is_left(0, before));
+    hosts_note_silence(0);
+    hosts_note_answer(&(struct hosts_choice){.host = 1});
+    assert_true(hosts_is_left(0, before));
+    hosts_note_other(0);
+    assert_false(hosts_is_silent(0));
+    assert_false(hosts_is_left(0, before));
+    /* That says nothing of its data. */
+    assert_true(hosts_note_age(0, INT64_MAX));
+    hosts_note_other(0);
+    assert_true(hosts_is_left(0, before));
 }
 
 int main(void)
@@ -162,10 +226,13 @@ int main(void)
         cmocka_unit_test(one_host_is_left_to_libpq),
         cmocka_unit_test(each_host_has_its_port_or_that_of_all),
         cmocka_unit_test(lists_that_can_t_be_taken_apart_are_left_to_libpq),
+        cmocka_unit_test(hosts_may_be_addresses_of_which_each_has_its_name),
         cmocka_unit_test(a_standby_is_preferred_to_the_primary),
         cmocka_unit_test(a_host_that_does_not_answer_comes_last_until_it_does),
         cmocka_unit_test(one_caller_in_a_while_tries_it_first),
         cmocka_unit_test(a_standby_that_is_behind_is_not_tried),
+        cmocka_unit_test(the_primary_may_be_preferred_to_standbys),
+        cmocka_unit_test(what_has_to_be_one_or_the_other_stays_so),
         cmocka_unit_test(connections_to_a_standby_that_is_behind_are_left),
         cmocka_unit_test(connections_to_a_silent_host_are_left_once_another_serves),
     };
