@@ -1,10 +1,12 @@
 """Installations of more than one machine, on this one: of each, the tests of the contract know what its users do."""
 
 import contextlib
+import datetime
 
 from front_ends import FrontEnd, behind_nginx, settle
 from pooler import Pooler
-from stack import Site, running
+from replicas import Pair
+from stack import SLOWNESS, Site, running
 
 
 class Arrangement(Site):
@@ -33,8 +35,32 @@ def pgbouncer():
         yield Arrangement(stack.values, front_ends)
 
 
+@contextlib.contextmanager
+def standby():
+    """Two front ends whose queries a standby answers; it shows each batch before that is acknowledged."""
+    with running("replicated") as stack, contextlib.ExitStack() as held:
+        pair = Pair(stack)
+        held.callback(pair.remove)
+        pair.attach()
+        pair.make_synchronous()
+        pair.apply_before_acknowledging()
+        front_ends = [FrontEnd(stack, "near", **pair.hosts()), FrontEnd(stack, "far", "127.0.0.2", **pair.hosts(pair.standby))]
+        for each in front_ends:
+            held.callback(each.stop)
+            each.programs["ingest"].environment["PGTARGETSESSIONATTRS"] = "read-write"
+            each.programs["query"].environment["PGTARGETSESSIONATTRS"] = "prefer-standby"
+            each.start()
+        held.enter_context(behind_nginx(stack, front_ends))
+        made = Arrangement(stack.values | pair.steepctl(), front_ends)
+        # The primary tells its time every 3 to 5 s.
+        made.data_age = datetime.timedelta(seconds=7 * SLOWNESS)
+        yield made
+        primary, standby = pair.sessions("query.fcgi")
+        assert standby > 0 and primary == 0, "queries were not the standby's"
+
+
 # More of them: an arrangement yields the Arrangement, whose PG* are those that steepctl needs.
-ALL = {"pgbouncer": pgbouncer}
+ALL = {"pgbouncer": pgbouncer, "standby": standby}
 
 
 def standing(name):

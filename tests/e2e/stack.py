@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import datetime
 import itertools
 import os
 import random
@@ -94,6 +95,9 @@ def send_at_once(event, details):
 
 class Site:
     """An installation as its users know it: where it answers, and steepctl. run.env has the values."""
+
+    # How old the data of an answer may be: where no standby answers, it is that of the moment of the question.
+    data_age = datetime.timedelta(0)
 
     def __init__(self, values):
         self.values = values
