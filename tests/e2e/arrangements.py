@@ -6,6 +6,7 @@ import datetime
 from front_ends import FrontEnd, behind_nginx, settle
 from pooler import Pooler
 from replicas import Pair
+from shards import PooledShards
 from stack import SLOWNESS, Site, running
 
 
@@ -59,8 +60,18 @@ def standby():
         assert standby > 0 and primary == 0, "queries were not the standby's"
 
 
+@contextlib.contextmanager
+def router():
+    """The programs on a router of two shards, which it reaches through PgBouncer."""
+    with running("router") as stack, contextlib.ExitStack() as held:
+        shards = PooledShards(stack, router=False)
+        held.callback(shards.remove)
+        shards.divide(stack)
+        yield Arrangement(stack.values, [])
+
+
 # More of them: an arrangement yields the Arrangement, whose PG* are those that steepctl needs.
-ALL = {"pgbouncer": pgbouncer, "standby": standby}
+ALL = {"pgbouncer": pgbouncer, "standby": standby, "router": router}
 
 
 def standing(name):

@@ -89,6 +89,7 @@ def engine(stack):
     made = Shards(stack, router=False)
     try:
         made.divide(stack)
+        made.show(stack)
         yield
     finally:
         made.remove()

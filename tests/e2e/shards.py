@@ -90,22 +90,26 @@ class Shards:
         return done.returncode, done.stdout, done.stderr
 
     def init(self, more=""):
-        status, output, errors = self.steepctl("shards", "init", input="".join(self.string(n, more) + "\n" for n in range(len(self.shards))))
+        status, output, errors = self.steepctl("shards", "init", input=self.strings(more))
         assert status == 0, errors
         return output
 
     def divide(self, stack):
-        """Make an installation's database the router, and let tests read the events of all shards in it."""
+        """Make an installation's database the router."""
         with stack.connect() as router:
             router.execute("TRUNCATE public.events")
-            stack.steepctl("shards", "init", input="".join(self.string(n) + "\n" for n in range(len(self.shards))))
+        stack.steepctl("shards", "init", input=self.strings())
+
+    def show(self, stack):
+        """Let tests read the events of all shards in the router."""
+        with stack.connect() as router:
             router.execute(VIEW)
         for shard in self.shards:
             with shard.connect() as connection:
                 connection.execute("GRANT SELECT ON public.events TO steep_router; ALTER ROLE steep_router BYPASSRLS")
 
-    def strings(self):
-        return "".join(self.string(number) + "\n" for number in range(len(self.shards)))
+    def strings(self, more=""):
+        return "".join(self.string(number, more) + "\n" for number in range(len(self.shards)))
 
     def copy(self, number, new):
         """Dump a shard and restore it as another, whose cluster has the roles."""
@@ -138,8 +142,8 @@ class Shards:
 class PooledShards(Shards):
     """The same with a PgBouncer between the router and its shards, as sql/proxy/README.md says."""
 
-    def __init__(self, stack, count=2):
-        super().__init__(stack, count)
+    def __init__(self, stack, count=2, router=True):
+        super().__init__(stack, count, router)
         self.folder = reachable_folder("pooler")
         if self.router_user:
             os.chown(self.folder, self.router_user["user"], self.router_user["group"])
