@@ -53,7 +53,8 @@ def test_every_file_of_the_tree_is_packaged(package):
     """Each snippet, migration and file of the page is in the package."""
     inside = run("dpkg-deb", "-c", str(package)).stdout
     for source, folder in (("nginx/snippets", "etc/nginx/snippets/steep"), ("sql/migrations", "usr/share/steep/sql/migrations"),
-                           ("sql/admin", "usr/share/steep/sql/admin"), ("deploy/admin", "usr/share/steep/admin"),
+                           ("sql/admin", "usr/share/steep/sql/admin"), ("sql/proxy", "usr/share/steep/sql/proxy"),
+                           ("deploy/admin", "usr/share/steep/admin"),
                            ("deploy/common", "usr/share/steep/common"), ("nginx/html", "usr/share/steep/html")):
         names = {path.name for path in (TOP / source).iterdir()}
         assert names and names == set(re.findall(rf"\./{folder}/(\S+)$", inside, re.M))
