@@ -124,7 +124,9 @@ GROUP BY role ORDER BY role;
 -- A database with pending migrations may lack these.
 SELECT to_regclass('public.hourly_counts') IS NOT NULL AS has_counts,
        to_regclass('public.access_tokens') IS NOT NULL AS has_credentials \gset
-\if :has_counts
+\if :{?is_router}
+\ir admin/shards-status.sql
+\elif :has_counts
 -- The events first, in one transaction, because TRUNCATE locks them before the counts: in
 -- another order the two could deadlock.
 BEGIN READ ONLY;

@@ -25,7 +25,7 @@ take_settings() {
 }
 
 # run_sql FILE [-v NAME=VALUE]…: runs a file of sql/; an error ends steepctl with one
-# sentence.
+# sentence. Sets $errors to what psql wrote to standard error.
 run_sql() {
 	file=$sql/$1
 	shift
@@ -91,14 +91,14 @@ read_report() {
 	printf '%s %s' "$changed" "$prepared"
 }
 
-# The output of migrate is printed at its end where a line of progress would be in its way.
+# migrate [--shards]. The output of migrate is printed at its end where a line of progress would be in its way.
 migrate() {
 	status=0 output=''
 	begin_watch run_sql admin/migrate-progress.sql -w
 	if [ -n "$watch" ] && [ -t 2 ]; then
-		output=$("$sql/migrate" 2>&1) || status=$?
+		output=$("$sql/migrate" "$@" 2>&1) || status=$?
 	else
-		"$sql/migrate" || status=$?
+		"$sql/migrate" "$@" || status=$?
 	fi
 	end_watch
 	[ -z "$output" ] || if [ "$status" -eq 0 ]; then
@@ -111,6 +111,8 @@ migrate() {
 
 sentence() {
 	case $1 in
+	*'] REMOTE ERROR: '*) printf '%s\n' "$1" | sed -n 's/^psql:.*\] REMOTE ERROR: //p;s/^HINT:  Remote hint: /. /p' | tr -d '\n' ;;
+	*'] REMOTE '* | *'PL/Proxy function'*) printf 'a shard cannot be reached or takes too long; see steepctl shards check' ;;
 	*'connection to server'* | *'could not translate'*)
 		printf 'no connection to the database: %s' "$(printf '%s\n' "$1" | sed -n '
 			1s/.*on socket "\([^"]*\)" failed: \(No such file.*\)/\1: \2/

@@ -32,6 +32,11 @@ events_export() {
 		shift 2
 	done
 	set -- -v source="$source" -v from="$from" -v to="$to"
+	shards=$(run_sql admin/shards-count.sql)
+	if [ "$shards" != 0 ]; then
+		export_shards "$@"
+		return
+	fi
 	if [ -z "$quiet" ] && [ -f /dev/stdout ]; then
 		session="steepctl events export $$"
 		export PGAPPNAME="$session"
@@ -41,6 +46,25 @@ events_export() {
 	fi
 	run_sql admin/events-export.sql "$@"
 	end_watch
+}
+
+# export_shards [-v NAME=VALUE]…: exports from a router, shard by shard, some pages at a time.
+export_shards() {
+	[ -f /dev/stdout ] || quiet=yes
+	total=0 expected=0
+	[ -n "$quiet" ] || expected=$(run_sql admin/events-expected.sql "$@")
+	begin_progress
+	for shard in $(seq 0 $((shards - 1))); do
+		after=''
+		while :; do
+			run_sql admin/events-export-shard.sql "$@" -v shard="$shard" -v after="$after"
+			# What psql wrote to standard error.
+			total=$((total + ${errors%%/*})) after=${errors#*/}
+			show_progress "$total" "$expected" events
+			[ -n "$after" ] || break
+		done
+	done
+	end_progress
 }
 
 # The settings keep what a client sent out of the server's log, see roles.sql. Only a

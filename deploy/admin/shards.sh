@@ -95,7 +95,7 @@ shards_init() {
 	[ "$existing" = 0 ] || [ "$existing" = "$count" ] ||
 		refuse "this is a router of $existing shards; steepctl shards add doubles their number"
 	compare_identities
-	migrate
+	migrate --shards
 	[ "$(run_sql admin/events-any.sql)" = f ] || refuse 'the database of the router has events; a router must have none'
 	make_shards
 	run_sql proxy/router.sql
@@ -162,7 +162,7 @@ make_shards() {
 	STEEP_SHARDS=$(places)
 	export STEEP_SHARD_PASSWORD STEEP_SHARDS
 	for number in $(numbers); do
-		on_shard "$number" "$sql/migrate" >"$scratch/output" 2>&1 || refuse "shard $number: $(sed -n '$s/^migrate: //p' "$scratch/output")"
+		on_shard "$number" "$sql/migrate" --shards >"$scratch/output" 2>&1 || refuse "shard $number: $(sed -n '$s/^migrate: //p' "$scratch/output")"
 		shard_sql "$number" proxy/shard.sql -v number="$number" -v shards="$count"
 		printf 'shard %s is ready\n' "$number"
 	done

@@ -5,7 +5,11 @@
 -- :json   if set: each as a JSON object
 SET datestyle = ISO;
 SET timezone = UTC;
-SELECT coalesce(sum(event_count), 0) AS events FROM public.hourly_counts \gset
+\set counts public.hourly_counts
+\if :{?is_router}
+\set counts proxy.count_hours()
+\endif
+SELECT coalesce(sum(event_count), 0) AS events FROM :counts \gset
 \warn prepared :events
 \if :{?json}
 \set differences 'SELECT row_to_json(difference) FROM (SELECT source, NULLIF(to_char(hour AT TIME ZONE ''UTC'', ''YYYY-MM-DD"T"HH24:MI:SS"Z"''), '''') AS hour, stored, counted FROM public.check_hourly_counts(%L, %L)) AS difference'
@@ -14,7 +18,7 @@ SELECT coalesce(sum(event_count), 0) AS events FROM public.hourly_counts \gset
 \endif
 WITH hours AS (
   SELECT hour, sum(event_count) AS events, ceil(sum(sum(event_count)) OVER (ORDER BY hour) / 100000) AS part
-  FROM public.hourly_counts GROUP BY hour
+  FROM :counts GROUP BY hour
 ), parts AS (
   SELECT '-infinity'::timestamptz AS begin_at, 0 AS events
   UNION ALL

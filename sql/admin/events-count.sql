@@ -5,11 +5,18 @@ BEGIN;
 SET LOCAL datestyle = ISO;
 SET LOCAL timezone = UTC;
 WITH counted AS (
+\if :{?is_router}
+  SELECT source, day, sum(events)::bigint AS count
+  FROM proxy.count_events(
+    NULLIF(:'source', ''), CASE WHEN :'future' THEN now() ELSE NULLIF(:'from', '')::timestamptz END, NULLIF(:'to', '')::timestamptz
+  )
+\else
   SELECT source, date_trunc('day', timestamp)::date AS day, count(*) AS count
   FROM public.events
   WHERE (:'source' = '' OR source = :'source')
     AND timestamp >= CASE WHEN :'future' THEN now() ELSE coalesce(NULLIF(:'from', '')::timestamptz, '-infinity') END
     AND (:'to' = '' OR timestamp < NULLIF(:'to', '')::timestamptz)
+\endif
   GROUP BY 1, 2
 )
 \if :{?json}

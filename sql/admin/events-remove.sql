@@ -10,8 +10,10 @@ SELECT coalesce(CASE WHEN :'future' THEN now() ELSE NULLIF(:'from', '')::timesta
   coalesce(NULLIF(:'to', '')::timestamptz::text, '') AS end_at
 \gset
 COMMIT;
-SELECT format('SELECT coalesce(sum(event_count), 0) FROM public.hourly_counts WHERE (%1$L IS NULL OR source = %1$L)'
-    ' AND (%2$L IS NULL OR hour >= date_trunc(''hour'', %2$L::timestamptz)) AND (%3$L IS NULL OR hour < %3$L::timestamptz)',
-    NULLIF(:'source', ''), NULLIF(:'begin_at', ''), NULLIF(:'end_at', '')) AS begin,
+\set count 'SELECT coalesce(sum(event_count), 0) FROM public.hourly_counts WHERE (%1$L IS NULL OR source = %1$L) AND (%2$L IS NULL OR hour >= date_trunc(''hour'', %2$L::timestamptz)) AND (%3$L IS NULL OR hour < %3$L::timestamptz)'
+\if :{?is_router}
+\set count 'SELECT coalesce(sum(events), 0) FROM proxy.count_events(%1$L, %2$L, %3$L)'
+\endif
+SELECT format(:'count', NULLIF(:'source', ''), NULLIF(:'begin_at', ''), NULLIF(:'end_at', '')) AS begin,
   format('SELECT public.remove_events(%L, %L, %L)', NULLIF(:'source', ''), NULLIF(:'begin_at', ''), NULLIF(:'end_at', '')) AS step
 \gset

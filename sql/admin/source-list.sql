@@ -4,11 +4,17 @@
 --
 -- The events are counted from the hourly counts. These also tell the first and the newest hour
 -- of each source; each of these hours is read once, for all sources, from the index of times.
+-- The shards of a router do the same.
 BEGIN;
--- TRUNCATE locks the events before the counts; locking in another order could deadlock.
-LOCK TABLE public.events IN ACCESS SHARE MODE;
 SET LOCAL timezone = UTC;
 SET LOCAL jit = off;
+\if :{?is_router}
+WITH described AS (
+  SELECT source COLLATE "C" AS source, sum(events) AS events, min(first) AS first, max(newest) AS newest, sum(bytes) AS bytes
+  FROM proxy.describe_sources() GROUP BY 1
+\else
+-- TRUNCATE locks the events before the counts; locking in another order could deadlock.
+LOCK TABLE public.events IN ACCESS SHARE MODE;
 WITH counted AS MATERIALIZED (
   SELECT source, sum(event_count) AS events, min(hour) AS first_hour, max(hour) AS newest_hour
   FROM public.hourly_counts GROUP BY source
@@ -21,18 +27,22 @@ WITH counted AS MATERIALIZED (
     WHERE e.timestamp >= hours.hour AND e.timestamp <= hours.hour + interval '59 minutes 59.999999 seconds'
     GROUP BY e.source
   ) AS found
+), described AS (
+  SELECT counted.source, counted.events, oldest.first, latest.newest,
+    round(counted.events * (SELECT pg_total_relation_size('public.events')) / sum(counted.events) OVER ()) AS bytes
+  FROM counted
+  LEFT JOIN times AS oldest ON oldest.source = counted.source AND oldest.hour = counted.first_hour
+  LEFT JOIN times AS latest ON latest.source = counted.source AND latest.hour = counted.newest_hour
+\endif
 ), keys AS (
   SELECT source COLLATE "C" AS source, count(*) AS keys FROM public.monitor_keys GROUP BY 1
 ), listed AS (
-  SELECT coalesce(counted.source, keys.source) AS source, oldest.first, latest.newest,
-    NULLIF(to_char(oldest.first, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), '') AS "firstEventAt",
-    NULLIF(to_char(latest.newest, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), '') AS "newestEventAt",
-    coalesce(counted.events, 0) AS "eventCount", coalesce(keys.keys, 0) AS "keyCount",
-    coalesce(round(counted.events * (SELECT pg_total_relation_size('public.events')) / sum(counted.events) OVER ()), 0) AS bytes
-  FROM counted
-  FULL JOIN keys ON keys.source = counted.source
-  LEFT JOIN times AS oldest ON oldest.source = counted.source AND oldest.hour = counted.first_hour
-  LEFT JOIN times AS latest ON latest.source = counted.source AND latest.hour = counted.newest_hour
+  SELECT coalesce(described.source, keys.source) AS source, first, newest,
+    NULLIF(to_char(first, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), '') AS "firstEventAt",
+    NULLIF(to_char(newest, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), '') AS "newestEventAt",
+    coalesce(events, 0) AS "eventCount", coalesce(keys.keys, 0) AS "keyCount", coalesce(bytes, 0) AS bytes
+  FROM described
+  FULL JOIN keys ON keys.source = described.source
 )
 \if :{?json}
 SELECT json_build_object('sources', coalesce(json_agg(entry ORDER BY source), '[]'))

@@ -282,14 +282,17 @@ COMMENT ON FUNCTION proxy.list_sources(integer) IS 'The sources of one shard and
 
 -- events import may send events of several sources at once; they become a batch for each. To look
 -- for them takes a tenth of the time that a batch of 1000 events takes, and ingest.fcgi, which
--- logs in as steep_ingest, has refused such a batch.
+-- logs in as steep_ingest, has refused such a batch where a monitor sent it.
 CREATE OR REPLACE FUNCTION public.bulk_insert_events(events_json jsonb)
 RETURNS TABLE (inserted_count bigint)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$
 BEGIN
-  IF session_user <> 'steep_ingest' AND jsonb_path_exists(events_json, '$[*].source ? (@ != $first)', jsonb_build_object('first', events_json->0->'source')) THEN
+  IF events_json = '[]' THEN
+    PERFORM proxy.try_any(true);
+    RETURN QUERY SELECT 0::bigint;
+  ELSIF (session_user <> 'steep_ingest' OR current_setting('application_name') = 'steepctl events import') AND jsonb_path_exists(events_json, '$[*].source ? (@ != $first)', jsonb_build_object('first', events_json->0->'source')) THEN
     RETURN QUERY
     SELECT sum(stored.inserted_count)::bigint
     FROM (
@@ -368,6 +371,10 @@ SET search_path = pg_catalog, public, pg_temp
 AS $$
 #variable_conflict use_column
 BEGIN
+  IF days_back = 0 AND source_filter = '' THEN
+    PERFORM proxy.try_any(false);
+    RETURN;
+  END IF;
   RETURN QUERY
   SELECT source, date, hour, event_count FROM proxy.get_hourly_aggregates(days_back, source_filter)
   ORDER BY date DESC, hour DESC, source COLLATE "C";
@@ -529,6 +536,164 @@ COMMENT ON FUNCTION proxy.refuse_rows() IS 'Trigger: refuses rows in the table o
 CREATE OR REPLACE TRIGGER refuse_rows BEFORE INSERT ON public.events
   FOR EACH ROW EXECUTE FUNCTION proxy.refuse_rows();
 
+-- The programs ask for nothing to see whether they are ready, and they are for the sources of one
+-- shard even if another can't be reached. So any shard may answer, the first of them at random.
+CREATE OR REPLACE FUNCTION proxy.ask_nothing(shard integer)
+RETURNS SETOF bigint
+LANGUAGE plproxy
+AS $$
+  CLUSTER 'steep';
+  RUN ON shard;
+  SELECT event_count FROM public.get_hourly_aggregates(0, '');
+$$;
+COMMENT ON FUNCTION proxy.ask_nothing(integer) IS 'Asks one shard for counts of no source';
+
+CREATE OR REPLACE FUNCTION proxy.try_any(is_writing boolean)
+RETURNS void
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+DECLARE
+  first CONSTANT integer := floor(random() * proxy.shards());
+  shard integer;
+BEGIN
+  FOR attempt IN 1 .. proxy.shards() LOOP
+    shard := (first + attempt) % proxy.shards();
+    BEGIN
+      IF is_writing THEN
+        PERFORM proxy.bulk_insert_batches_on(shard, proxy.level(), proxy.shards(), '{}', '{}');
+      ELSE
+        PERFORM proxy.ask_nothing(shard);
+      END IF;
+      RETURN;
+    EXCEPTION WHEN internal_error OR connection_exception OR admin_shutdown OR crash_shutdown OR cannot_connect_now THEN
+      IF attempt = proxy.shards() THEN
+        RAISE;
+      END IF;
+    END;
+  END LOOP;
+END
+$$;
+COMMENT ON FUNCTION proxy.try_any(boolean) IS 'Stores an empty batch in any shard, or asks any for nothing; an error if none answers';
+
+-- What steepctl calls where it reads the tables of one database. Times are passed on as text.
+
+CREATE OR REPLACE FUNCTION proxy.count_hours()
+RETURNS TABLE (hour timestamptz, event_count bigint)
+LANGUAGE plproxy SECURITY DEFINER
+AS $$
+  CLUSTER 'steep';
+  RUN ON ALL;
+$$;
+COMMENT ON FUNCTION proxy.count_hours() IS 'How many events each hour has, shard by shard';
+
+CREATE OR REPLACE FUNCTION proxy.count_events(source_name text, begin_at timestamptz, end_at timestamptz)
+RETURNS TABLE (source text, day date, events bigint)
+LANGUAGE plproxy SECURITY DEFINER
+SET datestyle = ISO
+SET timezone = 'UTC'
+AS $$
+  CLUSTER 'steep';
+  RUN ON ALL;
+$$;
+COMMENT ON FUNCTION proxy.count_events(text, timestamptz, timestamptz) IS 'The number of events by source and day of UTC, shard by shard';
+
+CREATE OR REPLACE FUNCTION proxy.describe_sources()
+RETURNS TABLE (source text, events bigint, first timestamptz, newest timestamptz, bytes bigint)
+LANGUAGE plproxy SECURITY DEFINER
+AS $$
+  CLUSTER 'steep';
+  RUN ON ALL;
+$$;
+COMMENT ON FUNCTION proxy.describe_sources() IS 'The sources as steepctl source list prints them, shard by shard';
+
+CREATE OR REPLACE FUNCTION proxy.report_sources()
+RETURNS TABLE (source text, events bigint, newest timestamptz, ahead bigint)
+LANGUAGE plproxy SECURITY DEFINER
+AS $$
+  CLUSTER 'steep';
+  RUN ON ALL;
+$$;
+COMMENT ON FUNCTION proxy.report_sources() IS 'The sources as steepctl status prints them, shard by shard';
+
+CREATE OR REPLACE FUNCTION proxy.count_blocks(shard integer)
+RETURNS bigint
+LANGUAGE plproxy
+AS $$
+  CLUSTER 'steep';
+  RUN ON shard;
+  SELECT * FROM proxy.count_blocks();
+$$;
+COMMENT ON FUNCTION proxy.count_blocks(integer) IS 'How many blocks the table of events has in one shard';
+
+CREATE OR REPLACE FUNCTION proxy.has_events(shard integer, source_name text, block bigint, blocks bigint)
+RETURNS boolean
+LANGUAGE plproxy
+AS $$
+  CLUSTER 'steep';
+  RUN ON shard;
+  SELECT * FROM proxy.has_events($2, $3, $4);
+$$;
+COMMENT ON FUNCTION proxy.has_events(integer, text, bigint, bigint) IS 'Whether some blocks of one shard have events of a source';
+
+-- No index begins with the source: it reads all there is, 80 MB at a time.
+CREATE OR REPLACE FUNCTION proxy.has_events(source_name text)
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+DECLARE
+  shard integer;
+  block bigint;
+BEGIN
+  FOR shard IN 0 .. proxy.shards() - 1 LOOP
+    FOR block IN 0 .. proxy.count_blocks(shard) BY 10000 LOOP
+      IF proxy.has_events(shard, source_name, block, 10000) THEN
+        RETURN true;
+      END IF;
+    END LOOP;
+  END LOOP;
+  RETURN false;
+END
+$$;
+COMMENT ON FUNCTION proxy.has_events(text) IS 'Whether any shard has events of a source, also such that are not counted';
+
+CREATE OR REPLACE FUNCTION proxy.read_page(
+  shard integer, source_name text, after timestamptz, begin_at timestamptz, end_at timestamptz, max_rows integer
+)
+RETURNS TABLE (line text, at timestamptz)
+LANGUAGE plproxy
+AS $$
+  CLUSTER 'steep';
+  RUN ON shard;
+  SELECT * FROM proxy.read_page($2, $3, $4, $5, $6);
+$$;
+COMMENT ON FUNCTION proxy.read_page(integer, text, timestamptz, timestamptz, timestamptz, integer) IS 'Some events of one shard, the oldest first';
+
+CREATE OR REPLACE FUNCTION proxy.export_page(
+  shard integer, source_name text, after timestamptz, begin_at timestamptz, end_at timestamptz, max_rows integer DEFAULT 1000
+)
+RETURNS SETOF text
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET datestyle = ISO
+SET timezone = 'UTC'
+AS $$
+DECLARE
+  line text;
+  last_at timestamptz;
+BEGIN
+  FOR line, last_at IN
+    SELECT page.line, page.at FROM proxy.read_page(shard, source_name, after, begin_at, end_at, max_rows) AS page
+  LOOP
+    RETURN NEXT line;
+  END LOOP;
+  PERFORM set_config('steep.exported_until', coalesce(last_at::text, ''), true);
+END
+$$;
+COMMENT ON FUNCTION proxy.export_page(integer, text, timestamptz, timestamptz, timestamptz, integer) IS
+  'Returns some events of one shard as JSON, those that follow a time, and sets steep.exported_until to the time to continue after, empty if there are no more';
+
 -- One fault a row; none if all is well. What a connection string contains is not printed.
 CREATE OR REPLACE FUNCTION proxy.check_shards()
 RETURNS SETOF text
@@ -600,6 +765,11 @@ $$;
 COMMENT ON FUNCTION proxy.check_shards() IS 'Returns what is wrong with the shards, a sentence each; nothing if all is well';
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA proxy FROM PUBLIC;
+-- It may read all there is, and steepctl status as well.
+GRANT USAGE ON SCHEMA proxy TO steep_backup;
+GRANT EXECUTE ON FUNCTION proxy.shards(), proxy.check_shards(), proxy.count_hours(), proxy.count_events(text, timestamptz, timestamptz),
+  proxy.describe_sources(), proxy.report_sources(), proxy.has_events(text),
+  proxy.export_page(integer, text, timestamptz, timestamptz, timestamptz, integer) TO steep_backup;
 SELECT format('ALTER FUNCTION %s OWNER TO steep_owner', oid::regprocedure)
 FROM pg_catalog.pg_proc WHERE pronamespace = 'proxy'::regnamespace \gexec
 COMMIT;

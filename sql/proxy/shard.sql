@@ -139,6 +139,189 @@ AS $$
 $$;
 COMMENT ON FUNCTION proxy.list_sources() IS 'Returns the sources of this shard and how many events each has';
 
+-- What steepctl reads of a database's tables, for the router. Each must be quick, since the router
+-- waits for a few seconds only.
+
+CREATE OR REPLACE FUNCTION proxy.count_hours()
+RETURNS TABLE (hour timestamptz, event_count bigint)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+  SELECT counts.hour, sum(counts.event_count)::bigint FROM public.hourly_counts AS counts GROUP BY 1;
+$$;
+COMMENT ON FUNCTION proxy.count_hours() IS 'Returns how many events each hour has in this shard';
+
+-- Whole hours by their counts; of the hours in which the time begins and ends, the events.
+CREATE OR REPLACE FUNCTION proxy.count_events(source_name text, begin_at timestamptz, end_at timestamptz)
+RETURNS TABLE (source text, day date, events bigint)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET timezone = 'UTC'
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+  WITH counted AS (
+    SELECT counts.source, counts.hour AS at, counts.event_count
+    FROM public.hourly_counts AS counts
+    WHERE (source_name IS NULL OR counts.source = source_name)
+      AND (begin_at IS NULL OR counts.hour >= begin_at)
+      AND (end_at IS NULL OR counts.hour + interval '59 minutes 59.999999 seconds' < end_at)
+    UNION ALL
+    SELECT e.source, e.timestamp, 1
+    FROM (
+      SELECT date_trunc('hour', begin_at) AS hour
+      UNION
+      SELECT date_trunc('hour', end_at)
+    ) AS ends
+    JOIN public.events AS e
+      ON e.timestamp >= greatest(ends.hour, begin_at) AND e.timestamp <= ends.hour + interval '59 minutes 59.999999 seconds'
+    WHERE (source_name IS NULL OR e.source = source_name)
+      AND (end_at IS NULL OR e.timestamp < end_at)
+      AND NOT (coalesce(ends.hour >= begin_at, true) AND coalesce(ends.hour + interval '59 minutes 59.999999 seconds' < end_at, true))
+  )
+  SELECT counted.source, date_trunc('day', counted.at)::date, sum(counted.event_count)::bigint FROM counted GROUP BY 1, 2;
+$$;
+COMMENT ON FUNCTION proxy.count_events(text, timestamptz, timestamptz) IS
+  'Counts the events of this shard by source and day of UTC, of one source or all (NULL), from begin_at until before end_at (NULL: no limit)';
+
+-- As sql/admin/source-list.sql does.
+CREATE OR REPLACE FUNCTION proxy.describe_sources()
+RETURNS TABLE (source text, events bigint, first timestamptz, newest timestamptz, bytes bigint)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET timezone = 'UTC'
+SET jit = off
+AS $$
+  WITH counted AS MATERIALIZED (
+    SELECT counts.source, sum(counts.event_count) AS events, min(counts.hour) AS first_hour, max(counts.hour) AS newest_hour
+    FROM public.hourly_counts AS counts GROUP BY 1
+  ), times AS MATERIALIZED (
+    SELECT hours.hour, found.source, found.first, found.newest
+    FROM (SELECT first_hour AS hour FROM counted UNION SELECT newest_hour FROM counted) AS hours
+    CROSS JOIN LATERAL (
+      SELECT e.source, min(e.timestamp) AS first, max(e.timestamp) AS newest
+      FROM public.events AS e
+      WHERE e.timestamp >= hours.hour AND e.timestamp <= hours.hour + interval '59 minutes 59.999999 seconds'
+      GROUP BY e.source
+    ) AS found
+  )
+  SELECT counted.source, counted.events::bigint, oldest.first, latest.newest,
+    round(counted.events * (SELECT pg_total_relation_size('public.events')) / sum(counted.events) OVER ())::bigint
+  FROM counted
+  LEFT JOIN times AS oldest ON oldest.source = counted.source AND oldest.hour = counted.first_hour
+  LEFT JOIN times AS latest ON latest.source = counted.source AND latest.hour = counted.newest_hour;
+$$;
+COMMENT ON FUNCTION proxy.describe_sources() IS
+  'Returns each source of this shard, its number of events, the time of the first and of the newest, and its part of the bytes of the table';
+
+-- As sql/status.sql does: a few index pages for each source.
+CREATE OR REPLACE FUNCTION proxy.report_sources()
+RETURNS TABLE (source text, events bigint, newest timestamptz, ahead bigint)
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET timezone = 'UTC'
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+  WITH counted AS (
+    SELECT counts.source, sum(counts.event_count) AS events, max(counts.hour) AS hour,
+      sum(counts.event_count) FILTER (WHERE counts.hour > now() + interval '24 hours') AS ahead
+    FROM public.hourly_counts AS counts GROUP BY 1
+  ), ending AS (
+    SELECT e.source, count(*) AS ahead
+    FROM public.events AS e
+    WHERE e.timestamp > now() + interval '24 hours'
+      AND e.timestamp < date_trunc('hour', now() + interval '24 hours') + interval '1 hour'
+    GROUP BY 1
+  )
+  SELECT counted.source, counted.events::bigint, latest.timestamp, (coalesce(counted.ahead, 0) + coalesce(ending.ahead, 0))::bigint
+  FROM counted
+  LEFT JOIN ending USING (source)
+  LEFT JOIN LATERAL (
+    SELECT e.timestamp FROM public.events AS e
+    WHERE e.source = counted.source AND e.timestamp >= counted.hour AND e.timestamp <= counted.hour + interval '1 hour'
+    ORDER BY e.timestamp DESC LIMIT 1
+  ) AS latest ON true;
+$$;
+COMMENT ON FUNCTION proxy.report_sources() IS
+  'Returns each source of this shard, its number of events, the time of the newest, and how many are more than a day in the future';
+
+-- No index begins with the source, so its counts tell which hours have events of it; as in
+-- find_source_events, 100 of them at a time.
+CREATE OR REPLACE FUNCTION proxy.read_page(
+  source_name text, after timestamptz, begin_at timestamptz, end_at timestamptz, max_rows integer
+)
+RETURNS TABLE (line text, at timestamptz)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET timezone = 'UTC'
+SET plan_cache_mode = force_custom_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+BEGIN
+  RETURN QUERY
+  SELECT '{"id":' || to_json(page.id) || ',"source":' || to_json(page.source) || ',"timestamp":' || to_json(page.timestamp)
+    || ',"eventType":"' || page.event_type || '","payload":' || page.payload || '}', page.timestamp
+  FROM (
+    SELECT e.* FROM public.events AS e
+    WHERE source_name IS NULL
+      AND e.timestamp >= coalesce(begin_at, '-infinity') AND (after IS NULL OR e.timestamp > after)
+      AND (end_at IS NULL OR e.timestamp < end_at)
+    ORDER BY e.timestamp
+    FETCH FIRST max_rows ROWS WITH TIES
+  ) AS page
+  ORDER BY page.timestamp;
+
+  RETURN QUERY
+  SELECT '{"id":' || to_json(page.id) || ',"source":' || to_json(page.source) || ',"timestamp":' || to_json(page.timestamp)
+    || ',"eventType":"' || page.event_type || '","payload":' || page.payload || '}', page.timestamp
+  FROM (
+    SELECT e.*
+    FROM (
+      SELECT counts.hour FROM public.hourly_counts AS counts
+      WHERE counts.source = source_name
+        AND counts.hour >= date_trunc('hour', greatest(begin_at, after, '-infinity'))
+        AND (end_at IS NULL OR counts.hour < end_at)
+      ORDER BY counts.hour
+      LIMIT 100
+    ) AS hours
+    JOIN public.events AS e
+      ON e.timestamp >= hours.hour AND e.timestamp <= hours.hour + interval '59 minutes 59.999999 seconds'
+    WHERE e.source = source_name AND (begin_at IS NULL OR e.timestamp >= begin_at) AND (after IS NULL OR e.timestamp > after)
+      AND (end_at IS NULL OR e.timestamp < end_at)
+    ORDER BY e.timestamp
+    FETCH FIRST max_rows ROWS WITH TIES
+  ) AS page
+  ORDER BY page.timestamp;
+END
+$$;
+COMMENT ON FUNCTION proxy.read_page(text, timestamptz, timestamptz, timestamptz, integer) IS
+  'Returns events as JSON, the oldest after a time first, and the time of each: max_rows of them, and all that have the time of the last one; none only if there are none';
+
+CREATE OR REPLACE FUNCTION proxy.has_events(source_name text, block bigint, blocks bigint)
+RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET jit = off
+AS $$
+  SELECT EXISTS (
+    SELECT FROM public.events AS e
+    WHERE e.source = source_name AND e.ctid >= format('(%s,0)', block)::tid AND e.ctid < format('(%s,0)', block + blocks)::tid
+  );
+$$;
+COMMENT ON FUNCTION proxy.has_events(text, bigint, bigint) IS 'Whether some blocks of the table of events have events of a source';
+
+CREATE OR REPLACE FUNCTION proxy.count_blocks()
+RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$ SELECT pg_relation_size('public.events') / current_setting('block_size')::bigint; $$;
+COMMENT ON FUNCTION proxy.count_blocks() IS 'Returns how many blocks the table of events has';
+
 -- A rename to a name of another shard reads events here, stores them there and deletes them here.
 CREATE OR REPLACE FUNCTION proxy.read_events(source_name text, max_rows integer)
 RETURNS jsonb

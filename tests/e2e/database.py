@@ -24,11 +24,11 @@ class Database:
                            for name, value in dict(settings).items())
         return psycopg.connect(**(self.cluster | {"dbname": self.name, "autocommit": True, "options": options} | more))
 
-    def migrate(self, **more):
+    def migrate(self, *arguments, **more):
         environment = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "STEEP_"))}
         environment |= {"PGHOST": str(self.cluster["host"]), "PGPORT": str(self.cluster["port"]),
                         "PGUSER": self.cluster["user"], "PGDATABASE": self.name}
-        return subprocess.run([str(ROOT / "sql" / "migrate")], env=environment | more, text=True, capture_output=True,
+        return subprocess.run([str(ROOT / "sql" / "migrate"), *arguments], env=environment | more, text=True, capture_output=True,
                               check=True, timeout=60 * SLOWNESS)
 
 

@@ -27,8 +27,13 @@ def source_on(shard, shards=2, prefix="shard-source"):
     return next(name for name in (f"{prefix}-{n}" for n in itertools.count()) if shard_of(name, shards) == shard)
 
 
-# A view in place of the router's table of events, for tests that fill it and look at it.
-VIEW = """
+# Views in place of the router's tables of events and counts, for tests that fill them and look at them.
+VIEWS = """
+ALTER TABLE public.hourly_counts RENAME TO own_counts;
+CREATE FUNCTION proxy.counts() RETURNS TABLE (source text, hour timestamptz, event_count bigint)
+  LANGUAGE plproxy SECURITY DEFINER AS $$ CLUSTER 'steep'; RUN ON ALL; SELECT c.source, c.hour, c.event_count FROM public.hourly_counts AS c; $$;
+ALTER FUNCTION proxy.counts() OWNER TO steep_owner;
+CREATE VIEW public.hourly_counts AS SELECT * FROM proxy.counts();
 ALTER TABLE public.events RENAME TO own_events;
 CREATE FUNCTION proxy.events() RETURNS TABLE (id text, source text, "timestamp" timestamptz, event_type text, payload jsonb, created_at timestamptz)
   LANGUAGE plproxy SECURITY DEFINER AS $$ CLUSTER 'steep'; RUN ON ALL;
@@ -103,10 +108,10 @@ class Shards:
     def show(self, stack):
         """Let tests read the events of all shards in the router."""
         with stack.connect() as router:
-            router.execute(VIEW)
+            router.execute(VIEWS)
         for shard in self.shards:
             with shard.connect() as connection:
-                connection.execute("GRANT SELECT ON public.events TO steep_router; ALTER ROLE steep_router BYPASSRLS")
+                connection.execute("GRANT SELECT ON public.events, public.hourly_counts TO steep_router; ALTER ROLE steep_router BYPASSRLS")
 
     def strings(self, more=""):
         return "".join(self.string(number, more) + "\n" for number in range(len(self.shards)))

@@ -4,17 +4,23 @@ import concurrent.futures
 import contextlib
 import datetime
 import hashlib
+import json
 import random
+import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from fastcgi import ingest_params, program, query_params
 from monitor import Monitor, encode, rfc3339
 from shards import PooledShards, Shards, shard_of, source_on
-from stack import wait_for
+from stack import ROOT, SLOWNESS, wait_for
 from test_health import BOTH
 
 TOKEN = "shards-token"
+DIFFERENT = "the router and this shard have different migrations, or another number or order of shards"
 SECRET = "secret-of-the-administrator"
 FUNCTIONS = ("get_hourly_aggregates(7)", "get_hourly_aggregates(30)", "get_hourly_aggregates(7, 'b')", "get_hourly_aggregates(7, 'none')",
              *(f"{name}(30{scope})" for name in ("get_scoped_aggregates", "get_hourly_totals", "get_source_totals") for scope in (
@@ -113,7 +119,11 @@ def sample(sources, seed=18):
 def test_queries_have_the_rows_and_the_order_of_one_database(shards, database):
     sources = ["a", "b", "B", "é", "m1", "m10", "m2", "M", "z~"]
     assert {shard_of(name, 2) for name in sources} == {0, 1}
-    events = sample(sources)
+    check_queries(shards, database, sample(sources))
+
+
+def check_queries(shards, database, events):
+    """The functions return of these events what those of one database do."""
     with shards.router.connect() as router, database.connect() as one:
         router.execute("SELECT public.remove_events(NULL)")
         for connection in (router, one):
@@ -169,6 +179,33 @@ def test_a_shard_that_is_away_costs_its_own_sources_only_and_no_sum_is_too_small
     assert [shards.where(event["id"]) for monitor, event in events if monitor is here] == [[0]] * 40
 
 
+def test_programs_are_ready_as_long_as_a_shard_answers(stack, shards, monitors):
+    here, away = monitors
+    with serving(stack, shards, monitors=monitors, STEEP_DATABASE_WAIT="0") as ingest, \
+            serving(stack, shards, "query", STEEP_DATABASE_WAIT="0") as query, shards.router.connect() as router:
+        instances = {"ingest": ingest, "query": query}
+
+        def ready():
+            return [instance.ask_health(f"/readyz/{name}").status_code for name, instance in instances.items()]
+
+        def probes():
+            return router.execute("SELECT sessions FROM pg_stat_database WHERE datname = current_database()").fetchone()[0]
+
+        for number in range(2):
+            with stopped(shards, number):
+                # Four of each program, where three failures would be enough.
+                until = probes() + 8
+                while probes() < until:
+                    assert ready() == [200, 200]
+                    wait_for(lambda seen=probes(): probes() > seen, "another probe", 60)
+        with stopped(shards, 1):
+            assert [post(ingest, away, [away.event()]).status_code for _ in range(3)] == [503] * 3
+            assert post(ingest, here, [here.event()]).status_code == 200 and ready() == [200, 200]
+            with stopped(shards, 0):
+                wait_for(lambda: ready() == [503, 503], "no shard to answer", 60)
+        wait_for(lambda: ready() == [200, 200], "the shards to be back", 60)
+
+
 def test_a_group_has_no_count_for_batches_of_a_shard_that_is_away(shards, monitors):
     here, away = monitors
     batches = [encode([monitor.event()]).decode() for monitor in (away, here, away, here)]
@@ -197,7 +234,7 @@ def test_nothing_is_stored_where_the_migrations_differ(stack, shards, monitors):
                 assert query.ask(query_params(TOKEN, "days=7")).status_code == 200
                 status, output, _ = shards.steepctl("shards", "check")
                 assert status == 1 and f"Shard 1 has the migration {level}, " in output
-                assert shards.steepctl("prune", "30")[0] == 1
+                assert shards.steepctl("prune", "30", "--force") == (1, "", f"steepctl: {DIFFERENT}. Run steepctl shards check.\n")
             finally:
                 shard.execute("DELETE FROM public.schema_migrations WHERE name = '20990101_newer.sql'")
                 shard.execute("UPDATE public.schema_migrations SET name = substr(name, 2) WHERE name LIKE '12%'")
@@ -238,6 +275,153 @@ def test_old_events_are_pruned_in_every_shard(shards, monitors):
         assert shards.steepctl("prune", "10", "--payloads-only") == (0, "payloads emptied: 4\n", "")
         assert shards.steepctl("prune", "10", "--force") == (0, "events deleted: 4\n", "")
         assert sum(row[-1] for row in router.execute("SELECT * FROM public.get_hourly_totals(30)").fetchall()) == 2
+
+
+def test_commands_print_of_shards_what_they_print_of_one_database(stack, shards, database):
+    sources = ["a", "b", "B", "é", "m1", "with space"]
+    assert {shard_of(name, 2) for name in sources} == {0, 1}
+    ahead = [Monitor(name).event(timestamp=rfc3339(instant() + datetime.timedelta(hours=hours))) for name in ("a", "b") for hours in (24.4, 25, 60)]
+    events = sample(sources) + ahead
+    with shards.router.connect() as router, database.connect() as one:
+        router.execute("SELECT public.remove_events(NULL)")
+        for connection in (router, one):
+            connection.execute("SELECT public.bulk_insert_events(%s::text::jsonb)", (encode(events).decode(),))
+            connection.execute("INSERT INTO public.monitor_keys (source, public_key) VALUES ('a', decode(repeat('01', 32), 'hex')), ('keyed', decode(repeat('02', 32), 'hex'))")
+
+    def printed(*arguments):
+        done = stack.steepctl(*arguments, check=False, PGDATABASE=database.name)
+        assert done.returncode == 0 or arguments[0] == "status", done.stderr
+        status, output, errors = shards.steepctl(*arguments)
+        assert (status, errors) == (done.returncode, done.stderr)
+        return output, done.stdout
+
+    of_shards, of_one = (json.loads(output)["sources"] for output in printed("source", "list", "--json"))
+    assert len(of_one) == len(sources) + 1
+    assert [{**entry, "bytes": 0} for entry in of_shards] == [{**entry, "bytes": 0} for entry in of_one]
+    assert all((entry["bytes"] > 0) == (entry["eventCount"] > 0) for entry in of_shards)
+    of_shards, of_one = ([line.split("\t")[:-1] for line in output.splitlines()] for output in printed("source", "list"))
+    assert of_shards == of_one
+
+    hour = rfc3339(instant())[:14]
+    for bounds in (["--from", "2026-01-01"], ["--to", "9999-01-01", "--source", "m1"], ["--from", f"{hour}20:00.000001Z"], ["--future", "--json"],
+                   ["--from", rfc3339(instant() - datetime.timedelta(days=9, minutes=7)), "--to", rfc3339(instant() - datetime.timedelta(days=2))],
+                   ["--from", f"{hour}10:00Z", "--to", f"{hour}50:00Z"], ["--from", f"{hour}00:00Z", "--to", f"{hour}59:59.999999Z", "--json"],
+                   ["--to", f"{hour}00:00Z"], ["--from", "2026-01-01", "--source", "none"]):
+        of_shards, of_one = printed("events", "remove", "--dry-run", *bounds)
+        assert of_shards == of_one, bounds
+        bounds = [each for each in bounds if each not in ("--future", "--json")]
+        of_shards, of_one = printed("events", "export", *bounds)
+        assert sorted(of_shards.splitlines()) == sorted(of_one.splitlines()), bounds
+        assert len(of_one) > 0 or "none" in bounds or f"{hour}10:00Z" in bounds or f"{hour}00:00Z" in bounds
+
+    for json_option in ([], ["--json"]):
+        assert len({*printed("counts", "check", *json_option)}) == 1
+    of_shards, of_one = ([line for line in output.splitlines() if re.match(r"(WARNING: )?(Events|Monitor)\b", line)] for output in printed("status"))
+    assert len(of_one) == 1 + 7 + 2 and of_shards == of_one
+    assert len({*printed("events", "remove", "--from", "2026-01-01", "--source", "m1")}) == 1
+    assert len({*printed("prune", "10", "--force")}) == 1
+    assert len({*printed("counts", "rebuild")}) == 1
+    assert shards.steepctl("source", "erase", "--yes", "keyed")[0] == 0 and shards.steepctl("monitor", "remove", "a")[0] == 0
+
+
+def instant():
+    return datetime.datetime.now(datetime.timezone.utc)
+
+
+def fill(shards, number, source, count, at="2026-02-03 10:00+00", step="1 second", payload="{}"):
+    """Store so many events of a source in a shard, each instant three of them."""
+    with shards.shards[number].connect() as shard:
+        shard.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+                      " SELECT format('evt_%%s-%%s', %s::text, n), %s, %s::timestamptz + n / 3 * %s::interval, 'tool', %s FROM generate_series(1, %s) AS n",
+                      (source, source, at, step, payload, count))
+
+
+@pytest.fixture
+def emptied(shards):
+    def empty():
+        for shard in shards.shards:
+            with shard.connect() as connection:
+                connection.execute("TRUNCATE public.events")
+    empty()
+    yield shards
+    empty()
+
+
+def test_an_export_of_many_pages_has_each_event_once(emptied):
+    many, few = source_on(0), source_on(1)
+    # More than ten pages, one after another, and of one source among others.
+    fill(emptied, 0, many, 25_000)
+    fill(emptied, 0, source_on(0, prefix="other"), 2000, step="3 minutes")
+    fill(emptied, 1, few, 5, at="infinity")
+    for options, expected in (((), 27_005), (("--source", many), 25_000), (("--source", few), 5),
+                              (("--source", many, "--from", "2026-02-03T10:00:10.5Z", "--to", "2026-02-03T11:00:10Z"), 10_797)):
+        status, output, errors = emptied.steepctl("events", "export", *options)
+        assert (status, errors) == (0, "")
+        assert len(output.splitlines()) == len({json.loads(line)["id"] for line in output.splitlines()}) == expected, options
+
+
+@pytest.mark.parametrize("user", ["postgres", "steep_ingest"])
+def test_an_import_of_several_sources_goes_to_the_shard_of_each(stack, emptied, user):
+    events = [Monitor(source_on(n % 2)).event() for n in range(3000)]
+    done = stack.steepctl("events", "import", input="".join(encode(event).decode() + "\n" for event in events), **(emptied.environment | {"PGUSER": user}))
+    assert done.stdout == "events read: 3000, inserted: 3000, duplicates: 0, rejected: 0\n"
+    assert [emptied.where(event["id"]) for event in events[::500]] == [[n % 2] for n in range(0, 3000, 500)]
+    assert emptied.steepctl("shards", "check")[0] == 0
+    output = emptied.steepctl("events", "export")[1]
+    assert sorted(json.loads(line)["id"] for line in output.splitlines()) == sorted(event["id"] for event in events)
+
+
+def test_events_are_removed_where_one_shard_has_more_of_them_than_another(emptied):
+    fill(emptied, 0, source_on(0), 25_000)
+    fill(emptied, 1, source_on(1), 9000)
+    assert emptied.steepctl("events", "remove", "--from", "2026-02-03") == (0, "events removed: 34000\n", "")
+    fill(emptied, 0, source_on(0), 12_000)
+    assert emptied.steepctl("source", "erase", "--yes", source_on(0))[1].startswith("events deleted: 12000\n")
+
+
+def test_events_that_are_not_counted_are_found_by_an_erasure(emptied):
+    source = source_on(1)
+    with emptied.shards[1].connect() as shard:
+        shard.execute("SET session_replication_role = replica")
+        shard.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload) VALUES ('evt_uncounted', %s, now(), 'tool', '{}')", (source,))
+    status, _, errors = emptied.steepctl("source", "erase", "--yes", source)
+    assert status == 1 and "has events that are not counted; run steepctl counts rebuild" in errors
+    assert emptied.steepctl("counts", "check")[0] == 1
+    assert emptied.steepctl("counts", "rebuild") == (0, "events counted: 1\n", "")
+    assert emptied.steepctl("source", "erase", "--yes", source)[1].startswith("events deleted: 1\n")
+
+
+def test_commands_fail_in_a_sentence_while_a_shard_is_away(shards, monitors):
+    with stopped(shards, 1):
+        for command in (["source", "list"], ["events", "export"], ["events", "remove", "--dry-run", "--from", "2026-01-01"], ["events", "remove", "--from", "2026-01-01"],
+                        ["prune", "30"], ["counts", "check"], ["counts", "rebuild"], ["source", "erase", "--yes", monitors[0].source]):
+            status, output, errors = shards.steepctl(*command)
+            assert (status, output, errors) == (1, "", "steepctl: a shard cannot be reached or takes too long; see steepctl shards check\n"), command
+        status, output, errors = shards.steepctl("status")
+        assert (status, errors) == (2, "") and "\nCRITICAL: Shard 1 cannot be reached (SQLSTATE " in output
+        assert not re.search("^(Events|Monitor) ?", output, re.MULTILINE)
+    assert "\nShards: 2.\n" in shards.steepctl("status")[1]
+
+
+def test_a_rename_that_ends_between_two_shards_is_finished_by_another(stack, emptied):
+    old, new = (source_on(number, prefix="torn") for number in range(2))
+    fill(emptied, 0, old, 7000)
+    with emptied.shards[0].connect() as shard, emptied.shards[1].connect() as other, emptied.router.connect() as router:
+        lock = "('public.events'::regclass::oid::bigint)"
+        shard.execute(f"SELECT pg_advisory_lock{lock}")
+        steepctl = subprocess.Popen([str(ROOT / "deploy" / "steepctl"), "source", "rename", old, new], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                    env=stack.environment(PGUSER="postgres", **emptied.environment))
+        stored = "SELECT count(*) FROM public.events"
+        wait_for(lambda: shard.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").fetchone()[0] == 1, "the deletion to wait")
+        assert (shard.execute(stored).fetchone(), other.execute(stored).fetchone()) == ((7000,), (5000,))
+        router.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%%move_events%%' AND pid <> pg_backend_pid()")
+        assert steepctl.wait(60 * SLOWNESS) == 1
+        shard.execute(f"SELECT pg_advisory_unlock{lock}")
+        wait_for(lambda: shard.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = 'steep_router' AND state = 'active'").fetchone()[0] == 0, "it to end")
+        assert emptied.steepctl("source", "rename", old, new)[::2] == (0, "")
+        assert (shard.execute(stored).fetchone(), other.execute("SELECT count(*), count(DISTINCT id) FROM public.events WHERE source = %s", (new,)).fetchone()) == ((0,), (7000, 7000))
+        assert router.execute("SELECT * FROM public.count_source(%s)", (old,)).fetchone() == (0, 0)
+    assert emptied.steepctl("counts", "check")[0] == 0
 
 
 @pytest.fixture
@@ -284,7 +468,7 @@ def test_a_frozen_shard_costs_its_own_sources_only_and_no_event_is_lost_or_doubl
 
 @pytest.fixture
 def growing(stack):
-    made = Shards(stack)
+    made = Shards(stack, 1)
     try:
         made.init()
         yield made
@@ -292,36 +476,95 @@ def growing(stack):
         made.remove()
 
 
-def test_two_shards_become_four_by_dump_and_restore(stack, growing):
+def test_shards_are_doubled_twice_by_dump_and_restore(stack, growing):
     senders = [Monitor(f"growing-{n}") for n in range(24)]
     assert {shard_of(each.source, 4) for each in senders} == {0, 1, 2, 3}
-    sent = [(sender, sender.event()) for sender in senders for _ in range(3)]
+    sent = []
     total = "SELECT sum(event_count) FROM public.get_hourly_totals(7)"
-    with serving(stack, growing, monitors=senders) as ingest:
-        for sender, event in sent:
-            assert post(ingest, sender, [event]).status_code == 200
+
+    def send(shards):
+        with serving(stack, growing, monitors=senders) as ingest:
+            for sender in senders * 2:
+                event = sender.event()
+                assert counts(post(ingest, sender, [event])) == (200, 1, 0)
+                sent.append((sender, event))
+            for sender, event in sent[::7]:
+                assert counts(post(ingest, sender, [event])) == (200, 0, 1)
+        assert [growing.where(event["id"]) for _, event in sent] == [[shard_of(sender.source, shards)] for sender, _ in sent]
+
+    send(1)
     with growing.router.connect() as router:
-        assert router.execute(total).fetchone() == (len(sent),)
-        for number in range(2):
-            growing.shards.append(growing.make(f"shard{number + 2}"))
-        # Before the restore: nothing has been copied.
-        status, _, errors = growing.steepctl("shards", "add", input=growing.strings())
-        assert (status, errors) == (1, "steepctl: shard 2 is not a copy of shard 0: it lacks events; stop ingest.fcgi, and dump and restore shard 0 again\n")
-        assert router.execute(total).fetchone() == (len(sent),)
-        for number in range(2):
-            growing.copy(number, number + 2)
-        status, output, errors = growing.steepctl("shards", "add", input=growing.strings())
-        assert (status, errors, output.splitlines()[-1]) == (0, "", "Every source is in its shard, and the shards and the router agree.")
-        assert router.execute(total).fetchone() == (len(sent),)
-    assert [growing.where(event["id"]) for _, event in sent] == [[shard_of(sender.source, 4)] for sender, _ in sent]
-    with serving(stack, growing, monitors=senders) as ingest:
-        for sender in senders:
-            event = sender.event()
-            assert counts(post(ingest, sender, [event])) == (200, 1, 0)
-            assert growing.where(event["id"]) == [shard_of(sender.source, 4)]
-        assert counts(post(ingest, *[(sender, [event]) for sender, event in sent][5])) == (200, 0, 1)
+        for half in (1, 2):
+            growing.shards += [growing.make(f"shard{half + number}") for number in range(half)]
+            # Before the restore: nothing has been copied.
+            status, _, errors = growing.steepctl("shards", "add", input=growing.strings())
+            assert (status, errors) == (1, f"steepctl: shard {half} is not a copy of shard 0: it lacks events;"
+                                        " stop ingest.fcgi, and dump and restore shard 0 again\n")
+            assert router.execute(total).fetchone() == (len(sent),)
+            for number in range(half):
+                growing.copy(number, half + number)
+            status, output, errors = growing.steepctl("shards", "add", input=growing.strings())
+            assert (status, errors, output.splitlines()[-1]) == (0, "", "Every source is in its shard, and the shards and the router agree.")
+            assert router.execute(total).fetchone() == (len(sent),)
+            send(2 * half)
     # Run again, as after an interruption.
     assert growing.steepctl("shards", "add", input=growing.strings())[0] == 0
+
+
+@pytest.fixture
+def four(stack):
+    made = Shards(stack, 4)
+    try:
+        made.init()
+        yield made
+    finally:
+        made.remove()
+
+
+def test_four_shards_that_init_made_answer_as_one_database(four, database):
+    sources = ["a", "b", "B", "m1", "m10", "m2", "M", "z~"]
+    assert {shard_of(name, 4) for name in sources} == {0, 1, 2, 3}
+    check_queries(four, database, sample(sources))
+    assert four.steepctl("source", "rename", "a", source_on(3 - shard_of("a", 4), 4))[0] == 0
+    assert four.steepctl("shards", "check")[0] == 0
+    assert len(four.steepctl("shards", "list")[1].splitlines()) == 4
+
+
+def test_the_router_has_its_own_time_and_level(shards):
+    with shards.router.connect(user="steep_ingest") as router:
+        assert router.execute("SELECT public.beat(), public.schema_level()").fetchone() == ("", max(path.name for path in (ROOT / "sql/migrations").iterdir()))
+        # What is read is that of the shards' primaries, now.
+        assert router.execute("SELECT * FROM public.data_time()").fetchall() == []
+
+
+ROUTERS = {"count_source", "remove_events", "move_events", "check_hourly_counts", "rebuild_hourly_counts"}
+CALLABLE = """SELECT proname FROM pg_proc JOIN pg_namespace AS schema ON schema.oid = pronamespace
+    WHERE nspname = %s AND has_schema_privilege(%s, schema.oid, 'USAGE') AND has_function_privilege(%s, pg_proc.oid, 'EXECUTE')"""
+
+
+def test_the_roles_of_router_and_shards_may_do_what_they_need_and_no_more(shards):
+    def callable_by(connection, role, schema):
+        return {name for name, in connection.execute(CALLABLE, (schema, role, role)).fetchall()}
+
+    for shard in shards.shards:
+        with shard.connect() as connection:
+            assert connection.execute("SELECT oid::regclass::text FROM pg_class WHERE relnamespace IN ('public'::regnamespace, 'proxy'::regnamespace)"
+                                      " AND relkind = 'r' AND has_table_privilege('steep_router', oid, 'SELECT,INSERT,UPDATE,DELETE,TRUNCATE')").fetchall() == []
+            assert connection.execute("SELECT rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolreplication FROM pg_roles"
+                                      " WHERE rolname = 'steep_router'").fetchone() == (False,)
+            programs = set().union(*(callable_by(connection, role, "public") for role in ("steep_ingest", "steep_query", "steep_prune")))
+            assert callable_by(connection, "steep_router", "public") == programs | ROUTERS and not programs & ROUTERS
+            for role in ("public", "steep_ingest", "steep_query", "steep_prune", "steep_backup"):
+                assert callable_by(connection, role, "proxy") == set()
+        status = shards.stack.steepctl("status", check=False, PGUSER="postgres", PGHOST=shard.cluster["host"], PGPORT="5432", PGDATABASE="steep")
+        assert "\nAll roles exist and have their grants.\n" in status.stdout
+    with shards.router.connect() as router:
+        for role in ("public", "steep_ingest", "steep_query", "steep_prune"):
+            assert callable_by(router, role, "proxy") == set()
+    assert "\nAll roles exist and have their grants.\n" in shards.steepctl("status")[1]
+    for command in (["source", "list"], ["events", "export"], ["status"], ["events", "remove", "--dry-run", "--from", "2026-01-01"]):
+        done = shards.stack.steepctl(*command, check=False, **(shards.environment | {"PGUSER": "steep_backup"}))
+        assert done.stderr == "" and "UNKNOWN" not in done.stdout, (command, done.stdout)
 
 
 # What steepctl shards check finds.
@@ -427,6 +670,67 @@ def test_shards_that_cannot_be_are_refused(shards, strings, message):
 def test_a_password_in_the_arguments_is_refused(shards):
     status, output, errors = shards.steepctl("shards", "init", shards.string(0), f"{shards.string(1)} password={SECRET}")
     assert status == 1 and "others can read the arguments" in errors and SECRET not in output + errors
+
+
+def test_no_password_is_shown_to_others_or_logged(shards):
+    """Neither the administrator's, nor the router's own, in arguments, to other roles or in a log of everything."""
+    databases = [shards.router, *shards.shards]
+    with contextlib.ExitStack() as opened, concurrent.futures.ThreadPoolExecutor(1) as threads:
+        admins = [opened.enter_context(database.connect()) for database in databases]
+        for admin in admins:
+            for setting in ("log_statement = 'all'", "log_min_duration_statement = 0", "log_min_error_statement = 'debug5'"):
+                admin.execute(f"ALTER SYSTEM SET {setting}")
+            admin.execute("SELECT pg_reload_conf()")
+            admin.execute("GRANT pg_read_all_stats TO steep_query")
+        try:
+            others = [opened.enter_context(database.connect(user="steep_query")) for database in databases]
+            running = threads.submit(shards.init, f" password={SECRET}")
+            shown = set()
+            while not running.done():
+                for path in Path("/proc").glob("[0-9]*/cmdline"):
+                    with contextlib.suppress(OSError):
+                        shown.add(path.read_bytes().decode(errors="replace"))
+                for other in others:
+                    shown.update(query for query, in other.execute("SELECT query FROM pg_stat_activity WHERE usename <> 'postgres'").fetchall())
+            running.result()
+            for admin in admins:
+                admin.execute("SELECT 'this is logged'")
+            assert any("steepctl" in text for text in shown)
+        finally:
+            for admin in admins:
+                admin.execute("REVOKE pg_read_all_stats FROM steep_query")
+                admin.execute("ALTER SYSTEM RESET ALL")
+                admin.execute("SELECT pg_reload_conf()")
+        made, = admins[0].execute("SELECT option FROM pg_user_mapping, unnest(umoptions) AS option WHERE option LIKE 'password=%'").fetchone()
+    logs = [(cluster.folder / "log").read_text() for cluster in shards.clusters]
+    assert all("this is logged" in log for log in logs)
+    for secret in (SECRET, made.removeprefix("password=")):
+        assert len(secret) > 20 and not any(secret in text for text in [*shown, *logs])
+
+
+def test_an_upgrade_is_made_by_init_and_by_nothing_else(stack, growing, tmp_path):
+    folder = tmp_path / "migrations"
+    shutil.copytree(ROOT / "sql" / "migrations", folder)
+    (folder / "20990101_newer.sql").write_text("SET ROLE steep_owner;\nCOMMENT ON TABLE public.events IS 'newer';\nRESET ROLE;\n")
+    newer = {"STEEP_MIGRATIONS": str(folder)}
+    sender = Monitor("upgraded")
+
+    def steepctl(*arguments, database=growing.router, **more):
+        done = stack.steepctl(*arguments, check=False, PGUSER="postgres", PGHOST=database.cluster["host"], PGPORT="5432", PGDATABASE="steep", **newer, **more)
+        return done.returncode, done.stderr
+
+    advice = "run steepctl shards init with the strings of all shards, which migrates these and the router\n"
+    assert steepctl("migrate") == (1, f"migrate: steep is a router of shards; {advice}")
+    assert steepctl("migrate", database=growing.shards[0]) == (1, f"migrate: steep is a shard; {advice}")
+    assert growing.steepctl("shards", "check")[0] == 0
+    with serving(stack, growing, monitors=[sender], STEEP_DATABASE_WAIT="1") as ingest:
+        # As where the command ends after a shard.
+        growing.shards[0].migrate("--shards", **newer)
+        event = sender.event()
+        assert post(ingest, sender, [event]).status_code == 503 and growing.where(event["id"]) == []
+        assert steepctl("shards", "init", input=growing.strings()) == (0, "")
+        assert counts(post(ingest, sender, [event])) == (200, 1, 0)
+    assert growing.steepctl("shards", "check")[0] == 0
 
 
 def test_the_administrators_password_is_nowhere_in_the_router(shards):
