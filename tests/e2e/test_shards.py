@@ -193,8 +193,12 @@ def test_programs_are_ready_as_long_as_a_shard_answers(stack, shards, monitors):
 
         for number in range(2):
             with stopped(shards, number):
-                # Four of each program, where three failures would be enough.
-                until = probes() + 8
+                for user, probe in (("steep_ingest", "bulk_insert_events('[]')"), ("steep_query", "get_hourly_aggregates(0, '')")):
+                    with shards.router.connect(user=user) as session:
+                        for _ in range(20):
+                            session.execute(f"SELECT FROM public.{probe}")
+                # Two of each program.
+                until = probes() + 4
                 while probes() < until:
                     assert ready() == [200, 200]
                     wait_for(lambda seen=probes(): probes() > seen, "another probe", 60)
@@ -365,7 +369,7 @@ def test_an_import_of_several_sources_goes_to_the_shard_of_each(stack, emptied, 
     events = [Monitor(source_on(n % 2)).event() for n in range(3000)]
     done = stack.steepctl("events", "import", input="".join(encode(event).decode() + "\n" for event in events), **(emptied.environment | {"PGUSER": user}))
     assert done.stdout == "events read: 3000, inserted: 3000, duplicates: 0, rejected: 0\n"
-    assert [emptied.where(event["id"]) for event in events[::500]] == [[n % 2] for n in range(0, 3000, 500)]
+    assert [emptied.where(event["id"]) for event in events[::501]] == [[n % 2] for n in range(0, 3000, 501)]
     assert emptied.steepctl("shards", "check")[0] == 0
     output = emptied.steepctl("events", "export")[1]
     assert sorted(json.loads(line)["id"] for line in output.splitlines()) == sorted(event["id"] for event in events)
