@@ -108,35 +108,25 @@ AS $$
 $$;
 COMMENT ON FUNCTION proxy.count_foreign_ids(jsonb) IS 'count_foreign_ids on the shard of the batch';
 
-CREATE OR REPLACE FUNCTION proxy.get_hourly_aggregates(days_back integer, source_filter text)
-RETURNS TABLE (source text, date date, hour integer, event_count bigint)
-LANGUAGE plproxy
-AS $$
-  CLUSTER 'steep';
-  RUN ON proxy.shards_of(source_filter, NULL, NULL);
-  TARGET public.get_hourly_aggregates;
-$$;
-COMMENT ON FUNCTION proxy.get_hourly_aggregates(integer, text) IS 'get_hourly_aggregates on the shard of a source or on all, shard by shard';
-
-CREATE OR REPLACE FUNCTION proxy.get_scoped_aggregates(days_back integer, source_filter text, names text[], prefixes text[])
-RETURNS TABLE (source text, date date, hour integer, event_count bigint)
+CREATE OR REPLACE FUNCTION proxy.get_hourly_aggregates(days_back integer, source_filter text, names text[], prefixes text[])
+RETURNS TABLE (source text, hours bigint[], event_counts bigint[])
 LANGUAGE plproxy
 AS $$
   CLUSTER 'steep';
   RUN ON proxy.shards_of(source_filter, names, prefixes);
-  TARGET public.get_scoped_aggregates;
 $$;
-COMMENT ON FUNCTION proxy.get_scoped_aggregates(integer, text, text[], text[]) IS 'get_scoped_aggregates on the shards of a scope, shard by shard';
+COMMENT ON FUNCTION proxy.get_hourly_aggregates(integer, text, text[], text[]) IS
+  'get_scoped_aggregates on the shards of a scope: each source is one row with its hours, in no order';
 
 CREATE OR REPLACE FUNCTION proxy.get_hourly_totals(days_back integer, source_filter text, names text[], prefixes text[])
-RETURNS TABLE (date date, hour integer, event_count bigint)
+RETURNS TABLE (hours bigint[], event_counts bigint[])
 LANGUAGE plproxy
 AS $$
   CLUSTER 'steep';
   RUN ON proxy.shards_of(source_filter, names, prefixes);
-  TARGET public.get_hourly_totals;
 $$;
-COMMENT ON FUNCTION proxy.get_hourly_totals(integer, text, text[], text[]) IS 'get_hourly_totals on the shards of a scope, not added up';
+COMMENT ON FUNCTION proxy.get_hourly_totals(integer, text, text[], text[]) IS
+  'get_hourly_totals on the shards of a scope: each shard is one row with all hours';
 
 CREATE OR REPLACE FUNCTION proxy.get_source_totals(days_back integer, source_filter text, names text[], prefixes text[])
 RETURNS TABLE (source text, event_count bigint)
@@ -278,7 +268,8 @@ AS $$
 $$;
 COMMENT ON FUNCTION proxy.list_sources(integer) IS 'The sources of one shard and how many events each has';
 
--- What the programs and steepctl call.
+-- What the programs and steepctl call. Left to choose, PL/pgSQL would plan for the parameters of each
+-- call, which takes the router as long as all else that it does for a small batch.
 
 -- events import may send events of several sources at once; they become a batch for each. To look
 -- for them takes a tenth of the time that a batch of 1000 events takes, and ingest.fcgi, which
@@ -287,6 +278,7 @@ CREATE OR REPLACE FUNCTION public.bulk_insert_events(events_json jsonb)
 RETURNS TABLE (inserted_count bigint)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
   IF events_json = '[]' THEN
@@ -319,6 +311,7 @@ CREATE OR REPLACE FUNCTION public.bulk_insert_batches(positions integer[], batch
 RETURNS TABLE ("position" integer, inserted_count bigint)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 DECLARE
   shard integer;
@@ -364,10 +357,32 @@ LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$ SELECT sum(ids)::bigint FROM proxy.count_foreign_ids(events_json) AS ids; $$;
 
+-- Sorted by one number, since to compare sources as well would take twice as long: the hour, and
+-- below it the place of the source among all, from the end. Of infinity it is NULL, which comes
+-- first. Without a setting of its own, so that PostgreSQL inlines it.
+CREATE OR REPLACE FUNCTION proxy.merge_aggregates(days_back integer, source_filter text, names text[], prefixes text[])
+RETURNS TABLE (source text, date date, hour integer, event_count bigint)
+LANGUAGE sql STABLE
+AS $$
+  SELECT merged.source, coalesce(date '2000-01-01' + (place >> 29)::integer, 'infinity'), (place >> 24 & 31)::integer, merged.event_count
+  FROM (
+    SELECT unnest(hours) << 24 | from_end AS place, unnest(event_counts) AS event_count, sent.source
+    FROM (
+      SELECT source COLLATE "C" AS source, hours, event_counts, row_number() OVER (ORDER BY source COLLATE "C" DESC) AS from_end
+      FROM proxy.get_hourly_aggregates(days_back, source_filter, names, prefixes)
+    ) AS sent
+    ORDER BY place DESC, sent.source
+  ) AS merged
+$$;
+COMMENT ON FUNCTION proxy.merge_aggregates(integer, text, text[], text[]) IS 'What the shards of a scope count, as get_scoped_aggregates returns it';
+
+-- A month of 100 sources is sorted in 16 MB of memory: without files, two thirds of the time.
 CREATE OR REPLACE FUNCTION public.get_hourly_aggregates(days_back integer DEFAULT 7, source_filter text DEFAULT NULL)
 RETURNS TABLE (source text, date date, hour integer, event_count bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET work_mem = '16MB'
 AS $$
 #variable_conflict use_column
 BEGIN
@@ -376,8 +391,7 @@ BEGIN
     RETURN;
   END IF;
   RETURN QUERY
-  SELECT source, date, hour, event_count FROM proxy.get_hourly_aggregates(days_back, source_filter)
-  ORDER BY date DESC, hour DESC, source COLLATE "C";
+  SELECT source, date, hour, event_count FROM proxy.merge_aggregates(days_back, source_filter, NULL, NULL);
 END
 $$;
 
@@ -387,12 +401,13 @@ CREATE OR REPLACE FUNCTION public.get_scoped_aggregates(
 RETURNS TABLE (source text, date date, hour integer, event_count bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
+SET work_mem = '16MB'
 AS $$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-  SELECT source, date, hour, event_count FROM proxy.get_scoped_aggregates(days_back, source_filter, names, prefixes)
-  ORDER BY date DESC, hour DESC, source COLLATE "C";
+  SELECT source, date, hour, event_count FROM proxy.merge_aggregates(days_back, source_filter, names, prefixes);
 END
 $$;
 
@@ -402,13 +417,18 @@ CREATE OR REPLACE FUNCTION public.get_hourly_totals(
 RETURNS TABLE (date date, hour integer, event_count bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 BEGIN
   RETURN QUERY
-  SELECT date, hour, sum(event_count)::bigint FROM proxy.get_hourly_totals(days_back, source_filter, names, prefixes)
-  GROUP BY date, hour
-  ORDER BY date DESC, hour DESC;
+  SELECT coalesce(date '2000-01-01' + (place >> 5)::integer, 'infinity'), (place & 31)::integer, sum(event_count)::bigint
+  FROM (
+    SELECT unnest(hours) AS place, unnest(event_counts) AS event_count
+    FROM proxy.get_hourly_totals(days_back, source_filter, names, prefixes)
+  ) AS sent
+  GROUP BY place
+  ORDER BY place DESC;
 END
 $$;
 
@@ -418,6 +438,7 @@ CREATE OR REPLACE FUNCTION public.get_source_totals(
 RETURNS TABLE (source text, event_count bigint)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 #variable_conflict use_column
 BEGIN

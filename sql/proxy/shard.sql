@@ -88,11 +88,13 @@ $$;
 COMMENT ON FUNCTION proxy.require(text, integer, integer) IS
   'Returns true; an error if the router expects other migrations, another number of shards, or another shard than this (NULL: any)';
 
--- One function each, since PL/Proxy has each statement parsed and planned anew.
+-- One function each, since PL/Proxy has each statement parsed and planned anew. Left to choose,
+-- PL/pgSQL would plan for the parameters of each call, as in bulk_insert_events.
 CREATE OR REPLACE FUNCTION proxy.bulk_insert_events(expected text, of_shards integer, events_json jsonb)
 RETURNS TABLE (inserted_count bigint)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
   PERFORM proxy.require(expected, NULL, of_shards);
@@ -105,6 +107,7 @@ CREATE OR REPLACE FUNCTION proxy.bulk_insert_batches(expected text, of_shards in
 RETURNS TABLE ("position" integer, inserted_count bigint)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
+SET plan_cache_mode = force_generic_plan
 AS $$
 BEGIN
   PERFORM proxy.require(expected, NULL, of_shards);
@@ -112,6 +115,71 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION proxy.bulk_insert_batches(text, integer, integer[], jsonb[]) IS 'bulk_insert_batches, if this is a shard that the router expects';
+
+-- PL/Proxy takes longer to decode a row than PostgreSQL to find and send it, so the hours of a source
+-- are one row. An hour is a number: the days since 2000, and in the lower five bits the hour of the
+-- day; NULL for infinity. The sources and the window are those of get_scoped_aggregates, and the
+-- settings those of get_source_totals.
+CREATE OR REPLACE FUNCTION proxy.get_hourly_aggregates(days_back integer, source_filter text, names text[], prefixes text[])
+RETURNS TABLE (source text, hours bigint[], event_counts bigint[])
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET timezone = 'UTC'
+SET plan_cache_mode = force_custom_plan
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+  window_start CONSTANT timestamptz := now() - make_interval(days => days_back);
+  first_hour CONSTANT timestamptz := date_trunc('hour', window_start);
+  second_hour CONSTANT timestamptz := first_hour + interval '1 hour';
+  sources text[];
+BEGIN
+  -- TRUNCATE locks the events before the counts; locking in another order could deadlock.
+  PERFORM FROM public.events LIMIT 0;
+
+  sources := public.find_sources(source_filter, names, prefixes);
+  RETURN QUERY
+  SELECT
+    found.source,
+    array_agg(CASE WHEN isfinite(found.date) THEN (found.date - date '2000-01-01')::bigint << 5 | found.hour END),
+    array_agg(found.event_count)
+  FROM (
+    SELECT counts.source, counts.date, counts.hour_of_day AS hour, counts.event_count
+    FROM public.hourly_counts AS counts
+    WHERE (sources IS NULL OR counts.source = ANY (sources)) AND counts.hour >= second_hour
+    UNION ALL
+    SELECT
+      partial.source,
+      (first_hour AT TIME ZONE 'UTC')::date,
+      extract(hour FROM first_hour AT TIME ZONE 'UTC')::integer,
+      partial.event_count
+    FROM public.count_partial_hour(window_start, sources) AS partial
+  ) AS found
+  GROUP BY found.source;
+END
+$$;
+COMMENT ON FUNCTION proxy.get_hourly_aggregates(integer, text, text[], text[]) IS
+  'As get_scoped_aggregates, but each source is one row with its hours, in no order';
+
+CREATE OR REPLACE FUNCTION proxy.get_hourly_totals(days_back integer, source_filter text, names text[], prefixes text[])
+RETURNS TABLE (hours bigint[], event_counts bigint[])
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+SET timezone = 'UTC'
+AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  SELECT
+    array_agg(CASE WHEN isfinite(total.date) THEN (total.date - date '2000-01-01')::bigint << 5 | total.hour END),
+    array_agg(total.event_count)
+  FROM public.get_hourly_totals(days_back, source_filter, names, prefixes) AS total;
+END
+$$;
+COMMENT ON FUNCTION proxy.get_hourly_totals(integer, text, text[], text[]) IS
+  'As get_hourly_totals, but one row with all hours, which are numbers as in get_hourly_aggregates';
 
 CREATE OR REPLACE FUNCTION proxy.describe_shard()
 RETURNS TABLE (identity text, level text, number integer, shards integer, is_router boolean)
