@@ -12,7 +12,7 @@
 #                      batches, and a million events of Supabase; more than half an hour
 #   make valgrind      10,000 requests under valgrind
 #   make monitor-soak  a million events through steep-monitor under faults; a quarter of an hour
-#   make bench         measure, see tests/bench/run (bench-quick: three minutes)
+#   make bench         measure, see tests/bench/run (bench-quick: four minutes)
 #   make bench-fleet   measure with fleets of monitors: FLEET (1000 5000 10000); nine minutes
 #   make bench-plan    make bench, and renew deploy/SCALING.md and its results from it
 #   make lint          check formatting and run the static analysers
