@@ -5,11 +5,11 @@
 #   make test          run every suite, see tests/run
 #   make unit          run the unit tests only
 #   make contract      run the tests of the HTTP contract against installations of several machines
-#   make scale         two front ends and a pooler, killed, frozen and cut off under load
+#   make scale         front ends, poolers, a standby and shards, broken under load; two minutes
 #   make fuzz          fuzz each target for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
 #   make fuzz-merge    add to tests/fuzz/corpus the inputs found that cover more code
-#   make soak          200 faults under a million events, valgrind, thousands of groups of
-#                      batches, and a million events of Supabase; more than half an hour
+#   make soak          200 faults under a million events, 200 rounds of scale, valgrind, thousands
+#                      of groups of batches, and a million events of Supabase; an hour
 #   make valgrind      10,000 requests under valgrind
 #   make monitor-soak  a million events through steep-monitor under faults; a quarter of an hour
 #   make bench         measure, see tests/bench/run (bench-quick: four minutes)

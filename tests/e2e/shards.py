@@ -154,13 +154,26 @@ class PooledShards(Shards):
             os.chown(self.folder, self.router_user["user"], self.router_user["group"])
         (self.folder / "users").write_text("".join(f'"{user}" ""\n' for user in ("postgres", "steep_router")))
         (self.folder / "pgbouncer.ini").write_text("\n".join([
-            "[databases]", *(f"shard{number} = host={shard.cluster['host']} port=5432 dbname=steep" for number, shard in enumerate(self.shards)),
+            "[databases]", *(f"shard{number} = {self.place(number)} dbname=steep" for number in range(len(self.shards))),
             "[pgbouncer]", "pool_mode = transaction", f"unix_socket_dir = {self.folder}", "listen_port = 6432",
             "auth_type = trust", f"auth_file = {self.folder}/users", *POOLER, ""]))
+        self.start_pooler()
+
+    def place(self, number):
+        """Where PgBouncer finds a shard."""
+        return f"host={self.shards[number].cluster['host']} port=5432"
+
+    def start_pooler(self):
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(["/usr/sbin/pgbouncer", str(self.folder / "pgbouncer.ini")], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, cwd="/", **self.router_user)
         wait_for((self.folder / ".s.PGSQL.6432").exists, "PgBouncer to listen")
+
+    def kill_pooler(self):
+        self.process.kill()
+        self.process.wait()
+        # Of one that was killed, the next one asks whether it still runs.
+        (self.folder / ".s.PGSQL.6432").unlink()
 
     @property
     def router_user(self):

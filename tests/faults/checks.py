@@ -11,14 +11,18 @@ from stack import alive, wait_for
 
 def every_event_is_stored_once(trial):
     """Every event that was sent is stored once and unchanged, and nothing else is."""
-    with trial.stack.connect() as connection:
-        # Read the table itself, not an index.
-        connection.execute("SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off")
-        rows = connection.execute(
-            "SELECT source, count(*), count(DISTINCT id), count(*) FILTER (WHERE id = 'evt_' || %(run)s || right(source, 2)"
-            f" || lpad(payload->>'number', {NUMBER_DIGITS}, '0')) FROM public.events WHERE source LIKE %(sources)s GROUP BY 1",
-            {"run": trial.run_id, "sources": f"fault-{trial.run_id}-%"}).fetchall()
+    rows = []
+    for connect in trial.tables:
+        with connect() as connection:
+            # Read the table itself, not an index.
+            connection.execute("SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off")
+            rows += connection.execute(
+                "SELECT source, count(*), count(DISTINCT id), count(*) FILTER (WHERE id = 'evt_' || %(run)s || right(source, 2)"
+                f" || lpad(payload->>'number', {NUMBER_DIGITS}, '0')) FROM public.events WHERE source LIKE %(sources)s GROUP BY 1",
+                {"run": trial.run_id, "sources": f"fault-{trial.run_id}-%"}).fetchall()
     stored = {source: numbers for source, *numbers in rows}
+    if len(stored) != len(rows):
+        trial.violated(f"a source is in more than one database: {rows}")
     lost = doubled = 0
     for monitor in trial.monitors:
         count, distinct, right = stored.pop(monitor.name, (0, 0, 0))

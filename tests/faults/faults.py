@@ -37,9 +37,8 @@ def children_of(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def signal_all(trial, number):
+def signal_all(postmaster, number):
     """Signal the postmaster and all its children, while it starts no others."""
-    postmaster = trial.stack.pid("postgres")
     os.kill(postmaster, signal.SIGSTOP)
     for pid in [*children_of(postmaster), postmaster]:
         with contextlib.suppress(ProcessLookupError):
@@ -67,7 +66,7 @@ def the_postmaster_is_killed_and_started_again(trial):
 @of("database", UNAVAILABLE)
 def all_of_the_database_is_killed_at_one_blow(trial):
     with trial.load(), trial.database_away():
-        signal_all(trial, signal.SIGKILL)
+        signal_all(trial.stack.pid("postgres"), signal.SIGKILL)
         wait_for(trial.stack.database_answers, "PostgreSQL to be back", 40)
 
 
@@ -83,11 +82,11 @@ def the_database_is_stopped_for_20_seconds(trial):
 def the_database_is_frozen_for_longer_than_the_deadline(trial):
     """For so long that a program that ignores the deadline exceeds the margin."""
     with trial.database_away():
-        signal_all(trial, signal.SIGSTOP)
+        signal_all(trial.stack.pid("postgres"), signal.SIGSTOP)
         try:
             time.sleep(trial.deadline + trial.margin + 5)
         finally:
-            signal_all(trial, signal.SIGCONT)
+            signal_all(trial.stack.pid("postgres"), signal.SIGCONT)
 
 
 @of("database")

@@ -55,6 +55,7 @@ class Client(threading.Thread):
         self.address = address
         self.random = random.Random(f"{trial.seed} {name}")
         self.connection = None
+        self.source = None  # whose events it sends or asks for; None where it asks for all
 
     def run(self):
         while self.trial.goes_on():
@@ -100,7 +101,7 @@ class Client(threading.Thread):
             if answer.status_code == 200:
                 return judge(answer, began, ended)
             check_error(answer, 503, "unavailable")
-            assert self.trial.may_cost(UNAVAILABLE, began, ended), f"{answer.text}, though nothing stood in the way"
+            assert self.trial.may_be_refused(self.source, began, ended), f"{answer.text}, though nothing stood in the way"
         except AssertionError as error:
             self.trial.violated(f"{self.name} got an answer that it should not: {error or answer.text[:400]}", answer, began)
         return None
@@ -117,11 +118,13 @@ class FieldMonitor(Client):
 
     def __init__(self, trial, number, address):
         super().__init__(trial, f"fault-{trial.run_id}-{number:02d}", address)
+        self.source = self.name
         self.prefix = f"evt_{trial.run_id}{number:02d}"
         self.signer = Monitor(self.name)
         self.signing = threading.Lock()  # held during a request
         self.begun = 0  # the events 0 to begun - 1 have been sent
         self.acknowledged = 0  # the events 0 to acknowledged - 1 have been acknowledged
+        self.times = []  # each time at which that number grew, and the number
         self.cuts = []  # how the next connections are to be cut
         self.back_since = None  # when the database returned, for which it waits
 
@@ -173,6 +176,7 @@ class FieldMonitor(Client):
             told = self.ask(request, "POST", lambda *answer: self.judge(batch, *answer))
         if told:
             self.acknowledged = self.begun
+            self.times.append((datetime.datetime.now(datetime.timezone.utc), self.acknowledged))
             self.trial.count("events acknowledged", batch.new)
             if self.back_since is not None:
                 self.trial.note_outage(time.monotonic() - self.back_since)
@@ -215,24 +219,31 @@ class Dashboard(Client):
     def turn(self):
         self.check_counts()
 
-    def check_counts(self):
-        """Each monitor's number of events by the counts of 7 days; None where there was no answer."""
-        before = {monitor.name: monitor.acknowledged for monitor in self.trial.monitors}
+    def least(self, before, _meta):
+        """Of how many events of each monitor an answer must be, when so many had been acknowledged before the question."""
+        return before
+
+    def check_counts(self, source=None):
+        """Each monitor's number of events, or a source's, by the counts of 7 days; None where there was no answer."""
+        asked = [monitor for monitor in self.trial.monitors if source in (None, monitor.name)]
+        before = {monitor: monitor.acknowledged for monitor in asked}
 
         def judge(answer, *_):
             body = check_json(answer)
             rows = body["aggregates"]
             assert body["meta"]["totalCount"] == len(rows) and body["meta"]["daysRequested"] == 7, body["meta"]
-            counted = {monitor.name: 0 for monitor in self.trial.monitors}
+            counted = {monitor.name: 0 for monitor in asked}
             for row in rows:
-                if row["source"] in counted:
-                    counted[row["source"]] += row["eventCount"]
-            for monitor in self.trial.monitors:
-                assert before[monitor.name] <= counted[monitor.name] <= monitor.begun, (
+                if source is None and row["source"] not in counted:
+                    continue
+                counted[row["source"]] += row["eventCount"]
+            for monitor, least in self.least(before, body["meta"]).items():
+                assert least <= counted[monitor.name] <= monitor.begun, (
                     f"{counted[monitor.name]} events of {monitor.name} are counted; it has sent {monitor.begun}, and"
-                    f" {before[monitor.name]} had been acknowledged before the question")
+                    f" {least} had been acknowledged before the time of the data, {body['meta']['fetchedAt']}")
             return counted
 
-        request = request_bytes("GET", "/query?days=7", [("Host", "localhost"),
-                                                         ("Authorization", f"Bearer {self.trial.stack.token}")])
+        self.source = source
+        request = request_bytes("GET", f"/query?days=7{f'&source={source}' if source else ''}", [
+            ("Host", "localhost"), ("Authorization", f"Bearer {self.trial.stack.token}")])
         return self.ask(request, "GET", judge)

@@ -1,15 +1,21 @@
-"""What stands around more than one machine: two front ends, one of them over TCP and a cable, and PgBouncer; and their faults."""
+"""Two front ends, one of them over TCP and a cable, and PgBouncer; and their faults."""
 
 import contextlib
 import os
 import signal
 import time
 
+import checks
+import faults
 from faults import batch_in_hand, of
 from front_ends import PROGRAMS, Cable, FrontEnd, behind_nginx
 from monitors import UNAVAILABLE
 from pooler import Pooler
 from stack import alive, wait_for
+from trial import Trial
+
+DEADLINE, WAIT = 6, 3
+SIZES = [1, 1, 1, 2, 5, 10, 20, 50, 100, 300]
 
 # Longer than the deadline, but not by the margin that a program has.
 FREEZE_SECONDS = 1
@@ -19,6 +25,8 @@ CONNECTIONS = 3  # of the pooler, for each role
 
 class Scale:
     """Two front ends behind an installation's nginx, which reach its database through one pooler."""
+
+    SETTINGS = {"STEEP_DEADLINE": str(DEADLINE), "STEEP_DATABASE_WAIT": str(WAIT)}
 
     def __init__(self, stack):
         self.stack = stack
@@ -45,8 +53,12 @@ class Scale:
                 ("far", name): f"{cable.address[0]}:{cable.address[1]}" for name, cable in self.cables.items()}))
             yield self
 
-    def logs(self):
-        return [f"{front_end.name}-{name}" for front_end in self.front_ends for name in PROGRAMS]
+    def trial(self, seed):
+        return Trial(self.stack, seed, DEADLINE, None, SIZES, CHECKS, programs=logs_of(self.front_ends), front_ends=self.front_ends)
+
+
+def logs_of(front_ends):
+    return [f"{front_end.name}-{name}" for front_end in front_ends for name in PROGRAMS]
 
 
 @of("front end", UNAVAILABLE)
@@ -155,3 +167,10 @@ def the_pooler_keeps_to_its_size(trial):
                 "SELECT FROM pg_stat_activity WHERE usename IN ('steep_ingest', 'steep_query')"
                 " GROUP BY usename HAVING count(*) > %s", (CONNECTIONS + own,)).fetchall()
         wait_for(few, "the sessions of former programs to end")
+
+
+OTHERS = [faults.nginx_is_reloaded, faults.a_worker_of_nginx_is_killed, faults.a_key_is_rotated, faults.a_backend_is_terminated,
+          faults.connections_are_cut_in_mid_body, faults.connections_are_cut_in_mid_reply]
+CHECKS = [checks.every_event_is_stored_once, checks.the_heatmap_counts_them_all, checks.the_hourly_counts_are_those_of_the_events,
+          checks.the_programs_report_no_fault, checks.nothing_ended_by_itself, no_front_end_ended_by_itself,
+          the_pooler_keeps_to_its_size]

@@ -8,8 +8,9 @@ import time
 import httpx
 import psycopg
 
-from monitors import Dashboard, FieldMonitor
+from monitors import UNAVAILABLE, Dashboard, FieldMonitor
 from faults import COST, PART, sentence
+from fastcgi import ingest_params
 from scene import Scene
 from stack import SLOWNESS, wait_for
 from wire import header
@@ -59,6 +60,10 @@ class Gate:
             self.changed.notify_all()
 
 
+def is_anyone(_source):
+    return True
+
+
 class Happening:
     def __init__(self, fault):
         self.part = PART[fault]
@@ -77,10 +82,14 @@ class Violation(Exception):
 
 
 class Trial(Scene):
-    def __init__(self, stack, seed, deadline, disk, sizes, checks, programs=("ingest", "query")):
+    def __init__(self, stack, seed, deadline, disk, sizes, checks, programs=("ingest", "query"), tables=None, dashboard=Dashboard,
+                 front_ends=()):
         super().__init__(stack, seed, deadline, "127.0.1.102")
         self.seed, self.disk = seed, disk
         self.programs = programs  # the names of their logs
+        self.tables = tables or [stack.connect]  # how to connect to where the events are
+        self.front_ends = front_ends  # each learns of a key by itself
+        self.concerned = is_anyone
         self.sizes, self.checks, self.margin = sizes, checks, MARGIN_SECONDS
         self.run_id = f"{seed % 16**8:08x}"
         self.gate = Gate()
@@ -94,8 +103,8 @@ class Trial(Scene):
         self.round_began = time.monotonic()
         self.log_places = collections.Counter()
         self.monitors = [FieldMonitor(self, n, f"127.0.1.{n + 1}") for n in range(MONITORS)]
-        self.dashboard = Dashboard(self, "dashboard", "127.0.1.100")
-        self.observer = Dashboard(self, "observer", "127.0.1.101")
+        self.dashboard = dashboard(self, "dashboard", "127.0.1.100")
+        self.observer = dashboard(self, "observer", "127.0.1.101")
 
     # Called by the clients.
 
@@ -133,6 +142,10 @@ class Trial(Scene):
     def may_cost(self, cost, began, ended):
         return any(each.cost == cost for each in self.happened(began, ended))
 
+    def may_be_refused(self, source, began, ended):
+        """Whether a fault of the round may cost an answer about a source, or about all where it is None."""
+        return self.concerned(source) and self.may_cost(UNAVAILABLE, began, ended)
+
     def violated(self, what, answer=None, began=None):
         now = time.monotonic()
         if answer is not None:
@@ -160,6 +173,12 @@ class Trial(Scene):
             if monitor.signing.locked() or monitor.begun > monitor.acknowledged:
                 monitor.back_since = now
 
+    def wait_for_progress(self, monitors):
+        """Wait until batches that these begin from now on are acknowledged."""
+        targets = {monitor: monitor.begun + 1 for monitor in monitors}
+        wait_for(lambda: not self.goes_on() or all(monitor.acknowledged >= target for monitor, target in targets.items()),
+                 f"events of {', '.join(monitor.name for monitor in monitors)} to be acknowledged", self.deadline + 40)
+
     def administer(self, action, name, key):
         """Run steepctl as an operator does: again if the database was away, and "already done" is success."""
         def done():
@@ -173,8 +192,9 @@ class Trial(Scene):
         began = time.monotonic()
 
         def known():
-            with contextlib.suppress(httpx.TransportError), self.stack.client(self.address) as client:
-                return signer.post(client, "[]").status_code == 400
+            with contextlib.suppress(httpx.TransportError, OSError), self.stack.client(self.address) as client:
+                return signer.post(client, "[]").status_code == 400 and all(
+                    each.programs["ingest"].ask(ingest_params(b"[]", signer), b"[]").status_code == 400 for each in self.front_ends)
 
         wait_for(known, "a key to be known", self.deadline + 40)
         self.note_most("key", time.monotonic() - began)
@@ -219,6 +239,7 @@ class Trial(Scene):
     def round(self, faults):
         """Run faults, each after so many seconds; then wait for all clients, and check."""
         before = self.counts["faults"]
+        self.concerned = is_anyone
         self.round_began = time.monotonic()
         self.gate.open()
         threads = [threading.Thread(target=self.happen, args=each, daemon=True) for each in faults]
