@@ -5,6 +5,7 @@ import contextlib
 import re
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -250,3 +251,71 @@ def test_batches_are_answered_soon_after_all_front_ends_have_failed_once(install
         found.programs["ingest"].wait_until_ready()
     assert {answer.status_code for answer in many(16, lambda: post([sender.event()]))} == {200}
     assert "no live upstreams" not in installation.log_text("nginx-error")
+
+
+@pytest.mark.parametrize("repeated", [False, True], ids=["as configured", "as it must not be"])
+def test_a_batch_that_a_front_end_refuses_is_repeated_only_by_its_sender(repeated, installation, near, sender):
+    """What must not be shows that this would be noticed."""
+    broken = FrontEnd(installation, "broken", PGHOST="/nonexistent", STEEP_DATABASE_WAIT="1",
+                      VIBETEA_PUBLIC_KEYS=f"{sender.source}:{sender.public_base64}")
+    program = broken.programs["ingest"]
+    program.open()
+    program.start()
+    try:
+        with behind_nginx(installation, [near, broken]), contextlib.ExitStack() as changed:
+            if repeated:
+                changed.enter_context(installation.changed_snippet(
+                    "endpoint.conf", "next_upstream error timeout;", "next_upstream error timeout http_503 non_idempotent;"))
+            before = received(near) + received(broken)
+
+            def send():
+                with installation.client(next(addresses)) as client:
+                    event = sender.event()
+                    return event["id"], sender.post(client, [event]).status_code
+
+            answers = many(40, send)
+            taken = received(near) + received(broken) - before
+    finally:
+        program.end()
+    refused = [event_id for event_id, status in answers if status == 503]
+    assert {status for _, status in answers} <= {200, 503}
+    with installation.connect() as connection:
+        assert stored_all(connection, refused) == []
+    if repeated:
+        assert taken > 40
+    else:
+        assert taken == 40 and refused
+
+
+def established(front_end, name="ingest"):
+    """Of each connection to a program's TCP listener, the bytes that it has not read."""
+    address, port = front_end.address_of(name)
+    local = f"{int.from_bytes(socket.inet_aton(address), 'little'):08X}:{port:04X}"
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [int(line[4].split(":")[1], 16) for line in lines if line[1] == local and line[3] == "01"]
+
+
+def test_a_batch_half_sent_on_a_kept_connection_is_not_sent_again_when_this_ends(installation, near, far, both, post, sender):
+    """Of a body larger than what the kernel takes for a program that reads nothing."""
+    program = far.programs["ingest"]
+    with installation.changed_snippet("upstream.conf", "keepalive_timeout 1s", "keepalive_timeout 60s", 2), \
+            concurrent.futures.ThreadPoolExecutor(1) as thread:
+        wait_for(lambda: many(8, lambda: post([sender.event()])) and established(far), "connections to be kept")
+        kept = len(established(far))
+        program.signal(signal.SIGSTOP)
+        for _ in range(20):
+            events = [sender.event(payload={"text": "x" * 60000}) for _ in range(12)]
+            before = received(near)
+            answer = thread.submit(post, events)
+            wait_for(lambda: answer.done() or max(established(far)) > 20000, "the batch to be sent")
+            if not answer.done():
+                break
+        assert not answer.done() and max(established(far)) < 500_000 and len(established(far)) == kept
+        program.kill()
+        check_error(answer.result(40 * SLOWNESS), 503, "unavailable")
+        assert received(near) == before
+        program.start()
+        program.wait_until_ready()
+    with installation.connect() as connection:
+        assert stored_all(connection, [event["id"] for event in events]) == []
+    assert post(events).json()["inserted"] == 12
