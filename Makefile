@@ -4,7 +4,7 @@
 #   make run           serve everything from this checkout, see deploy/run
 #   make test          run every suite, see tests/run
 #   make unit          run the unit tests only
-#   make contract      run the tests of the HTTP contract against installations of several machines
+#   make contract      the tests of the HTTP contract against each installation of several machines
 #   make scale         front ends, poolers, a standby and shards, broken under load; two minutes
 #   make fuzz          fuzz each target for FUZZ_SECONDS (60): all, or FUZZ_TARGETS
 #   make fuzz-merge    add to tests/fuzz/corpus the inputs found that cover more code

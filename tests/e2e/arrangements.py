@@ -77,3 +77,8 @@ ALL = {"pgbouncer": pgbouncer, "standby": standby, "router": router}
 def standing(name):
     """The Site of an arrangement, until the end of the context."""
     return ALL[name]()
+
+
+# What tests/run contract runs, unless it is told.
+if __name__ == "__main__":
+    print(*ALL)
