@@ -124,12 +124,16 @@ class Trial(Scene):
 
     def note_wait(self, client, answer, began, ended):
         """Record how long a request took: at most the deadline and the time in which no program could take it."""
-        absent = sum(each.overlap(began, ended) for each in list(self.happenings) if each.part in PROGRAM_PARTS)
+        absent = self.absent(began, ended)
         self.note_most("wait", ended - began)
         self.note_most("wait for a program that is there", ended - began - absent)
         if ended - began > self.deadline + self.margin + absent:
             self.violated(f"{client.name} waited {ended - began:.1f} s, of which a program was away {absent:.1f} s",
                           answer, began)
+
+    def absent(self, began, ended):
+        """For how many seconds between two moments a fault left no program to take a request."""
+        return sum(each.overlap(began, ended) for each in list(self.happenings) if each.part in PROGRAM_PARTS)
 
     def happened(self, began, ended):
         """The faults between two moments or just before; after a round there is none."""
