@@ -135,6 +135,7 @@ static bool retry_error(struct database *db, struct tries *tries, enum database_
             return false;
         clock_sleep_jitter((int64_t)CONFLICT_PAUSE_MS * tries->conflicts);
         return true;
+    case SQLSTATE_LOST: /* not our connection, but that of a proxy to the database behind it */
     case SQLSTATE_SHORTAGE:
         *verdict = DATABASE_AWAY;
         if (strcmp(db->statement.sqlstate, READ_ONLY) != 0)
@@ -285,6 +286,7 @@ enum database_verdict database_next(struct database *db, int64_t deadline)
         db->open_on = 0;
         switch (sqlstate_classify(db->statement.sqlstate)) {
         case SQLSTATE_CONFLICT: /* with what a standby replays */
+        case SQLSTATE_LOST:
         case SQLSTATE_SHORTAGE:
             return DATABASE_AWAY;
         default:

@@ -63,13 +63,19 @@ static enum statement_outcome exchange(const struct connection *connection, int6
     }
 }
 
-/* Keeps the error of a result; STATEMENT_LOST if it says that the connection is closing. */
+/*
+ * Keeps the error of a result; STATEMENT_LOST if it says that the connection is closing. One of
+ * severity ERROR leaves it open: a proxy passes on what it was told by the database behind it.
+ */
 static enum statement_outcome note_error(struct statement *statement, const PGresult *result)
 {
     const char *sqlstate = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    const char *severity = PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED);
 
     snprintf(statement->sqlstate, sizeof(statement->sqlstate), "%s",
              sqlstate != NULL ? sqlstate : "");
+    if (severity != NULL && strcmp(severity, "ERROR") == 0)
+        return STATEMENT_ERROR;
     return sqlstate_classify(sqlstate) == SQLSTATE_LOST ? STATEMENT_LOST : STATEMENT_ERROR;
 }
 
