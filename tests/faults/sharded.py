@@ -83,7 +83,7 @@ class FourShards(Scale):
 
 @contextlib.contextmanager
 def one_broken(trial):
-    """The number of a shard that is to be broken in the block: the sources of the others notice nothing."""
+    """The number of a shard that is to be broken in the block: it costs the sources of the others nothing but time."""
     scale = trial.scale
     number = trial.random.randrange(scale.COUNT)
     trial.concerned = lambda source: source is None or scale.shard_of(source) == number

@@ -89,7 +89,7 @@ class Trial(Scene):
         self.programs = programs  # the names of their logs
         self.tables = tables or [stack.connect]  # how to connect to where the events are
         self.front_ends = front_ends  # each learns of a key by itself
-        self.concerned = is_anyone
+        self.concerned = is_anyone  # whether the faults of a round concern a source; they may change it
         self.sizes, self.checks, self.margin = sizes, checks, MARGIN_SECONDS
         self.run_id = f"{seed % 16**8:08x}"
         self.gate = Gate()
