@@ -10,7 +10,7 @@ import faults
 from faults import of
 from front_ends import FrontEnd, behind_nginx
 from monitors import UNAVAILABLE, Dashboard
-from replicas import NAME, Pair, behind
+from replicas import Pair, behind, suspended
 from scaled import FREEZE_SECONDS, logs_of, no_front_end_ended_by_itself
 from stack import Stack, alive, wait_for
 from trial import Trial
@@ -85,7 +85,9 @@ def fail_over(trial, break_primary, seconds):
     pair = trial.scale.pair
     pair.make_synchronous()
     with trial.database_away():
-        with trial.load():
+        # The standby gets nothing for a moment before, so that batches which do not wait for it would be lost.
+        with trial.load(), suspended(pair.standby.process("walreceiver")):
+            time.sleep(0.5)
             break_primary()
         time.sleep(seconds)
         pair.promote()
@@ -99,6 +101,8 @@ def fail_over(trial, break_primary, seconds):
     pair.link = pair.standby.folder / "upstream"
     pair.link.symlink_to(pair.primary.folder)
     pair.attach()
+    # Sessions of queries outlive the promotion: they would stay with the new primary.
+    pair.primary.ask("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'query.fcgi'")
 
 
 @of("database", UNAVAILABLE)
