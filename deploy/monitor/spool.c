@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 enum {
@@ -109,8 +110,38 @@ bool spool_begin(struct spool *spool)
     return spool_is_open(spool) && sql_run(spool->database, "BEGIN IMMEDIATE") ? true : fail(spool);
 }
 
+static int64_t count_pages(struct spool *spool, bool is_free)
+{
+    return sql_number(spool->database, is_free ? "PRAGMA freelist_count" : "PRAGMA page_count");
+}
+
+static uint64_t free_bytes(const struct spool *spool)
+{
+    struct statvfs disk;
+
+    return statvfs(spool->folder, &disk) != 0 ? UINT64_MAX
+                                              : (uint64_t)disk.f_bavail * disk.f_frsize;
+}
+
+/*
+ * Before a commit: allocates the pages in the file that the database grows by, if they fit beside
+ * the journal. A reader can keep the journal from being emptied; once it is gone, copying the
+ * journal takes no room, however full the disk has become meanwhile.
+ */
+static void allocate(struct spool *spool)
+{
+    sqlite3_int64 size = count_pages(spool, false) * STORE_PAGE_BYTES;
+    struct stat file;
+
+    if (stat(sqlite3_db_filename(spool->database, "main"), &file) == 0 && size > file.st_size &&
+        free_bytes(spool) >= 2 * (uint64_t)(size - file.st_size))
+        sqlite3_file_control(spool->database, "main", SQLITE_FCNTL_SIZE_HINT, &size);
+}
+
 bool spool_end(struct spool *spool, bool is_done)
 {
+    if (is_done)
+        allocate(spool);
     return is_done && sql_run(spool->database, "COMMIT") ? true : fail(spool);
 }
 
@@ -294,11 +325,6 @@ static bool drop_oldest(struct spool *spool, struct flush *flush)
     return true;
 }
 
-static int64_t count_pages(struct spool *spool, bool is_free)
-{
-    return sql_number(spool->database, is_free ? "PRAGMA freelist_count" : "PRAGMA page_count");
-}
-
 /* Sees to it that what the flush commits fits. */
 static enum spool_verdict make_room(struct spool *spool, struct flush *flush)
 {
@@ -349,14 +375,6 @@ static bool write_counts(struct spool *spool, const struct flush *flush)
     return is_done;
 }
 
-static uint64_t free_bytes(const struct spool *spool)
-{
-    struct statvfs disk;
-
-    return statvfs(spool->folder, &disk) != 0 ? UINT64_MAX
-                                              : (uint64_t)disk.f_bavail * disk.f_frsize;
-}
-
 static uint64_t least(uint64_t one, uint64_t other)
 {
     return one < other ? one : other;
@@ -376,7 +394,7 @@ static bool find_fitting(struct spool *spool, const struct spool_mark **mark)
     if (free_bytes(spool) >= 2 * (spool->added_length + spool->added_length / 4) + RESERVED_BYTES +
                                  BATCH_BYTES + journal)
         return true;
-    /* What is in the journal may need room in the database, or there is room in the journal. */
+    /* There may be room in the journal. */
     if (spool->database != NULL) {
         store_empty_journal(spool->database);
         unused = (uint64_t)count_pages(spool, true) * STORE_PAGE_BYTES;

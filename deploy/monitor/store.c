@@ -108,6 +108,7 @@ static enum opened check_schema(const char *path)
 static enum opened set_up(sqlite3 *database, const char *path, int journal_pages, int64_t format)
 {
     char settings[512];
+    int step = STORE_PAGE_BYTES;
     sqlite3_stmt *query = sql_prepare(database, "PRAGMA quick_check(1)", "");
     enum opened opened = judge(database, sqlite3_step(query) == SQLITE_ROW);
 
@@ -125,6 +126,8 @@ static enum opened set_up(sqlite3 *database, const char *path, int journal_pages
              "PRAGMA journal_size_limit = %d; BEGIN IMMEDIATE",
              format == FORMAT ? "" : "PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL;",
              journal_pages, 2 * journal_pages * STORE_PAGE_BYTES);
+    /* With a step, SQLite allocates the size that SQLITE_FCNTL_SIZE_HINT tells. */
+    sqlite3_file_control(database, "main", SQLITE_FCNTL_CHUNK_SIZE, &step);
     if (!sql_run(database, settings) || (format != FORMAT && !sql_run(database, SCHEMA)))
         return judge(database, false);
     /* This writes to it, and so fails if its header has the version of a newer SQLite. */

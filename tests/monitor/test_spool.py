@@ -7,6 +7,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 
@@ -388,13 +389,55 @@ def test_a_small_disk_never_stays_full(serve, nowhere, disk, tmp_path, mib):
         return sender.log("input_paused") or sender.pending() == 60_000
 
     wait_for(is_waiting, "a full disk, or all lines in the spool", 40)
-    assert sender.pending() > 10_000
+    wait_for(lambda: sender.pending() > 10_000, "many lines in the spool")
     server.always = stored
     server.requests.clear()
     sender.send_now()
-    wait_for(lambda: sender.counted("sent") == 60_000 and sender.pending() == 0, "all of them to be sent", 40)
+    # By its log: while someone reads the database, even for the status, the disk may fill up.
+    wait_for(lambda: sum(int(record["events"]) for record in sender.log("batch", status=200)) >= 60_000, "all of them to be sent", 40)
+    wait_for(lambda: sender.counted("sent") == 60_000 and sender.pending() == 0, "the last of them to be removed")
     assert set(numbers(server)) == set(range(1, 60_001))
     assert not sender.log("spool_error") and not sender.log("spool_dropped") and not sender.rejected()
+
+
+READER = """
+import sqlite3, sys
+database = sqlite3.connect(sys.argv[1])
+database.execute("BEGIN")
+print(*database.execute("SELECT sent FROM totals").fetchone(), flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def reading(sender, disk):
+    """Someone who reads the database until the end of the block."""
+    with subprocess.Popen([*disk.prefix, sys.executable, "-c", READER, str(sender.state_outside / "spool.db")],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as reader:
+        assert reader.stdout.readline() == b"0\n"
+        yield
+        reader.stdin.close()
+        assert reader.wait() == 0
+
+
+@pytest.mark.mounts
+def test_a_disk_that_filled_up_while_someone_read_the_database_empties_behind_the_reader(serve, nowhere, disk, tmp_path):
+    """Meanwhile all commits stay in the journal; copying it into the database takes no more room."""
+    sender, port = nowhere
+    disk.make_room(8 << 20)
+    file = tmp_path / "events.ndjson"
+    file.touch()
+    sender.start(file, prefix=disk.prefix)
+    with reading(sender, disk):
+        file.write_text("".join(json.dumps({"type": "tool", "payload": {"number": number, "text": "x" * 200}}) + "\n"
+                                for number in range(1, 20_001)))
+        wait_for(lambda: sender.log("input_paused"), "a disk without room for the rest")
+        server = serve(port=port)
+        sender.send_now()
+        wait_for(lambda: sender.log("spool_error"), "a disk without room to remove what was sent")
+    wait_for(lambda: len(numbers(server)) >= 20_000 and sender.pending() == 0, "every line", 60)
+    assert sorted(numbers(server)) == list(range(1, 20_001))
+    assert not sender.log("spool_dropped") and not sender.rejected()
 
 
 @pytest.mark.mounts
