@@ -383,11 +383,13 @@ static uint64_t least(uint64_t one, uint64_t other)
 /*
  * Finds out how much of what was added the disk has room for, in the journal and then in the
  * database, and for the sender to remove events after that: a disk that the spool filled up
- * would stay full. *mark is the last one before which everything fits, or NULL if all fits.
+ * would stay full. The last flush of a process may use what is reserved beyond that. *mark is the
+ * last one before which everything fits, or NULL if all fits.
  */
-static bool find_fitting(struct spool *spool, const struct spool_mark **mark)
+static bool find_fitting(struct spool *spool, bool is_last, const struct spool_mark **mark)
 {
     const uint64_t journal = (uint64_t)spool->journal_pages * STORE_PAGE_BYTES;
+    const uint64_t reserved = is_last ? 0 : RESERVED_BYTES;
     uint64_t unused = 0, used = 0, room;
 
     *mark = NULL;
@@ -406,8 +408,7 @@ static bool find_fitting(struct spool *spool, const struct spool_mark **mark)
         const uint64_t added = length + length / 4;
 
         *mark = i < spool->mark_count ? &spool->marks[i] : NULL;
-        if (room >=
-            2 * added + RESERVED_BYTES + least(used + added, BATCH_BYTES) - least(unused, added))
+        if (room >= 2 * added + reserved + least(used + added, BATCH_BYTES) - least(unused, added))
             return true;
     }
     snprintf(spool->problem, sizeof(spool->problem), "%s", strerror(ENOSPC));
@@ -456,7 +457,7 @@ static enum spool_verdict flush_added(struct spool *spool, const struct position
     enum spool_verdict verdict;
     bool is_done, is_all;
 
-    if ((!is_last && !find_fitting(spool, &mark)) || !spool_begin(spool))
+    if (!find_fitting(spool, is_last, &mark) || !spool_begin(spool))
         return SPOOL_FAILED;
     is_all = mark == NULL;
     if (!is_all) {

@@ -1,6 +1,7 @@
 """Pending events on disk: through kills, a full disk, a full spool and damage."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -438,6 +439,25 @@ def test_a_disk_that_filled_up_while_someone_read_the_database_empties_behind_th
     wait_for(lambda: len(numbers(server)) >= 20_000 and sender.pending() == 0, "every line", 60)
     assert sorted(numbers(server)) == list(range(1, 20_001))
     assert not sender.log("spool_dropped") and not sender.rejected()
+
+
+@pytest.mark.mounts
+def test_the_end_of_a_stream_leaves_room_to_send_what_was_committed(serve, nowhere, disk):
+    """The lines that a small disk has no room for are lost, which is logged."""
+    sender, port = nowhere
+    disk.make_room(7 << 18)
+    sender.start(prefix=disk.prefix)
+    sender.send_signal(signal.SIGSTOP)
+    fcntl.fcntl(sender.process.stdin, fcntl.F_SETPIPE_SZ, 1 << 20)
+    sender.feed(*[json.dumps({"type": "tool", "payload": {"number": number, "text": "x" * 200}}) for number in range(1, 3001)])
+    sender.send_signal(signal.SIGTERM)
+    assert sender.end(signal.SIGCONT) == 0
+    committed = sender.pending()
+    assert 0 < committed < 3000 and sender.log("input_lost")
+    server = serve(port=port)
+    sender.start(prefix=disk.prefix)
+    wait_for(lambda: sender.pending() == 0, "what was committed to be sent")
+    assert numbers(server) == list(range(1, committed + 1))
 
 
 @pytest.mark.mounts
