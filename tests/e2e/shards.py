@@ -145,7 +145,7 @@ class Shards:
 
 
 class PooledShards(Shards):
-    """The same with a PgBouncer between the router and its shards, as sql/proxy/README.md says."""
+    """The same with a PgBouncer between the router and its shards, as deploy/SCALING.md says."""
 
     def __init__(self, stack, count=2, router=True):
         super().__init__(stack, count, router)

@@ -510,7 +510,7 @@ def test_a_commit_whose_wait_was_cancelled_is_not_acknowledged(stack, pair):
 
 
 def test_one_reads_ones_own_write_on_a_standby_that_applies_before_the_acknowledgement(stack, pair):
-    """The setting that deploy/README gives; migrations leave it."""
+    """The setting that deploy/SCALING gives; migrations leave it."""
     pair.make_synchronous()
     pair.apply_before_acknowledging()
     pair.primary.database("replicated").migrate()
