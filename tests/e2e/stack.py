@@ -128,8 +128,8 @@ class Site:
     def client(self, address="127.0.0.1", **more):
         """A client with an address of its own: nginx counts requests by address."""
         http2 = more.pop("http2", False)
-        # A context keeps the protocols offered last, and the raw sockets use self.tls too.
-        tls = ssl.create_default_context(cafile=self.ca) if http2 else self.tls
+        # A context of its own: httpx sets the protocols that it offers, while another thread may be connecting.
+        tls = ssl.create_default_context(cafile=self.ca)
         transport = httpx.HTTPTransport(verify=tls, local_address=address, trust_env=False, http2=http2)
         return httpx.Client(base_url=self.url, transport=transport, trust_env=False,
                             event_hooks={"request": [watch_connecting], "response": [*ANSWER_HOOKS]},
