@@ -212,6 +212,8 @@ static bool connect_once(struct connection *connection, const struct connection_
             break;
         connection->host = choices[i].host;
         connection->is_second = choices[i].is_second;
+        connection->is_for_standby =
+            choices[i].attributes != NULL && strcmp(choices[i].attributes, "standby") == 0;
         connection->epoch = hosts_epoch(connection->host);
         pg = connect_host(connection, &choices[i], &attempt);
         if (pg != NULL) {
@@ -238,13 +240,15 @@ static bool connect_once(struct connection *connection, const struct connection_
     return true;
 }
 
-/* Whether another host is to be used meanwhile. */
+/* Whether another host is to be used meanwhile. A standby may have been promoted. */
 static bool is_outdated(const struct connection *connection)
 {
     int64_t most_ms = connection->limits->prefers_primary ? PRIMARY_MISSED_MS : STANDBY_MISSED_MS;
+    bool is_other = connection->is_second ||
+                    (connection->is_for_standby && !connection_is_on_standby(connection));
 
     return connection_is_left(connection) ||
-           (connection->is_second && clock_ms() - connection->made_at > most_ms);
+           (is_other && clock_ms() - connection->made_at > most_ms);
 }
 
 /* Whether the connection is still open, as far as can be known without a round trip. */

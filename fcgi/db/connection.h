@@ -25,15 +25,16 @@ struct connection_limits {
 struct connection {
     const char *name; /* shown in pg_stat_activity and in the log */
     struct connection_limits *limits;
-    int64_t give_up;    /* clock_ms: of the next call; 0 for wait_ms from its beginning */
-    int serial;         /* of the connection: how many there have been */
-    int host, epoch;    /* its number, and the host's epoch when it was made: see hosts.h */
-    bool is_second;     /* another kind of server is preferred: see hosts.h */
-    int64_t made_at;    /* clock_ms */
-    int unreplicated;   /* commits that did not wait for their synchronous standby, of all time */
-    struct pg_conn *pg; /* libpq's PGconn: open, as far as we know, or NULL */
-    bool was_open;      /* there has been one before */
-    bool is_listening;  /* LISTEN succeeded on it */
+    int64_t give_up;     /* clock_ms: of the next call; 0 for wait_ms from its beginning */
+    int serial;          /* of the connection: how many there have been */
+    int host, epoch;     /* its number, and the host's epoch when it was made: see hosts.h */
+    bool is_second;      /* another kind of server is preferred: see hosts.h */
+    bool is_for_standby; /* it was made to a standby */
+    int64_t made_at;     /* clock_ms */
+    int unreplicated;    /* commits that did not wait for their synchronous standby, of all time */
+    struct pg_conn *pg;  /* libpq's PGconn: open, as far as we know, or NULL */
+    bool was_open;       /* there has been one before */
+    bool is_listening;   /* LISTEN succeeded on it */
     char logged[CONNECTION_DETAIL_BYTES]; /* the outage's line in the log; "" for none */
 };
 

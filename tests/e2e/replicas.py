@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -71,7 +72,6 @@ class Replica(Cluster):
     def ask(self, statement, *arguments):
         with self.connect() as db:
             return db.execute(statement, arguments).fetchone()[0]
-
 
     def prepare(self):
         """Make a primary with a migrated database, and start it."""
@@ -147,6 +147,18 @@ class Pair:
 
     def promote(self):
         self.standby.run("pg_ctl", "-D", self.standby.data, "-w", "promote")
+
+    def replace(self):
+        """Make the primary that was lost anew, as the standby of the one that was promoted."""
+        if alive(self.primary.postmaster):
+            # Before it can run again.
+            self.primary.kill()
+        shutil.rmtree(self.primary.data)
+        self.link.unlink()
+        self.primary, self.standby = self.standby, self.primary
+        self.link = self.standby.folder / "upstream"
+        self.link.symlink_to(self.primary.folder)
+        self.attach()
 
     def sessions(self, name):
         """How many sessions of a program the primary and the standby have."""

@@ -435,6 +435,17 @@ def test_no_acknowledged_event_is_lost_when_a_synchronous_standby_takes_over(how
         wait_for(lambda: ask(query)[1] > now() - datetime.timedelta(seconds=1), "an answer as of now")
 
 
+def test_queries_leave_a_promoted_standby_for_the_next_one(stack, pair):
+    with serving(stack, pair) as (_, query):
+        wait_for(lambda: ask(query), "an answer")
+        assert on_standby(pair)
+        pair.primary.kill()
+        pair.promote()
+        wait_for(lambda: ask(query), "an answer of the new primary", 60)
+        pair.replace()
+        wait_for(lambda: ask(query) and on_standby(pair), "an answer of the new standby", 60)
+
+
 def test_batches_go_on_when_a_standby_takes_over_long_after_their_deadlines(stack, pair):
     """The statements of all connections are late, and the frozen primary takes no request to cancel them."""
     with ingesting(stack, pair.hosts(), STEEP_CONNECTIONS="2", STEEP_DEADLINE="2") as ingest, sending(ingest) as senders:

@@ -2,7 +2,6 @@
 
 import contextlib
 import datetime
-import shutil
 import time
 
 import checks
@@ -12,7 +11,7 @@ from front_ends import FrontEnd, behind_nginx
 from monitors import UNAVAILABLE, Dashboard
 from replicas import Pair, behind, suspended
 from scaled import FREEZE_SECONDS, logs_of, no_front_end_ended_by_itself
-from stack import Stack, alive, wait_for
+from stack import Stack, wait_for
 from trial import Trial
 
 DEADLINE, WAIT = 6, 3
@@ -92,17 +91,7 @@ def fail_over(trial, break_primary, seconds):
         time.sleep(seconds)
         pair.promote()
         trial.wait_for_progress(trial.monitors)
-    if alive(pair.primary.postmaster):
-        # Before it can run again.
-        pair.primary.kill()
-    shutil.rmtree(pair.primary.data)
-    (pair.standby.folder / "upstream").unlink()
-    pair.primary, pair.standby = pair.standby, pair.primary
-    pair.link = pair.standby.folder / "upstream"
-    pair.link.symlink_to(pair.primary.folder)
-    pair.attach()
-    # Sessions of queries outlive the promotion: they would stay with the new primary.
-    pair.primary.ask("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'query.fcgi'")
+    pair.replace()
 
 
 @of("database", UNAVAILABLE)
