@@ -614,12 +614,13 @@ class Faults(threading.Thread):
 
     KINDS = ["terminate", "cancel", "cancel", "lock"]
 
-    def __init__(self, home, chooser, is_half_done):
+    def __init__(self, home, chooser, is_half_done, is_calm):
         super().__init__(daemon=True)
         self.home = home
         self.chooser = chooser
         self.stopped = threading.Event()
         self.is_half_done = is_half_done
+        self.is_calm = is_calm
         self.losses = []
         self.done = {}
         self.has_done_all = threading.Event()
@@ -627,6 +628,8 @@ class Faults(threading.Thread):
     def run(self):
         kinds = []
         while not self.stopped.wait(self.chooser.uniform(0, 0.08)):
+            if not self.is_calm():
+                continue
             kinds = kinds or self.chooser.sample(self.KINDS, len(self.KINDS))
             kind = "crash" if "crash" not in self.done and self.is_half_done() else kinds.pop()
             begun = time.monotonic()
@@ -672,7 +675,13 @@ def test_each_of_thousands_of_batches_gets_its_own_answer(stack, home, monitors,
     def is_half_done():
         return 2 * sum(len(sender.answers) for sender in senders) > sum(map(len, planned))
 
-    faults = Faults(home, chooser, is_half_done)
+    def is_calm():
+        # A slow machine answers fewer batches between two faults, and only undisturbed ones are compared in full.
+        given = [answer for sender in senders for answer in sender.answers]
+        undisturbed = sum(not earlier and not faults.overlaps(begun, ended) for _, _, earlier, begun, ended in given)
+        return 2 * undisturbed >= len(given) or len(given) >= sum(map(len, planned)) - SENDERS
+
+    faults = Faults(home, chooser, is_half_done, is_calm)
     with home.program(stack, monitors, STEEP_CONNECTIONS=str(connections)) as instance, Watch(home) as watch:
         senders += [Sender(instance, each, faults.has_done_all) for each in planned]
         if has_faults:
@@ -682,7 +691,7 @@ def test_each_of_thousands_of_batches_gets_its_own_answer(stack, home, monitors,
         for sender in senders:
             sender.start()
         for sender in senders:
-            sender.join(300 + BATCHES / 10)
+            sender.join((300 + BATCHES / 10) * SLOWNESS)
         faults.stopped.set()
         if has_faults:
             faults.join()
