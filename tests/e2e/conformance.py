@@ -50,6 +50,12 @@ def record_raw(data, answer, method):
            answer.headers.items(), answer.content)
 
 
+def occurred():
+    """Each (method, path, status, code of the error or None) that was recorded."""
+    return {(method, path, status, json.loads(body)["error"] if body.startswith(b'{"error"') else None)
+            for method, path, status, _, body in answers or () if path is not None}
+
+
 def path_of(target):
     """The path by which nginx finds its location; None if the target has none."""
     path = re.sub(r"^https?://[^/?]*/?", "/", target, flags=re.IGNORECASE).split("?")[0].split("#")[0]

@@ -17,6 +17,7 @@ from psycopg.rows import namedtuple_row
 
 import arrangements
 import conformance
+import turns
 import wire
 from database import Cluster, made_database
 from fastcgi import ingest_params, query_params
@@ -25,7 +26,7 @@ from shards import Shards
 from stack import ANSWER_HOOKS, Site, Stack, addresses, running, wait_for
 
 
-def pytest_configure():
+def pytest_configure(config):
     # tests/run ends a suite with SIGTERM; fixtures must still stop what they started.
     def leave(*_):
         raise KeyboardInterrupt
@@ -33,6 +34,7 @@ def pytest_configure():
     signal.signal(signal.SIGTERM, leave)
     conformance.answers = {}
     ANSWER_HOOKS.append(conformance.record_response)
+    turns.begin(config)
 
 
 def is_another_installation():
@@ -50,9 +52,27 @@ def pytest_collection_modifyitems(config, items):
         last = item.get_closest_marker("last")
         outage = item.get_closest_marker("outage") is not None
         # An outage may end the session's connection: first come the tests that use it.
-        return (last.args[0] if last else 0, outage, outage and "db" not in item.fixturenames)
+        return (last.args[0] if last else 0, outage, outage and "db" not in item.fixturenames, turns.place(item.path.name))
 
     items.sort(key=turn)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item):
+    # True says that the test has been run: another process does it.
+    return None if item.get_closest_marker("everywhere") or turns.take(item.path.name) else True
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_sessionfinish():
+    turns.end_others()
+    yield
+    turns.end(caused())
+
+
+def caused():
+    """What the tests of this process caused."""
+    return {"answers": list(conformance.occurred()), "secrets": len(wire.SECRETS)}
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +88,7 @@ def stack():
         wire.SECRETS.add(found.token)
         yield found
         return
-    if "STEEP_URL" in os.environ and "STEEP_STATE" in os.environ:
+    if turns.is_first() and "STEEP_URL" in os.environ and "STEEP_STATE" in os.environ:
         names = [n for n in os.environ if n.startswith(("STEEP_", "PG"))]
         found = Stack(os.environ["STEEP_STATE"], {name: os.environ[name] for name in names})
         wire.SECRETS.update({found.token, found.seed().hex()})

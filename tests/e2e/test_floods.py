@@ -5,6 +5,7 @@ import contextlib
 import itertools
 import json
 import socket
+import sys
 
 import httpx
 import pytest
@@ -87,7 +88,7 @@ def test_a_flood_of_strangers_leaves_no_line_in_the_access_log(kind, stack, line
     grown = {name: after - before[name] for name, after in size(stack).items()}
     with capsys.disabled():
         print(f"\n{COUNT} {kind}, answered {dict(statuses)}: "
-              + ", ".join(f"{name}.log grew by {count} bytes" for name, count in grown.items()))
+              + ", ".join(f"{name}.log grew by {count} bytes" for name, count in grown.items()), file=sys.stderr)
     assert set(statuses) <= expected
     assert lines(address) == []
 

@@ -122,7 +122,8 @@ def test_1000_monitors_at_one_address_are_all_served_at_once_while_a_wrong_token
                     itertools.groupby(sorted(read_answer(each).status_code for each in connections))}
         answers = end()
     with capsys.disabled():
-        print(f"\n1000 batches sent in {sent:.2f} s, answered {statuses} in {time.monotonic() - began:.2f} s; the dashboard: {answers}")
+        print(f"\n1000 batches sent in {sent:.2f} s, answered {statuses} in {time.monotonic() - began:.2f} s; the dashboard: {answers}",
+              file=sys.stderr)
     assert statuses == {200: 1000}
     assert count_stored(db, batches) == 1000
     assert answers[429] > 0

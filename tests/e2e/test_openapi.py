@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 
@@ -10,9 +9,6 @@ import conformance
 from conformance import Description
 from stack import ROOT, addresses, wait_for
 from wire import check_error, check_headers, exchange, header, pipelined, request_bytes
-
-# Described answers that no test provokes, each with the reason.
-NOT_CAUSED = {}
 
 
 @pytest.fixture(scope="module")
@@ -196,7 +192,8 @@ def test_a_path_is_read_as_nginx_reads_it(target, path):
 
 
 @pytest.mark.contract
-@pytest.mark.last(6)
+@pytest.mark.last(7)
+@pytest.mark.everywhere
 def test_every_answer_matched_the_description(description):
     wrong = []
     for (method, path, status, _, body), headers in conformance.answers.items():
@@ -204,29 +201,3 @@ def test_every_answer_matched_the_description(description):
             wrong.append(f"{method} {path}: {status}: {problem}: {body[:100]}")
     assert len(conformance.answers) > 10
     assert not wrong, "\n".join(wrong[:40])
-
-
-@pytest.mark.last(6)
-def test_every_described_answer_occurred(description, request):
-    here = {path.name for path in Path(__file__).parent.glob("test_*.py")}
-    if {Path(item.fspath).name for item in request.session.items} != here or request.config.getoption("keyword"):
-        pytest.skip("a part of the tests causes a part of the answers")
-    seen = set()
-    for method, path, status, _, body in conformance.answers:
-        if path is not None:
-            template, name = description.find(method, path)
-            seen.add((template, name, status))
-            if body.startswith(b'{"error"'):
-                seen.add((template, status, json.loads(body)["error"]))
-    asked = {description.find(method, path)[0] for method, path in served()}
-    missing = []
-    for path, method, responses in description.operations():
-        if path not in asked:
-            continue
-        # HEAD is answered as GET is, which is checked for some answers only.
-        for status, response in ({200: responses[200]} if method == "head" else responses).items():
-            if ((path, method, status) in seen) == ((path, status) in NOT_CAUSED):
-                missing.append(f"{method} {path}: {status}")
-            elif (path, status) not in NOT_CAUSED and method != "head":
-                missing += [f"{method} {path}: {status} {code}" for code in description.codes(response) if (path, status, code) not in seen]
-    assert not missing, "\n".join(missing)
