@@ -266,10 +266,10 @@ def started(state, port, prefix=(), **more):
     output = state.with_suffix(".out")
     run_env = state / "run.env"
     with open(output, "ab") as file:
-        # A signal that tests/run's shell ignores would be ignored by whatever it starts.
+        # A signal that tests/run's shell or nohup ignores would be ignored by whatever it starts.
         process = subprocess.Popen([*prefix, str(ROOT / "deploy" / "run")], env=environment, stdin=subprocess.DEVNULL, stdout=file,
                                    stderr=file, start_new_session=True,
-                                   preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+                                   preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGHUP)])
 
     def ready():
         assert process.poll() is None, f"deploy/run ended:\n{output.read_text(errors='replace')[-4000:]}"
