@@ -213,6 +213,7 @@ def test_a_role_without_access_is_unknown_and_the_backup_role_suffices(healthy, 
 @pytest.mark.outage
 @pytest.mark.parametrize("program", ["ingest", "query"])
 def test_a_program_that_does_not_answer_is_critical(program, healthy, status, stack):
+    wait_for(lambda: status()[0] == OK, "what an outage took away to be back", every=0.5)
     listener = stack.state / "run" / f"{program}.sock"
     away = listener.with_name("away")
     listener.rename(away)
@@ -230,6 +231,7 @@ def test_a_program_that_does_not_answer_is_critical(program, healthy, status, st
 @pytest.mark.outage
 def test_a_program_whose_statements_all_fail_is_critical(healthy, status, stack):
     """The database of the programs, which is not the one whose state is asked for."""
+    wait_for(lambda: status()[0] == OK, "what an outage took away to be back", every=0.5)
     # Outages ended the session's connection.
     with stack.connect() as db:
         db.execute("REVOKE EXECUTE ON FUNCTION public.get_hourly_aggregates FROM steep_query")
