@@ -317,21 +317,27 @@ bool database_is_late(const struct database *db)
     return db->is_late;
 }
 
-/* Returns its argument if the server took the request, or else NULL. */
-static void *send_cancel(void *arg)
+/* Sends a cancel request and frees it. Whether the server took it. */
+static bool send_cancel(PGcancel *cancel)
 {
-    PGcancel *cancel = arg;
     char message[256];
-    bool is_sent = PQcancel(cancel, message, sizeof(message)) != 0;
+    bool is_taken = PQcancel(cancel, message, sizeof(message)) != 0;
 
     PQfreeCancel(cancel);
-    return is_sent ? arg : NULL;
+    return is_taken;
+}
+
+static void *run_cancel(void *arg)
+{
+    (void)send_cancel(arg);
+    return NULL;
 }
 
 /*
- * Whether the server took a cancel request. A frozen one lets libpq wait without end, and the
- * one host there is may do so: no other could run the next statement. With several, the wait
- * is left to a thread of its own after a while, which ends when the host or its address does.
+ * Whether to wait for the statement's answer after a cancel request. A frozen server lets libpq
+ * wait without end, and the one host there is may do so: no other could run the next statement.
+ * With several, a thread of its own waits, which is left alone after a while: it ends when the
+ * host or its address does.
  */
 static bool request_cancel(struct database *db, int64_t until)
 {
@@ -341,9 +347,9 @@ static bool request_cancel(struct database *db, int64_t until)
     if (cancel == NULL)
         return false;
     if (hosts_count() == 1)
-        return send_cancel(cancel) != NULL;
+        return send_cancel(cancel);
     if (hosts_is_silent(db->connection.host) ||
-        pthread_create(&thread, NULL, send_cancel, cancel) != 0) {
+        pthread_create(&thread, NULL, run_cancel, cancel) != 0) {
         PQfreeCancel(cancel);
         return false;
     }
