@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A key or a token; a program uses either the ones or the others. */
+/* A key or a token: a keyring has one kind. */
 struct entry {
     unsigned char bytes[SIGNATURE_KEY_BYTES]; /* the key, or the token's digest */
-    int64_t expires;                          /* a token */
+    int64_t expires;                          /* of a token */
     struct scope *scope;                      /* of a token */
     bool is_none;                             /* in a draft: there is nothing of this name */
     unsigned char length;

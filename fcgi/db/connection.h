@@ -1,6 +1,6 @@
 /*
  * A connection to PostgreSQL: made when it is needed, and dropped when it is in
- * doubt. Only this file, statement.c and database.c call libpq.
+ * doubt. Only this file, hosts.c, statement.c and database.c call libpq.
  */
 #ifndef STEEP_CONNECTION_H
 #define STEEP_CONNECTION_H
@@ -56,7 +56,7 @@ bool connection_ensure(struct connection *connection,
 /* Tells the pool that the database is away, or back. */
 void connection_note_away(const struct connection *connection, bool is_away);
 
-/* Whether the host is not to be used any more (hosts.h): its answer is not waited for. */
+/* Whether the host must not be used any more (hosts.h): do not wait for its answer. */
 bool connection_is_left(const struct connection *connection);
 
 /*

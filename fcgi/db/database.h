@@ -23,8 +23,8 @@ enum { DATABASE_MARGIN_MS = 100 };
 enum database_verdict {
     DATABASE_DONE,
     DATABASE_REFUSED, /* the server calls the data invalid, see sqlstate.h */
-    DATABASE_AWAY,    /* not reached, no answer in time, or short of a resource */
-    DATABASE_FAILED,  /* anything else: a fault of the program or of the installation */
+    DATABASE_AWAY,   /* not reached, no answer in time, too old a standby, or short of a resource */
+    DATABASE_FAILED, /* anything else: a fault of the program or of the installation */
 };
 
 /* A parameter, sent in binary format, so that no byte in it ends it early. */

@@ -32,8 +32,8 @@ static int count = 1;
 static const char *attributes; /* target_session_attrs as given; NULL for libpq's default */
 static int64_t age_most_us = AGE_MOST_MS * INT64_C(1000);
 
-/* The elements of a list; 0 if one of them is empty, which stands for a default of libpq's. */
-static int elements(const char *list)
+/* Counts the elements of a list; 0 if one is empty, which stands for a default of libpq's. */
+static int count_elements(const char *list)
 {
     int commas = 0;
 
@@ -45,13 +45,13 @@ static int elements(const char *list)
     return commas + 1;
 }
 
-/* Takes the lists apart; they stay until the process ends. False if they can't be. */
+/* Splits the lists, which the hosts then use until the process ends; false as hosts.h says. */
 static bool split(char *lists[LISTS])
 {
     int most = 1;
 
     for (int i = 0; i < LISTS; i++) {
-        int n = lists[i] != NULL ? elements(lists[i]) : 1;
+        int n = lists[i] != NULL ? count_elements(lists[i]) : 1;
 
         if (n == 0 || n > HOSTS_MOST)
             return false;
@@ -59,7 +59,7 @@ static bool split(char *lists[LISTS])
             most = n;
     }
     for (int i = 0; i < LISTS; i++) {
-        int n = lists[i] != NULL ? elements(lists[i]) : 1;
+        int n = lists[i] != NULL ? count_elements(lists[i]) : 1;
 
         /* Only a port may be for all hosts. */
         if (lists[i] != NULL && n != most && (i < 2 || n > 1))
@@ -120,7 +120,7 @@ int hosts_count(void)
     return count;
 }
 
-/* Whether not to try a host now. One caller in a while is let through. */
+/* Whether not to try a host now. One caller every AVOIDED_MS may. */
 static bool is_avoided(struct host *host, int64_t now)
 {
     if (host->state == HOST_GOOD)
@@ -189,10 +189,10 @@ static int choose_primary_first(struct hosts_choice *choices, const bool *avoide
     return chosen;
 }
 
-/* Whether target_session_attrs is this; NULL is libpq's default. */
-static bool is_wanted(const char *given, const char *wanted)
+/* Compares a value of target_session_attrs; NULL is libpq's default. */
+static bool has_value(const char *given, const char *value)
 {
-    return given != NULL && strcmp(given, wanted) == 0;
+    return given != NULL && strcmp(given, value) == 0;
 }
 
 int hosts_choose(struct hosts_choice choices[static HOSTS_CHOICES_MOST], bool prefers_primary)
@@ -206,9 +206,9 @@ int hosts_choose(struct hosts_choice choices[static HOSTS_CHOICES_MOST], bool pr
     for (int host = 0; host < count; host++)
         avoided[host] = is_avoided(&hosts[host], now);
     if (prefers_primary &&
-        (is_wanted(attributes, "prefer-standby") || is_wanted(attributes, "any"))) {
+        (has_value(attributes, "prefer-standby") || has_value(attributes, "any"))) {
         chosen = choose_primary_first(choices, avoided);
-    } else if (is_wanted(attributes, "prefer-standby")) {
+    } else if (has_value(attributes, "prefer-standby")) {
         chosen = choose_standby_first(choices, avoided);
     } else {
         for (int pass = 0; pass < 2; pass++) {
@@ -257,7 +257,7 @@ void hosts_note_answer(const struct hosts_choice *choice)
         hosts[other].is_replaced = other != choice->host && hosts[other].state == HOST_SILENT;
     was_silent = host->state == HOST_SILENT;
     /* A standby that was behind may have been promoted. */
-    if (was_silent || is_wanted(choice->attributes, "primary"))
+    if (was_silent || has_value(choice->attributes, "primary"))
         host->state = HOST_GOOD;
     pthread_mutex_unlock(&lock);
     if (was_silent)

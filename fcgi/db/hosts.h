@@ -1,13 +1,13 @@
 /*
  * The hosts of the PG* variables, for all connections of a program: in which order to try
- * them, and which of them did not answer or lag too far behind. With one host, or a list that
- * can't be taken apart, libpq is left to choose.
+ * them, and which of them did not answer or lag too far behind. The choice is libpq's where there
+ * is one host, or the lists have an empty element, different lengths, or more than HOSTS_MOST
+ * hosts.
  *
- * libpq has the same lists and target_session_attrs, but not in its asynchronous mode a time
- * limit for each host, and in no mode a second host after an error other than a refused
- * connection.
+ * libpq has the same lists and target_session_attrs. But its asynchronous mode has no time limit
+ * for each host, and no mode tries the next host after an error such as a failed login.
  *
- * Any thread may call these.
+ * Any thread may call these, except hosts_limit_age.
  */
 #ifndef STEEP_HOSTS_H
 #define STEEP_HOSTS_H
@@ -31,16 +31,20 @@ struct hosts_choice {
     bool is_second;         /* the primary, where a standby is preferred, or the reverse */
 };
 
-/* Sets the age of data at which a standby is no longer asked, in milliseconds; 30 s at first. */
+/*
+ * Sets the age of data above which a standby is not used, in milliseconds; 30 s at first. Before
+ * the threads start.
+ */
 void hosts_limit_age(int ms);
 
 /* How many hosts there are. */
 int hosts_count(void);
 
 /*
- * Writes what to try, in this order, and returns how many. Hosts that did not answer come
- * last, and standbys that lag not at all; every 10 s one caller tries them all the same.
- * Where target_session_attrs allows either, prefers_primary has standbys tried after it.
+ * Writes the attempts in their order, and returns how many. Hosts that did not answer or lag come
+ * last; where attempts are for one kind of server and then the other, a host that lags is tried
+ * only as the primary that it may have become. Every 10 s one caller tries a host as if it were
+ * good. prefers_primary: where target_session_attrs allows both kinds, the primary comes first.
  */
 int hosts_choose(struct hosts_choice choices[static HOSTS_CHOICES_MOST],
                  bool prefers_primary) MUST_CHECK;
@@ -48,28 +52,28 @@ int hosts_choose(struct hosts_choice choices[static HOSTS_CHOICES_MOST],
 /* A choice led to a session. */
 void hosts_note_answer(const struct hosts_choice *choice);
 
-/* It answered, but is not what was wanted. */
+/* A host answered, but is not the kind of server that was wanted. */
 void hosts_note_other(int host);
 
-/* It did not answer in time. */
+/* A host did not answer in time. */
 void hosts_note_silence(int host);
 
 /*
- * The age of the data that a standby showed, INT64_MAX if unknown. True if that is too old:
- * what it showed must not be used. A line in the log tells of each change.
+ * Notes the age of the data that a standby showed, in microseconds, INT64_MAX if unknown. True if
+ * that is too old: what it showed must not be used. A line in the log tells of each change.
  */
 bool hosts_note_age(int host, int64_t age_us) MUST_CHECK;
 
-/* Changes when the host is found silent or behind. */
+/* A number that grows each time the host is found silent or behind. */
 int hosts_epoch(int host);
 
 /*
- * Whether a connection that was made in an epoch is not to be used any more: its host is behind,
- * or it is silent while another one serves. Without another, the host may only be slow.
+ * Whether a connection that was made in an epoch must not be used any more: its host is behind,
+ * or is silent while another one serves. Without another, the host may only be slow.
  */
 bool hosts_is_left(int host, int epoch);
 
-/* Whether it is known not to answer. */
+/* Whether the host is known not to answer. */
 bool hosts_is_silent(int host);
 
 #endif
