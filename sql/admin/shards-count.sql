@@ -1,6 +1,5 @@
 -- Prints how many shards this database was made the router of; 0 if it is none.
-SELECT to_regprocedure('proxy.shards()') IS NOT NULL AS is_router \gset
-\if :is_router
+\if :{?is_router}
 SELECT proxy.shards();
 \else
 SELECT 0;
