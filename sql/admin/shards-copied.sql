@@ -1,5 +1,6 @@
 -- Prints the sources that belong to a shard and are in this database, and how many events each has:
--- the MD5 of the name, since a name may have any character. Nothing if it is not migrated.
+-- the MD5 of the name, since a name may have any character. Nothing if it is not migrated. The
+-- hash is that of proxy.hash, which a database that is no shard yet does not have.
 -- :number   the number of the shard
 -- :shards   how many shards there are
 SELECT to_regclass('public.hourly_counts') IS NOT NULL AS is_migrated \gset

@@ -21,7 +21,7 @@ REVOKE ALL ON SCHEMA proxy FROM PUBLIC;
 -- libpq ignores connect_timeout in the calls that PL/Proxy makes, and PL/Proxy looks at
 -- query_timeout only when another event wakes it. So that a shard whose machine is gone costs a
 -- few seconds, TCP must find out; one whose processes are frozen takes a PgBouncer in between
--- (README.md).
+-- (deploy/SCALING.md).
 SELECT string_agg(format('p%s %L', number - 1,
     'application_name=steep-router tcp_user_timeout=2000 keepalives_idle=2 keepalives_interval=1 keepalives_count=2 ' || string), ', ' ORDER BY number) AS partitions,
   count(*) AS shards
@@ -41,7 +41,7 @@ COMMENT ON FUNCTION proxy.level() IS 'The migration that this router was made at
 
 \ir hash.sql
 
--- Of an empty batch: all. All events of a batch have one source.
+-- All events of a batch have one source.
 CREATE OR REPLACE FUNCTION proxy.shards_of_batch(batch jsonb)
 RETURNS SETOF integer
 LANGUAGE sql IMMUTABLE
@@ -542,7 +542,7 @@ LANGUAGE sql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp
 AS $$ SELECT sum(events)::bigint FROM proxy.rebuild_hourly_counts() AS events; $$;
 
--- What would be stored here nobody would find.
+-- No query would find an event that is stored here.
 CREATE OR REPLACE FUNCTION proxy.refuse_rows()
 RETURNS trigger
 LANGUAGE plpgsql
