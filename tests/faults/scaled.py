@@ -40,7 +40,7 @@ class Scale:
     def standing(self):
         with contextlib.ExitStack() as held:
             held.callback(self.pooler.stop)
-            # Undocumented only in its size: few connections, so that sessions change hands.
+            # Few connections, so that sessions change hands.
             self.pooler.configure(default_pool_size=CONNECTIONS, max_client_conn=200)
             self.pooler.start()
             for front_end in self.front_ends:
