@@ -74,7 +74,7 @@ static void each_host_has_its_port_or_that_of_all(void **state)
     assert_order("a:1=primary|/b:2=primary|c:3=primary");
 }
 
-static void lists_that_can_t_be_taken_apart_are_left_to_libpq(void **state)
+static void lists_that_do_not_match_are_left_to_libpq(void **state)
 {
     static const char *const LISTS_OF[][2] = {
         {"a,,b", NULL},   {",a", NULL},  {"a,", NULL},
@@ -124,7 +124,7 @@ static void a_host_that_does_not_answer_comes_last_until_it_does(void **state)
     assert_order("b:1=standby|a:1=primary*|b:1=primary*|a:1=standby");
 }
 
-static void one_caller_in_a_while_tries_it_first(void **state)
+static void one_caller_every_10_s_tries_it_first(void **state)
 {
     (void)state;
     begin("a,b", "1", "read-write");
@@ -225,11 +225,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_host_is_left_to_libpq),
         cmocka_unit_test(each_host_has_its_port_or_that_of_all),
-        cmocka_unit_test(lists_that_can_t_be_taken_apart_are_left_to_libpq),
+        cmocka_unit_test(lists_that_do_not_match_are_left_to_libpq),
         cmocka_unit_test(hosts_may_be_addresses_of_which_each_has_its_name),
         cmocka_unit_test(a_standby_is_preferred_to_the_primary),
         cmocka_unit_test(a_host_that_does_not_answer_comes_last_until_it_does),
-        cmocka_unit_test(one_caller_in_a_while_tries_it_first),
+        cmocka_unit_test(one_caller_every_10_s_tries_it_first),
         cmocka_unit_test(a_standby_that_is_behind_is_not_tried),
         cmocka_unit_test(the_primary_may_be_preferred_to_standbys),
         cmocka_unit_test(what_has_to_be_one_or_the_other_stays_so),
