@@ -51,19 +51,19 @@ GRANT USAGE ON SCHEMA proxy TO steep_router;
 SET ROLE steep_owner;
 
 CREATE TABLE IF NOT EXISTS proxy.place (
-  is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
+  is_single boolean PRIMARY KEY DEFAULT true CHECK (is_single),
   number integer NOT NULL,
   shards integer NOT NULL CHECK (number >= 0 AND number < shards)
 );
 COMMENT ON TABLE proxy.place IS 'Which of the shards this is';
-COMMENT ON COLUMN proxy.place.is_only IS 'Always true: there is one row';
+COMMENT ON COLUMN proxy.place.is_single IS 'Always true: there is one row';
 COMMENT ON COLUMN proxy.place.number IS 'The number of this shard, from 0';
 COMMENT ON COLUMN proxy.place.shards IS 'How many shards there are';
 ALTER TABLE proxy.place ENABLE ROW LEVEL SECURITY;
 ALTER TABLE proxy.place FORCE ROW LEVEL SECURITY;
 
 INSERT INTO proxy.place (number, shards) VALUES (:number, :shards)
-ON CONFLICT (is_only) DO UPDATE SET number = excluded.number, shards = excluded.shards;
+ON CONFLICT (is_single) DO UPDATE SET number = excluded.number, shards = excluded.shards;
 
 \ir hash.sql
 
