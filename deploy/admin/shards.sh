@@ -2,8 +2,8 @@
 # shellcheck shell=sh disable=SC2034,SC2154 # set by steepctl, and read by other files of it
 
 # read_shards [STRING…]: sets $strings to the connection strings of the shards, a line each, those
-# of standard input if none is given. What an administrator needs to log in, user and password,
-# is not for the router and not for a message.
+# of standard input if none is given, and $count to their number. What an administrator needs to log
+# in, user and password, is not for the router and not for a message.
 read_shards() {
 	if [ $# -gt 0 ]; then
 		strings=$(printf '%s\n' "$@")
@@ -68,6 +68,7 @@ shard_sql() {
 	cat "$scratch/output"
 }
 
+# Makes $scratch, a folder that only this user may read, which leave removes in the end.
 make_scratch() {
 	scratch=$(umask 077 && mktemp -d)
 	service=$scratch/service
@@ -78,6 +79,7 @@ make_scratch() {
 	trap 'exit 129' HUP
 }
 
+# $closed is not empty while shards_add has changed nothing but shut the router off from its shards.
 leave() {
 	rm -rf "$scratch"
 	[ -z "$closed" ] || {
