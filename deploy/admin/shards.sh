@@ -35,8 +35,8 @@ check_string() {
 		case " $1" in *[[:space:]]"$name="*) ;; *) refuse "the connection string of shard $2 has no $name" ;; esac
 	done
 	case " $1" in
-	*[[:space:]]service=* | *[[:space:]]options=* | *[[:space:]]passfile=* | *[[:space:]]target_session_attrs=*)
-		refuse "the connection string of shard $2 must not have service, options, passfile or target_session_attrs"
+	*[[:space:]]service=* | *[[:space:]]options=* | *[[:space:]]passfile=* | *[[:space:]]sslpassword=* | *[[:space:]]target_session_attrs=*)
+		refuse "the connection string of shard $2 must not have service, options, passfile, sslpassword or target_session_attrs"
 		;;
 	esac
 }

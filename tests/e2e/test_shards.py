@@ -664,8 +664,10 @@ def test_a_password_in_a_connection_string_is_found_and_not_printed(shards, alte
     (["{first}", f"postgresql://postgres:{SECRET}@a/b"], "the connection string of shard 1 must be NAME=VALUE pairs without quotes, "
      "such as host=10.0.0.2 dbname=steep user=postgres"),
     (["{first}", "dbname=steep"], "the connection string of shard 1 has no host"),
+    (["{first}", f"host=a dbname=b sslpassword={SECRET}"], "the connection string of shard 1 must not have service, options, passfile, "
+     "sslpassword or target_session_attrs"),
     (["{first}", f"host=/nonexistent dbname=steep password={SECRET}"], "shard 1: no connection to the database: "),
-], ids=["router", "twice", "three", "none", "four", "quoted", "uri", "hostless", "away"])
+], ids=["router", "twice", "three", "none", "four", "quoted", "uri", "hostless", "key", "away"])
 def test_shards_that_cannot_be_are_refused(shards, strings, message):
     names = {"router": f"host={shards.router.cluster['host']} port=5432 dbname=steep user=postgres", "first": shards.string(0), "second": shards.string(1)}
     given = "".join(each.format(**names) + "\n" for each in strings)

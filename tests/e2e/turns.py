@@ -17,7 +17,8 @@ import pytest
 from stack import alive, wait_for
 
 # What takes more than half a minute begins first, so that no process is left with a long file at the end.
-LONG = ["test_streams.py", "test_steepctl_status.py", "test_sources.py", "test_readiness.py", "test_retention.py", "test_steepctl.py"]
+LONG = ["test_standby.py", "test_shards.py", "test_streams.py", "test_steepctl_status.py", "test_sources.py", "test_front_ends.py",
+        "test_pgbouncer.py", "test_readiness.py", "test_retention.py", "test_steepctl.py"]
 
 # pytest-xdist's name of this process; None in the one that starts the others, or is the only one.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
