@@ -97,6 +97,8 @@ shards_init() {
 	[ "$existing" = 0 ] || [ "$existing" = "$count" ] ||
 		refuse "this is a router of $existing shards; steepctl shards add doubles their number"
 	compare_identities
+	[ "$existing" = 0 ] || [ "$(run_sql admin/shards-closed.sql)" = f ] || ! is_begun "$count" ||
+		refuse 'steepctl shards add has begun to double the shards and did not end; run it again'
 	migrate --shards
 	[ "$(run_sql admin/events-any.sql)" = f ] || refuse 'the database of the router has events; a router must have none'
 	make_shards
@@ -117,24 +119,50 @@ shards_add() {
 	[ "$existing" = "$half" ] || [ "$existing" = "$count" ] ||
 		refuse "the router has $existing shards; give the strings of these and of as many new ones, not of $count"
 	compare_identities
+	# Once an old shard has its new place, some of its events may be deleted: only the end opens the
+	# router then.
+	compared=equal reopened=yes
+	if [ "$existing" = "$half" ] && is_begun "$half"; then
+		compared=lesser reopened=''
+	fi
 	run_sql admin/shards-close.sql
-	closed=yes
-	for number in $(seq 0 $((half - 1))); do
-		new=$((number + half))
-		shard_sql "$number" admin/shards-copied.sql -v number="$new" -v shards="$count" >"$scratch/wanted"
-		shard_sql "$new" admin/shards-copied.sql -v number="$new" -v shards="$count" >"$scratch/copied"
-		[ -z "$(comm -23 "$scratch/wanted" "$scratch/copied")" ] ||
-			refuse "shard $new is not a copy of shard $number: it lacks events; stop ingest.fcgi, and dump and restore shard $number again"
-	done
-	# From here on the old shards have another place than before.
+	closed=$reopened
+	compare_copies
 	closed=''
 	make_shards
+	# What was still on its way is stored by now, or refused for its shard's new place.
+	compared=lesser
+	compare_copies
 	for number in $(numbers); do
 		shard_sql "$number" admin/shards-clean.sql
 	done
 	run_sql proxy/router.sql
 	printf 'the router has %s shards\n' "$count"
 	shards_check
+}
+
+# Whether one of the first shards knows of more shards than there are: shards add has told it.
+is_begun() {
+	for number in $(seq 0 $(($1 - 1))); do
+		place=$(shard_sql "$number" admin/shards-place.sql) || exit 1
+		[ "$place" -le "$1" ] || return 0
+	done
+	return 1
+}
+
+# Refuses unless each new shard has as many events of its sources as the old one; or no fewer, if
+# $compared is lesser, since the old one has lost some where it was cleaned before an interruption.
+compare_copies() {
+	for number in $(seq 0 $((half - 1))); do
+		new=$((number + half))
+		shard_sql "$number" admin/shards-copied.sql -v number="$new" -v shards="$count" >"$scratch/wanted"
+		shard_sql "$new" admin/shards-copied.sql -v number="$new" -v shards="$count" >"$scratch/copied"
+		awk -v compared="$compared" '
+			FILENAME == ARGV[1] { copied[$1] = $2 + 0; next }
+			!($1 in copied) || copied[$1] < $2 || (compared == "equal" && copied[$1] != $2) { exit 1 }
+		' "$scratch/copied" "$scratch/wanted" ||
+			refuse "shard $new is not a copy of shard $number: it lacks events; stop ingest.fcgi, and dump and restore shard $number again"
+	done
 }
 
 # No database may be two of them: what is stored in it would be counted twice.

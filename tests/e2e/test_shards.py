@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from fastcgi import ingest_params, program, query_params
@@ -517,6 +518,50 @@ def test_shards_are_doubled_twice_by_dump_and_restore(stack, growing):
             send(2 * half)
     # Run again, as after an interruption.
     assert growing.steepctl("shards", "add", input=growing.strings())[0] == 0
+
+
+def test_doubling_goes_on_after_an_interruption_and_no_sum_is_too_small_meanwhile(growing):
+    total = "SELECT sum(event_count) FROM public.get_hourly_totals(7)"
+    moved, stays = source_on(1), source_on(0)
+    with growing.shards[0].connect() as shard:
+        shard.execute("INSERT INTO public.events (id, source, timestamp, event_type, payload)"
+                      " SELECT 'many-' || n, CASE WHEN n > 12000 THEN %s ELSE %s END, now(), 'session', '{}' FROM generate_series(1, 12500) AS n",
+                      (stays, moved))
+    growing.shards.append(growing.make("shard1"))
+    growing.copy(0, 1)
+    with growing.shards[0].connect() as shard:
+        shard.execute("CREATE SEQUENCE public.steps; GRANT ALL ON SEQUENCE public.steps TO PUBLIC;"
+                      "CREATE FUNCTION public.interrupt() RETURNS trigger LANGUAGE plpgsql AS"
+                      " $$ BEGIN IF nextval('public.steps') = 2 THEN RAISE 'interrupted'; END IF; RETURN NULL; END $$;"
+                      "CREATE TRIGGER interrupt BEFORE DELETE ON public.events EXECUTE FUNCTION public.interrupt()")
+    status, _, errors = growing.steepctl("shards", "add", input=growing.strings())
+    assert (status, "interrupted" in errors) == (1, True), errors
+
+    def left():
+        with growing.shards[0].connect() as shard:
+            return shard.execute("SELECT count(*) FROM public.events WHERE source = %s", (moved,)).fetchone()[0]
+
+    def check_closed():
+        with growing.router.connect() as router, pytest.raises(psycopg.errors.InternalError_):
+            router.execute(total)
+
+    assert left() == 2000
+    check_closed()
+    with growing.shards[1].connect() as shard:
+        shard.execute("CREATE TABLE public.kept AS SELECT * FROM public.events; DELETE FROM public.events")
+    # Neither of them opens a router some of whose events are in no shard that it knows.
+    assert growing.steepctl("shards", "add", input=growing.strings())[0] == 1
+    check_closed()
+    assert growing.steepctl("shards", "init", input=growing.string(0))[::2] == (
+        1, "steepctl: steepctl shards add has begun to double the shards and did not end; run it again\n")
+    check_closed()
+    assert left() == 2000
+    with growing.shards[1].connect() as shard:
+        shard.execute("INSERT INTO public.events SELECT * FROM public.kept; DROP TABLE public.kept")
+    assert growing.steepctl("shards", "add", input=growing.strings())[::2] == (0, "")
+    assert left() == 0
+    with growing.router.connect() as router:
+        assert router.execute(total).fetchone() == (12500,)
 
 
 @pytest.fixture
