@@ -304,9 +304,10 @@ BEGIN
 END
 $$;
 
--- PL/Proxy fails as a whole where one shard can't be reached, although the others have stored
--- their part. So then each shard is asked alone, and a batch of one that is away has no count
--- (NULL). What was stored the first time is a duplicate now.
+-- PL/Proxy fails as a whole where one shard can't be reached, has no room or may only be read,
+-- although the others have stored their part. So then each shard is asked alone, and a batch of
+-- one that can store nothing has no count (NULL). What was stored the first time is a duplicate
+-- now. One whose table is locked is not asked again: each time takes the whole lock_timeout.
 CREATE OR REPLACE FUNCTION public.bulk_insert_batches(positions integer[], batches jsonb[])
 RETURNS TABLE ("position" integer, inserted_count bigint)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER
@@ -329,7 +330,8 @@ BEGIN
     FROM proxy.bulk_insert_batches(proxy.level(), proxy.shards(), positions, batches) AS stored
     GROUP BY stored.position;
     RETURN;
-  EXCEPTION WHEN internal_error OR connection_exception OR admin_shutdown OR crash_shutdown OR cannot_connect_now THEN
+  EXCEPTION WHEN internal_error OR connection_exception OR admin_shutdown OR crash_shutdown OR cannot_connect_now
+    OR insufficient_resources OR io_error OR read_only_sql_transaction THEN
     NULL;
   END;
 
@@ -344,7 +346,8 @@ BEGIN
       RETURN QUERY
       SELECT stored.position, stored.inserted_count
       FROM proxy.bulk_insert_batches_on(shard, proxy.level(), proxy.shards(), its_positions, its_batches) AS stored;
-    EXCEPTION WHEN internal_error OR connection_exception OR admin_shutdown OR crash_shutdown OR cannot_connect_now THEN
+    EXCEPTION WHEN internal_error OR connection_exception OR admin_shutdown OR crash_shutdown OR cannot_connect_now
+      OR insufficient_resources OR io_error OR read_only_sql_transaction THEN
       RETURN QUERY SELECT its.position, NULL::bigint FROM unnest(its_positions) AS its (position);
     END;
   END LOOP;
@@ -587,7 +590,8 @@ BEGIN
         PERFORM proxy.ask_nothing(shard);
       END IF;
       RETURN;
-    EXCEPTION WHEN internal_error OR connection_exception OR admin_shutdown OR crash_shutdown OR cannot_connect_now THEN
+    EXCEPTION WHEN internal_error OR connection_exception OR admin_shutdown OR crash_shutdown OR cannot_connect_now
+      OR insufficient_resources OR io_error OR read_only_sql_transaction THEN
       IF attempt = proxy.shards() THEN
         RAISE;
       END IF;

@@ -228,6 +228,22 @@ def test_a_group_has_no_count_for_batches_of_a_shard_that_is_away(shards, monito
         assert router.execute(call, ([4, 5, 6, 7], batches)).fetchall() == [(4, 1), (5, 0), (6, 1), (7, 0)]
 
 
+@pytest.mark.parametrize("sqlstate", ["53100", "53300", "58030", "25006"])
+def test_a_group_has_no_count_for_batches_of_a_shard_that_can_store_nothing(sqlstate, shards, monitors):
+    here, full = [each.event() for each in monitors]
+    with shards.shards[1].connect() as shard, shards.router.connect(user="steep_ingest") as router:
+        shard.execute(f"CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE SQLSTATE '{sqlstate}'; END $$;"
+                      "CREATE TRIGGER fail BEFORE INSERT ON public.events EXECUTE FUNCTION public.fail()")
+        try:
+            rows = router.execute("SELECT * FROM public.bulk_insert_batches('{0,1}', %s::jsonb[])", ([json.dumps([here]), json.dumps([full])],)).fetchall()
+            assert {position: inserted is None for position, inserted in rows} == {0: False, 1: True}
+            for _ in range(8):
+                assert router.execute("SELECT inserted_count FROM public.bulk_insert_events('[]')").fetchone() == (0,)
+        finally:
+            shard.execute("DROP TRIGGER fail ON public.events; DROP FUNCTION public.fail()")
+    assert (shards.where(here["id"]), shards.where(full["id"])) == ([0], [])
+
+
 def test_nothing_is_stored_where_the_migrations_differ(stack, shards, monitors):
     with shards.shards[1].connect() as shard, serving(stack, shards, monitors=monitors, STEEP_DATABASE_WAIT="1") as ingest, \
             serving(stack, shards, "query") as query:
