@@ -121,9 +121,9 @@ shards_add() {
 	compare_identities
 	# Once an old shard has its new place, some of its events may be deleted: only the end opens the
 	# router then.
-	compared=equal reopened=yes
+	compared=equal reopened=yes advice="stop ingest.fcgi, and dump and restore the old one again"
 	if [ "$existing" = "$half" ] && is_begun "$half"; then
-		compared=lesser reopened=''
+		compared=lesser reopened='' advice="the old one may have lost events since it was copied, so restore its first dump, and add what came later"
 	fi
 	run_sql admin/shards-close.sql
 	closed=$reopened
@@ -161,7 +161,7 @@ compare_copies() {
 			FILENAME == ARGV[1] { copied[$1] = $2 + 0; next }
 			!($1 in copied) || copied[$1] < $2 || (compared == "equal" && copied[$1] != $2) { exit 1 }
 		' "$scratch/copied" "$scratch/wanted" ||
-			refuse "shard $new is not a copy of shard $number: it lacks events; stop ingest.fcgi, and dump and restore shard $number again"
+			refuse "shard $new is not a copy of shard $number: it lacks events; $advice"
 	done
 }
 
