@@ -19,8 +19,8 @@ SELECT to_regrole('steep_router') IS NULL AS role_is_missing \gset
 CREATE ROLE steep_router;
 COMMENT ON ROLE steep_router IS 'steep: the router of the shards';
 \endif
--- SQL text may be logged by others, so it has the verifier of the password where the server can
--- be given one; a superuser's session is not logged, see above.
+-- The password is one that steepctl made. Those who may read pg_stat_activity see it while the
+-- statement runs; the log does not have it, see above.
 ALTER ROLE steep_router LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD :'password';
 GRANT steep_ingest, steep_query, steep_prune TO steep_router;
 
