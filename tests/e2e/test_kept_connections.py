@@ -136,8 +136,8 @@ def test_a_connection_that_nginx_closes_is_closed(query):
     with contextlib.ExitStack() as opened:
         for _ in range(50):
             assert ask_again(opened.enter_context(connect(query.path)), query_params(TOKEN)).status_code == 200
-        assert descriptors(query.process) >= before + 50
-    # The workers may have connected to the database.
+        # The program's own come and go: the workers may have connected to the database.
+        assert descriptors(query.process) > before + 40
     wait_for(lambda: descriptors(query.process) <= before + 4, "the connections to be closed")
 
 
