@@ -189,7 +189,9 @@ static enum database_verdict read_whole(struct refresh *refresh, struct keyring_
         else if (!is_last)
             verdict = database_next(refresh->db, clock_ms() + READ_DEADLINE_MS);
     }
-    database_clear(refresh->db);
+    /* After an error, which has ended the cursor, its SQLSTATE is for the log. */
+    if (*database_sqlstate(refresh->db) == '\0')
+        database_clear(refresh->db);
     return verdict;
 }
 

@@ -178,6 +178,17 @@ def test_a_read_of_the_tokens_that_fails_halfway_changes_nothing(how, what, half
     wait_for(lambda: query_with(client, added).status_code == 200, "the new token, once it can be read")
 
 
+@pytest.mark.parametrize("name, function", [("ingest", "list_monitor_keys"), ("query", "list_access_tokens")])
+def test_the_log_says_why_credentials_cannot_be_read(name, function, stack, db):
+    db.execute(f"REVOKE EXECUTE ON FUNCTION public.{function}(uuid) FROM steep_{name}")
+    try:
+        with program(stack, name) as instance:
+            line, = wait_for(lambda: re.findall("event=keyring .*", instance.errors.read_text()), "a line about the credentials")
+    finally:
+        db.execute(f"GRANT EXECUTE ON FUNCTION public.{function}(uuid) TO steep_{name}")
+    assert "could not read the credentials" in line and "sqlstate=42501" in line
+
+
 def test_a_change_of_keys_takes_effect_without_reading_every_key(db, client, name):
     kept, changed = Monitor(name), Monitor(f"{name}-changed")
     add = "INSERT INTO public.monitor_keys (source, public_key) VALUES (%s, %s)"
