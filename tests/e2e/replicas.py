@@ -6,6 +6,8 @@ import shutil
 import signal
 from pathlib import Path
 
+from psycopg import OperationalError
+
 from database import Cluster
 from front_ends import Cable
 from stack import alive, call, wait_for
@@ -70,8 +72,16 @@ class Replica(Cluster):
         return self.database(NAME).connect(**more)
 
     def ask(self, statement, *arguments):
-        with self.connect() as db:
-            return db.execute(statement, arguments).fetchone()[0]
+        def answer():
+            try:
+                with self.connect() as db:
+                    return [db.execute(statement, arguments).fetchone()[0]]
+            except OperationalError as error:
+                # A standby ends what needs rows that it is about to remove.
+                if "conflict with recovery" not in str(error):
+                    raise
+
+        return wait_for(answer, "an answer of PostgreSQL")[0]
 
     def prepare(self):
         """Make a primary with a migrated database, and start it."""
