@@ -41,16 +41,12 @@ COMMENT ON FUNCTION proxy.level() IS 'The migration that this router was made at
 
 \ir hash.sql
 
--- All events of a batch have one source.
-CREATE OR REPLACE FUNCTION proxy.shards_of_batch(batch jsonb)
-RETURNS SETOF integer
-LANGUAGE sql IMMUTABLE
-AS $$
-  SELECT proxy.hash(batch->0->>'source') WHERE batch->0 IS NOT NULL
-  UNION ALL
-  SELECT pg_catalog.generate_series(0, proxy.shards() - 1) WHERE batch->0 IS NULL
-$$;
-COMMENT ON FUNCTION proxy.shards_of_batch(jsonb) IS 'The shard of a batch, or all for an empty one, as hashes';
+-- All events of a batch have one source. An empty batch is one of a source with an empty name.
+CREATE OR REPLACE FUNCTION proxy.hash_of_batch(batch jsonb)
+RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$ SELECT proxy.hash(batch->0->>'source') $$;
+COMMENT ON FUNCTION proxy.hash_of_batch(jsonb) IS 'The hash of the source of a batch';
 
 CREATE OR REPLACE FUNCTION proxy.shards_of(source_filter text, names text[], prefixes text[])
 RETURNS SETOF integer
@@ -74,19 +70,21 @@ RETURNS TABLE (inserted_count bigint)
 LANGUAGE plproxy
 AS $$
   CLUSTER 'steep';
-  RUN ON proxy.shards_of_batch(events_json);
+  RUN ON proxy.hash_of_batch(events_json);
 $$;
 COMMENT ON FUNCTION proxy.bulk_insert_events(text, integer, jsonb) IS 'bulk_insert_events on the shard of the batch';
 
-CREATE OR REPLACE FUNCTION proxy.bulk_insert_batches(expected text, of_shards integer, positions integer[], batches jsonb[])
+-- PL/Proxy runs a query for each batch, to find its shard; that of an argument takes least.
+CREATE OR REPLACE FUNCTION proxy.bulk_insert_batches(hashes integer[], expected text, of_shards integer, positions integer[], batches jsonb[])
 RETURNS TABLE ("position" integer, inserted_count bigint)
 LANGUAGE plproxy
 AS $$
   CLUSTER 'steep';
-  SPLIT ALL;
-  RUN ON proxy.shards_of_batch(batches);
+  SPLIT hashes, positions, batches;
+  RUN ON hashes;
+  SELECT stored.position, stored.inserted_count FROM proxy.bulk_insert_batches($2, $3, $4, $5) AS stored;
 $$;
-COMMENT ON FUNCTION proxy.bulk_insert_batches(text, integer, integer[], jsonb[]) IS 'bulk_insert_batches on the shards of the batches, each its own';
+COMMENT ON FUNCTION proxy.bulk_insert_batches(integer[], text, integer, integer[], jsonb[]) IS 'bulk_insert_batches on the shards of the batches, each its own';
 
 CREATE OR REPLACE FUNCTION proxy.bulk_insert_batches_on(shard integer, expected text, of_shards integer, positions integer[], batches jsonb[])
 RETURNS TABLE ("position" integer, inserted_count bigint)
@@ -103,7 +101,7 @@ RETURNS SETOF bigint
 LANGUAGE plproxy
 AS $$
   CLUSTER 'steep';
-  RUN ON proxy.shards_of_batch(events_json);
+  RUN ON proxy.hash_of_batch(events_json);
   TARGET public.count_foreign_ids;
 $$;
 COMMENT ON FUNCTION proxy.count_foreign_ids(jsonb) IS 'count_foreign_ids on the shard of the batch';
@@ -288,18 +286,17 @@ BEGIN
     RETURN QUERY
     SELECT sum(stored.inserted_count)::bigint
     FROM (
-      SELECT array_agg(number::integer) AS positions, array_agg(events) AS batches
+      SELECT array_agg(proxy.hash_of_batch(events)) AS hashes, array_agg(number::integer) AS positions, array_agg(events) AS batches
       FROM (
         SELECT row_number() OVER () AS number, jsonb_agg(event ORDER BY place) AS events
         FROM jsonb_array_elements(events_json) WITH ORDINALITY AS element (event, place)
         GROUP BY event->>'source'
       ) AS by_source
     ) AS grouped
-    CROSS JOIN LATERAL proxy.bulk_insert_batches(proxy.level(), proxy.shards(), positions, batches) AS stored;
+    CROSS JOIN LATERAL proxy.bulk_insert_batches(hashes, proxy.level(), proxy.shards(), positions, batches) AS stored;
   ELSE
     RETURN QUERY
-    SELECT sum(stored.inserted_count)::bigint
-    FROM proxy.bulk_insert_events(proxy.level(), proxy.shards(), events_json) AS stored;
+    SELECT stored.inserted_count FROM proxy.bulk_insert_events(proxy.level(), proxy.shards(), events_json) AS stored;
   END IF;
 END
 $$;
@@ -326,9 +323,10 @@ BEGIN
 
   BEGIN
     RETURN QUERY
-    SELECT stored.position, sum(stored.inserted_count)::bigint
-    FROM proxy.bulk_insert_batches(proxy.level(), proxy.shards(), positions, batches) AS stored
-    GROUP BY stored.position;
+    SELECT stored.position, stored.inserted_count
+    FROM proxy.bulk_insert_batches(
+      ARRAY(SELECT proxy.hash_of_batch(events) FROM unnest(batches) AS events), proxy.level(), proxy.shards(), positions, batches
+    ) AS stored;
     RETURN;
   EXCEPTION WHEN internal_error OR connection_exception OR admin_shutdown OR crash_shutdown OR cannot_connect_now
     OR insufficient_resources OR io_error OR read_only_sql_transaction THEN
@@ -336,10 +334,8 @@ BEGIN
   END;
 
   FOR shard, its_positions, its_batches IN
-    SELECT shard_of.number & (proxy.shards() - 1), array_agg(batch.position), array_agg(batch.events)
+    SELECT proxy.hash_of_batch(batch.events) & (proxy.shards() - 1), array_agg(batch.position), array_agg(batch.events)
     FROM unnest(positions, batches) AS batch (position, events)
-    CROSS JOIN LATERAL proxy.shards_of_batch(batch.events) AS shard_of (number)
-    WHERE batch.events <> '[]'
     GROUP BY 1
   LOOP
     BEGIN

@@ -228,6 +228,22 @@ def test_a_group_has_no_count_for_batches_of_a_shard_that_is_away(shards, monito
         assert router.execute(call, ([4, 5, 6, 7], batches)).fetchall() == [(4, 1), (5, 0), (6, 1), (7, 0)]
 
 
+def test_a_batch_without_events_is_in_the_first_shard(shards, monitors):
+    """The hash of an empty name is even."""
+    batches = ["[]", None, *(encode([monitor.event()]).decode() for monitor in monitors)]
+    call = "SELECT position, inserted_count FROM public.bulk_insert_batches('{1,2,3,4}', %s::text[]::jsonb[]) ORDER BY position"
+    with shards.router.connect() as router:
+        with stopped(shards, 0):
+            found = dict(router.execute(call, (batches,)).fetchall())
+            assert found[1] is None and found[2] is None and found[3] is None and found[4] in (0, 1)
+        with stopped(shards, 1):
+            found = dict(router.execute(call, (batches,)).fetchall())
+            assert found[1] == found[2] == 0 and found[3] in (0, 1) and found[4] is None
+        assert router.execute(call, (batches,)).fetchall() == [(1, 0), (2, 0), (3, 0), (4, 0)]
+        for nothing in ("'{}', '{}'", "NULL, NULL"):
+            assert router.execute(f"SELECT * FROM public.bulk_insert_batches({nothing})").fetchall() == []
+
+
 @pytest.mark.parametrize("sqlstate", ["53100", "53300", "58030", "25006"])
 def test_a_group_has_no_count_for_batches_of_a_shard_that_can_store_nothing(sqlstate, shards, monitors):
     here, full = [each.event() for each in monitors]
