@@ -10,7 +10,6 @@ import re
 import shlex
 import signal
 import socket
-import ssl
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import httpx
 import psycopg
+
+import tls
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,7 +107,7 @@ class Site:
         self.url = values["STEEP_URL"]
         self.port = httpx.URL(self.url).port or 443
         self.pg = {name: value for name, value in values.items() if name.startswith("PG")}
-        self.tls = ssl.create_default_context(cafile=self.ca)
+        self.tls = tls.trusting(self.ca)
 
     def environment(self, **more):
         """This process's environment with the installation's PG* in place of any other."""
@@ -129,16 +130,15 @@ class Site:
         """A client with an address of its own: nginx counts requests by address."""
         http2 = more.pop("http2", False)
         # A context of its own: httpx sets the protocols that it offers, while another thread may be connecting.
-        tls = ssl.create_default_context(cafile=self.ca)
-        transport = httpx.HTTPTransport(verify=tls, local_address=address, trust_env=False, http2=http2)
+        transport = httpx.HTTPTransport(verify=tls.trusting(self.ca), local_address=address, trust_env=False, http2=http2)
         return httpx.Client(base_url=self.url, transport=transport, trust_env=False,
                             event_hooks={"request": [watch_connecting], "response": [*ANSWER_HOOKS]},
                             timeout=more.pop("timeout", 40 * SLOWNESS), **more)
 
-    def socket(self, address="127.0.0.1", server_name="localhost", timeout=40, tls=None):
+    def socket(self, address="127.0.0.1", server_name="localhost", timeout=40, context=None):
         plain = socket.create_connection(("127.0.0.1", self.port), timeout * SLOWNESS, (address, 0))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return (tls or self.tls).wrap_socket(plain, server_hostname=server_name)
+        return (context or self.tls).wrap_socket(plain, server_hostname=server_name)
 
 
 class Stack(Site):

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import ssl
 import struct
 from email.message import Message
 
@@ -12,6 +11,7 @@ import h2.events
 import h2.exceptions
 import pytest
 
+import tls
 from conftest import query_with, stored
 from monitor import encode
 from stack import addresses, wait_for
@@ -39,9 +39,9 @@ class Connection:
     """A connection that sends what it is given and records the outcome of its first stream."""
 
     def __init__(self, stack, address):
-        tls = ssl.create_default_context(cafile=stack.ca)
-        tls.set_alpn_protocols(["h2"])
-        self.socket = stack.socket(address, tls=tls)
+        context = tls.trusting(stack.ca)
+        context.set_alpn_protocols(["h2"])
+        self.socket = stack.socket(address, context=context)
         self.state = h2.connection.H2Connection(h2.config.H2Configuration(
             validate_outbound_headers=False, normalize_outbound_headers=False, header_encoding="utf-8"))
         self.state.initiate_connection()
