@@ -33,6 +33,12 @@ def main_pid(machine, unit):
     return machine.show(unit, "MainPID")
 
 
+def reload_nginx(machine):
+    """Let nginx read its configuration, and wait until no worker has the old one."""
+    machine.shell("pid=$(cat /run/nginx.pid); children=/proc/$pid/task/$pid/children; old=$(cat $children); systemctl reload nginx;"
+                  " for worker in $old; do while grep -qw $worker $children; do sleep 0.1; done; done")
+
+
 def drop_in(machine, unit, text):
     """Install a drop-in for a unit; "" removes it."""
     folder = f"/run/systemd/system/{unit}.d"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from machine import wait_for
-from service import drop_in, post, query
+from service import drop_in, post, query, reload_nginx
 
 PROGRAMS = ["ingest", "query"]
 MOST_EXPOSURE = 0.5
@@ -123,7 +123,7 @@ def test_front_ends_listen_on_one_address_with_the_drop_in(machine, monitor, tok
             text = text.replace(f"unix:/run/steep/{name}.sock", f"127.0.0.2:{port}")
         machine.run("systemctl", "restart", *units)
         upstream.write_text(text)
-        machine.run("systemctl", "reload", "nginx")
+        reload_nginx(machine)
         wait_for(lambda: post(machine, monitor, [monitor.event()])[0] == 200, "a batch over TCP")
         assert "aggregates" in query(machine, token)
         # 0A is LISTEN; 0200007F is 127.0.0.2.
@@ -138,5 +138,5 @@ def test_front_ends_listen_on_one_address_with_the_drop_in(machine, monitor, tok
             drop_in(machine, unit, "")
         machine.run("systemctl", "restart", *units)
         upstream.write_text(before)
-        machine.run("systemctl", "reload", "nginx")
+        reload_nginx(machine)
     wait_for(lambda: post(machine, monitor, [monitor.event()])[0] == 200, "a batch over the socket again")
