@@ -65,7 +65,9 @@ class Machine:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 ["systemd-nspawn", "--quiet", f"--directory={self.root}", "--boot", "--register=no", "--keep-unit",
-                 "--private-network", "--hostname=steep.test", "--machine=steep-test"],
+                 "--private-network", "--hostname=steep.test", "--machine=steep-test",
+                 # Otherwise systemd filters no addresses; it would say so only in its log.
+                 "--system-call-filter=bpf"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 # Newer versions of systemd refuse the old hierarchy of control groups, which a host may have beside it.
                 env=os.environ | {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"})
