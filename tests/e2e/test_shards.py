@@ -28,14 +28,21 @@ FUNCTIONS = ("get_hourly_aggregates(7)", "get_hourly_aggregates(30)", "get_hourl
                  "", ", 'b'", ", 'none'", ", NULL, '{a,b}', '{}'", ", NULL, '{}', '{m}'", ", NULL, '{}', '{}'", ", 'b', '{a}', '{}'", ", NULL, '{a}', '{M,m1}'")))
 
 
-@pytest.fixture(scope="module")
-def shards(stack):
-    made = Shards(stack)
+@contextlib.contextmanager
+def initialized(stack, count=2, options=""):
+    """Shards that steepctl made of new clusters, and their router, until the end of the context."""
+    made = Shards(stack, count)
     try:
-        made.init(f" password={SECRET}")
+        made.init(options)
         yield made
     finally:
         made.remove()
+
+
+@pytest.fixture(scope="module")
+def shards(stack):
+    with initialized(stack, options=f" password={SECRET}") as made:
+        yield made
 
 
 @pytest.fixture
@@ -509,12 +516,8 @@ def test_a_frozen_shard_costs_its_own_sources_only_and_no_event_is_lost_or_doubl
 
 @pytest.fixture
 def growing(stack):
-    made = Shards(stack, 1)
-    try:
-        made.init()
+    with initialized(stack, 1) as made:
         yield made
-    finally:
-        made.remove()
 
 
 def test_shards_are_doubled_twice_by_dump_and_restore(stack, growing):
@@ -600,12 +603,8 @@ def test_doubling_goes_on_after_an_interruption_and_no_sum_is_too_small_meanwhil
 
 @pytest.fixture
 def four(stack):
-    made = Shards(stack, 4)
-    try:
-        made.init()
+    with initialized(stack, 4) as made:
         yield made
-    finally:
-        made.remove()
 
 
 def test_four_shards_that_init_made_answer_as_one_database(four, database):
